@@ -1,0 +1,1 @@
+"""Files in, pixel batches out: sampling, pruning, decoding and super images."""

@@ -1,0 +1,1 @@
+"""A model folder and super images in, embeddings, ranks and answers out."""
