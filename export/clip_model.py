@@ -1,4 +1,4 @@
-"""A CLIP state dict in OpenAI's key layout in, a plain torch model out: the reference that the ONNX graphs are compared with.
+"""A CLIP state dict in OpenAI's key layout in, a plain torch model out: the reference for every exported graph.
 
 It is also what the tiny demo model is trained with. Only ViT towers; every size comes from a `ClipConfig`.
 """
