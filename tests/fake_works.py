@@ -1,0 +1,48 @@
+"""Works for tests/test_workers.py that crash, hang and fail on purpose; imported by name in worker processes."""
+
+import os
+import pathlib
+import signal
+import time
+
+import numpy as np
+from gridclip import GridClipError
+from gridclip.dali_pipes.streams import VideoError
+
+
+def count_to_five(video, skip):
+    yield from range(skip, 5)
+
+
+def by_name(video, skip):
+    """Delivers 0 and 1, then does what the video's name says."""
+    yield from (value for value in range(2) if value >= skip)
+    kind = video.video_id.rstrip("0123456789")
+    if kind == "hang":
+        time.sleep(1000)
+    elif kind == "exit":
+        os._exit(3)
+    elif kind == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "bug":
+        raise KeyError("surprise")
+    elif kind == "broken":
+        raise VideoError("demux", "damaged container")
+    elif kind == "full":
+        raise GridClipError("no space left")
+    yield from (value for value in range(2, 5) if value >= skip)
+
+
+def big(video, skip):
+    """Marks each delivery attempt in a file, so that the test sees how far ahead a worker runs."""
+    for number in range(20):
+        with pathlib.Path(video.path).open("a") as log:
+            log.write(f"{number}\n")
+        yield np.full(3_000_000, number, np.uint8)
+
+
+def process_id(video, skip):
+    yield os.getpid()
+    time.sleep(float(video.path.name))

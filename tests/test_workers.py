@@ -1,0 +1,141 @@
+"""dali_pipes/workers.py: streaming, retries, hangs, crashes, and an end without leftovers."""
+
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from gridclip import GridClipError
+from gridclip.dali_pipes import workers
+from gridclip.dali_pipes.source import Failure, VideoFile
+
+TESTS = pathlib.Path(__file__).parent
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    monkeypatch.syspath_prepend(str(TESTS))
+    import fake_works
+
+    return fake_works
+
+
+def video(name: str, path: str = "x") -> VideoFile:
+    return VideoFile(name, pathlib.Path(path))
+
+
+def collect(results):
+    """Per video what it yielded, in order."""
+    found: dict[str, list] = {}
+    for file, result in results:
+        found.setdefault(file.video_id, []).append(result)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in pathlib.Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pid: int, timeout_s: float = 10) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+def test_every_video_streams_its_results_in_order(fakes):
+    videos = [video(f"v{number}") for number in range(7)]
+    found = collect(workers.run(iter(videos), [fakes.count_to_five], num_workers=2))
+    assert found == {f"v{number}": [0, 1, 2, 3, 4, workers.Finished()] for number in range(7)}
+
+
+def test_no_videos_start_no_process():
+    assert list(workers.run([], [print], num_workers=4)) == []
+
+
+def test_the_next_work_goes_on_where_a_crash_or_hang_ended(fakes, caplog):
+    names = ["good", "hang", "exit", "segfault", "killed", "bug", "good2"]
+    found = collect(workers.run([video(name) for name in names], [fakes.by_name, fakes.count_to_five],
+                                num_workers=2, time_limit_s=1.5, size=lambda value: 1))
+    assert found == {name: [0, 1, 2, 3, 4, workers.Finished()] for name in names}
+    assert "surprise" in caplog.text and "SIGSEGV" in caplog.text
+
+
+def test_a_video_that_no_work_can_read_fails_once_with_its_reason(fakes, caplog):
+    caplog.set_level(logging.ERROR)
+    names = ["hang", "exit", "segfault", "killed", "bug", "broken", "good"]
+    results = list(workers.run([video(name) for name in names], [fakes.by_name, fakes.by_name],
+                               num_workers=2, time_limit_s=1, size=lambda value: 1))
+    failures = {result.video_id: (result.stage, result.reason) for _, result in results if isinstance(result, Failure)}
+    assert failures == {
+        "hang": ("decode", "nothing decoded for 1 s"),
+        "exit": ("decode", "the decoding process ended with status 3"),
+        "segfault": ("decode", "the decoding process crashed (SIGSEGV)"),
+        "killed": ("decode", "the decoding process was killed (out of memory?)"),
+        "bug": ("decode", "KeyError: 'surprise'"),
+        "broken": ("demux", "damaged container"),
+    }
+    assert sum(isinstance(result, Failure) for _, result in results) == len(failures)
+    assert collect(results)["hang"][:-1] == [0, 1]  # nothing twice
+    assert collect(results)["good"][-1] == workers.Finished()
+
+
+def test_an_error_that_is_not_the_videos_ends_the_job(fakes):
+    with pytest.raises(GridClipError, match="no space left"):
+        collect(workers.run([video("good"), video("full"), video("good2")], [fakes.by_name], num_workers=1))
+
+
+def test_a_worker_that_cannot_start_is_an_error_not_a_failure_of_every_video(fakes, monkeypatch):
+    monkeypatch.setattr(workers, "START_CODE", "raise SystemExit('no decord here')")
+    with pytest.raises(GridClipError, match="no decord here"):
+        list(workers.run([video("a")], [fakes.by_name], num_workers=1))
+
+
+def test_a_slow_reader_is_no_hang_and_bounds_the_memory(fakes, tmp_path):
+    log = tmp_path / "log"
+    results = workers.run([video("v", str(log))], [fakes.big], num_workers=1, time_limit_s=0.5)
+    first = next(results)[1]
+    time.sleep(1.5)
+    assert first[0] == 0 and len(log.read_text().split()) <= 2  # one taken, one blocked
+    values = [result[0] for _, result in results if not isinstance(result, workers.Finished)]
+    assert values == list(range(1, 20))
+
+
+def test_closing_the_iterator_ends_the_processes(fakes):
+    results = workers.run([video("a", "1000"), video("b", "1000")], [fakes.process_id], num_workers=2)
+    pids = [next(results)[1], next(results)[1]]
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 2
+    assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(ending):
+    script = (
+        "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import fake_works\n"
+        "from gridclip.dali_pipes import workers, source\n"
+        "videos = [source.VideoFile('a', pathlib.Path('1000'))]\n"
+        "for _, value in workers.run(videos, [fake_works.process_id], num_workers=1): print(value, flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(TESTS)], stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL) as parent:
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+        os.kill(parent.pid, ending)
+        assert parent.wait(timeout=10) != 0
+    assert wait_until_gone(pid)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match=r"num_workers \(0\)"):
+        list(workers.run([], [], num_workers=0))
+    with pytest.raises(ValueError, match=r"time_limit_s \(0\)"):
+        list(workers.run([], [], num_workers=1, time_limit_s=0))
