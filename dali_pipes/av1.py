@@ -42,24 +42,24 @@ class Av1Reader:
     def __init__(self, extradata: bytes) -> None:
         self._sequence: _SequenceHeader | None = None
         self._sequence_bytes = b""
+        self._started = False
         if extradata[:1] == b"\x81":
-            self._read_sequence_headers(memoryview(extradata)[4:])
+            for kind, payload in _units(memoryview(extradata)[4:]):
+                if kind == _SEQUENCE_HEADER:
+                    self._set_sequence(bytes(payload))
 
-    def _read_sequence_headers(self, data: memoryview) -> None:
-        for kind, payload in _units(data):
-            if kind == _SEQUENCE_HEADER:
-                self._sequence_bytes = bytes(payload)
-                self._sequence = _SequenceHeader(self._sequence_bytes)
+    def _set_sequence(self, payload: bytes) -> None:
+        self._sequence_bytes = payload
+        self._sequence = _SequenceHeader(payload)
 
     def facts(self, data: memoryview, keyframe: bool) -> int:
         facts, frames, shown = DISPOSABLE, 0, False
         for kind, payload in _units(data):
             if kind == _SEQUENCE_HEADER:
-                if self._sequence_bytes and bytes(payload) != self._sequence_bytes:
-                    return UNSAFE
-                if not self._sequence:
-                    self._sequence_bytes = bytes(payload)
-                    self._sequence = _SequenceHeader(self._sequence_bytes)
+                if bytes(payload) != self._sequence_bytes:
+                    if self._started:
+                        return UNSAFE  # new settings in mid-stream
+                    self._set_sequence(bytes(payload))  # the stream's own header overrides the container's copy
             elif kind == _FRAME or kind == _FRAME_HEADER:
                 if self._sequence is None:
                     return UNSAFE
@@ -72,6 +72,7 @@ class Av1Reader:
                     facts &= ~DISPOSABLE
                 shown = shown or frame.shown
                 frames += 1
+        self._started = True
         if not frames:
             return UNSAFE
         return facts if shown else facts | HIDDEN

@@ -46,8 +46,10 @@ def plan_segments(table: PacketTable, wanted: np.ndarray, *, cells: int, first: 
     wanted = wanted[first:]
     if not len(wanted):
         return []
-    if not (table.ordered and table.prunable):
+    if not table.prunable:
         return [whole(table, wanted, first)]
+    if not table.ordered:
+        return [_closed_gops(table, wanted, first)]
     targets = table.shown[wanted]
     starts = _random_access(table, targets)
     cuts = _cuts(table, targets, starts, cells)
@@ -67,6 +69,22 @@ def whole(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
     if table.ordered:
         return Segment(first, np.arange(len(table.facts)), start, table.shown[wanted], by_count=False)
     return Segment(first, np.arange(len(table.facts)), start, wanted, by_count=True)
+
+
+def _closed_gops(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
+    """Without presentation times: each closed GOP that holds a wanted frame, complete, since its order is not known."""
+    gops = np.flatnonzero(table.facts & CLOSED)
+    if not len(gops) or gops[0] != 0:
+        gops = np.concatenate([[0], gops])
+    shown_before = np.searchsorted(table.shown, gops)  # pictures that come out before each GOP
+    holds = np.unique(np.searchsorted(shown_before, wanted, side="right") - 1)
+    stops = np.append(gops[1:], len(table.facts))
+    parts = [np.arange(gops[gop], stops[gop]) for gop in holds]
+    lengths = np.array([len(part) for part in parts])
+    pictures = np.append(shown_before[1:], len(table.shown))[holds] - shown_before[holds]
+    at = np.searchsorted(shown_before[holds], wanted, side="right") - 1
+    positions = wanted - shown_before[holds][at] + (np.cumsum(pictures) - pictures)[at]
+    return Segment(first, np.concatenate(parts), np.cumsum(lengths) - lengths, positions, by_count=True)
 
 
 def _random_access(table: PacketTable, targets: np.ndarray) -> np.ndarray:
