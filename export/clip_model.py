@@ -40,6 +40,7 @@ class ClipConfig:
         activation: "quick_gelu" (OpenAI) or "gelu" (most open_clip models).
         vision_mlp_width, text_mlp_width: hidden width of the MLPs; 0 means 4 * width.
         start_token, end_token: token ids; negative ones count from vocab_size, as OpenAI's vocabulary has them last.
+        image_mean, image_std: per RGB channel, for pixels scaled to 0..1.
     """
 
     image_size: int
@@ -58,6 +59,8 @@ class ClipConfig:
     text_mlp_width: int = 0
     start_token: int = -2
     end_token: int = -1
+    image_mean: tuple[float, ...] = IMAGE_MEAN
+    image_std: tuple[float, ...] = IMAGE_STD
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -144,8 +147,13 @@ class Transformer(nn.Module):
             ResidualAttentionBlock(width, heads, mlp_width, activation, causal) for _ in range(layers)
         )
 
+    @property
+    def blocks(self) -> list[ResidualAttentionBlock]:
+        """The layers in order, with their type."""
+        return [block for block in self.resblocks if isinstance(block, ResidualAttentionBlock)]
+
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.resblocks:
+        for block in self.blocks:
             x = block(x)
         return x
 
@@ -205,7 +213,7 @@ class CLIP(nn.Module):
         ):
             # Layers that write into the residual stream are scaled down by its depth, two additions a layer.
             residual_std = width**-0.5 * (2 * layers) ** -0.5
-            for block in transformer.resblocks:
+            for block in transformer.blocks:
                 nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
                 nn.init.normal_(block.attn.out_proj.weight, std=residual_std)
                 nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
@@ -240,17 +248,22 @@ class CLIP(nn.Module):
         return x[torch.arange(len(x), device=x.device), end] @ self.text_projection
 
 
-def normalise_pixels(super_images: Tensor) -> Tensor:
+def normalise_pixels(
+    super_images: Tensor, mean: tuple[float, ...] = IMAGE_MEAN, std: tuple[float, ...] = IMAGE_STD
+) -> Tensor:
     """Super images uint8 [B, S, S, 3] to what `CLIP.encode_image` takes: float32 [B, 3, S, S]."""
-    mean = torch.tensor(IMAGE_MEAN, device=super_images.device)
-    std = torch.tensor(IMAGE_STD, device=super_images.device)
-    return ((super_images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    device = super_images.device
+    scaled = super_images.float() / 255
+    return ((scaled - torch.tensor(mean, device=device)) / torch.tensor(std, device=device)).permute(0, 3, 1, 2)
 
 
 def config_from_state_dict(
     state_dict: Mapping[str, Tensor], *, activation: str = "quick_gelu", source: str = "state dict"
 ) -> ClipConfig:
     """Read the sizes of a CLIP ViT off its weights.
+
+    The number of heads leaves no trace in the weights; as in OpenAI's loader it is width // 64 (at least 1), and
+    open_clip's own for the widths of ViT-H, ViT-g and ViT-bigG.
 
     Args:
         state_dict: weights under OpenAI's key names.

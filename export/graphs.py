@@ -20,7 +20,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from .clip_model import CLIP, IMAGE_MEAN, IMAGE_STD, Attention, Transformer
+from .clip_model import CLIP, Attention, ClipConfig, Transformer
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -38,12 +38,8 @@ _PAGE_BYTES = 4096
 _EXTERNAL_BYTES = 1024
 
 
-def write_image_graph(model: CLIP, path: pathlib.Path, precision: str) -> int:
-    """Write the image graph to `path` and its weights to `path` + ".data".
-
-    Returns:
-        The number of fused attention nodes.
-    """
+def write_image_graph(model: CLIP, path: pathlib.Path, precision: str) -> None:
+    """Write the image graph to `path` and its weights to `path` + ".data"."""
     config, visual = model.config, model.visual
     grid, patch, width = config.grid, config.patch_size, config.vision_width
     with _GraphWriter(path, precision) as graph:
@@ -52,7 +48,7 @@ def write_image_graph(model: CLIP, path: pathlib.Path, precision: str) -> int:
         x = graph.op("Transpose", x, perm=[0, 1, 3, 2, 4, 5])
         x = graph.op("Reshape", x, graph.shape(0, grid * grid, patch * patch * 3))
         x = graph.op("Cast", x, to=TensorProto.FLOAT)
-        weight, bias = fold_preprocessing(visual.conv1.weight)
+        weight, bias = fold_preprocessing(visual.conv1.weight, config)
         x = graph.op("MatMul", x, graph.weight(weight, np.float32))
         # The class token is a first row of zeros plus its embedding, so that one addition gives both rows their terms.
         x = graph.op("Pad", x, graph.constant(np.array([0, 1, 0, 0, 0, 0], np.int64)))
@@ -72,15 +68,10 @@ def write_image_graph(model: CLIP, path: pathlib.Path, precision: str) -> int:
             [helper.make_tensor_value_info("super_images", TensorProto.UINT8, ["B", *[config.image_size] * 2, 3])],
             config.embed_dim,
         )
-        return graph.attention_nodes
 
 
-def write_text_graph(model: CLIP, path: pathlib.Path, precision: str) -> int:
-    """Write the text graph to `path` and its weights to `path` + ".data".
-
-    Returns:
-        The number of fused attention nodes.
-    """
+def write_text_graph(model: CLIP, path: pathlib.Path, precision: str) -> None:
+    """Write the text graph to `path` and its weights to `path` + ".data"."""
     config = model.config
     with _GraphWriter(path, precision) as graph:
         x = graph.op("Gather", graph.weight(model.token_embedding.weight, graph.compute_type), "token_ids")
@@ -98,21 +89,21 @@ def write_text_graph(model: CLIP, path: pathlib.Path, precision: str) -> int:
         x = _transformer(graph, x, model.transformer, last_norm=model.ln_final, pool=end_token)
         _embeddings(graph, x, model.text_projection, config.text_width)
         graph.finish([helper.make_tensor_value_info("token_ids", TensorProto.INT64, ["B", "T"])], config.embed_dim)
-        return graph.attention_nodes
 
 
-def fold_preprocessing(conv_weight: Tensor) -> tuple[Tensor, Tensor]:
+def fold_preprocessing(conv_weight: Tensor, config: ClipConfig) -> tuple[Tensor, Tensor]:
     """Fold (pixel / 255 - mean) / std into the patch projection.
 
     Args:
         conv_weight: float [width, 3, patch, patch], for normalised pixels.
+        config: gives mean and std.
 
     Returns:
         weight float [patch * patch * 3, width] for raw 0..255 pixels of a patch in row, column, channel order, and the
         bias float [width] that the means come to. Both are computed in float64: the bias is a sum of many terms.
     """
-    per_level = conv_weight.detach().double() / (255 * torch.tensor(IMAGE_STD).double()).view(1, 3, 1, 1)
-    bias = -(per_level * (255 * torch.tensor(IMAGE_MEAN).double()).view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
+    per_level = conv_weight.detach().double() / (255 * torch.tensor(config.image_std).double()).view(1, 3, 1, 1)
+    bias = -(per_level * (255 * torch.tensor(config.image_mean).double()).view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
     return per_level.permute(2, 3, 1, 0).flatten(0, 2).float(), bias.float()
 
 
@@ -124,7 +115,7 @@ def _transformer(
     Only one position of the last layer's output is used, so everything after its attention is computed for that
     position alone: the same numbers for 1/36 less work with 24 layers.
     """
-    blocks = list(transformer.resblocks)
+    blocks = transformer.blocks
     norms = [block.ln_1 for block in blocks[1:]] + [last_norm]
     normed = graph.layer_norm(x, blocks[0].ln_1, graph.compute_type)
     for block, next_norm in zip(blocks, norms, strict=True):
@@ -159,7 +150,6 @@ class _GraphWriter:
             raise ValueError(f"precision ({precision!r}) must be one of {', '.join(PRECISIONS)}")
         self.precision = precision
         self.compute_type = np.dtype(np.float16 if precision == "fp16" else np.float32)
-        self.attention_nodes = 0
         self._path = path
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
@@ -245,15 +235,15 @@ class _GraphWriter:
 
     def attention(self, x: str, attention: Attention) -> str:
         """Fused multi-head attention up to the output projection, [B, L, width] to the same."""
-        self.attention_nodes += 1
-        common = {"domain": _CONTRIB, "num_heads": attention.heads, "unidirectional": int(attention.causal)}
+        heads: dict[str, Any] = {"num_heads": attention.heads, "unidirectional": int(attention.causal)}
         if self.precision == "int8":
             qkv = self.linear(x, attention.in_proj_weight, attention.in_proj_bias)
             parts = [f"{qkv}_{part}" for part in "qkv"]
             self._nodes.append(helper.make_node("Split", [qkv], parts, axis=-1, num_outputs=3))
-            return self.op("MultiHeadAttention", *parts, **common)
+            return self.op("MultiHeadAttention", *parts, domain=_CONTRIB, **heads)
         weight = self.weight(attention.in_proj_weight.T, self.compute_type)
-        return self.op("Attention", x, weight, self.weight(attention.in_proj_bias, self.compute_type), **common)
+        bias = self.weight(attention.in_proj_bias, self.compute_type)
+        return self.op("Attention", x, weight, bias, domain=_CONTRIB, **heads)
 
     def add_and_norm(self, x: str, update: str, norm: nn.LayerNorm) -> tuple[str, str]:
         """x + update, and its LayerNorm."""
@@ -274,6 +264,12 @@ class _GraphWriter:
         # several times slower than the two apart.
         total = self.op("Sum", x, update)
         return total, self.layer_norm(total, norm, np.float32)
+
+
+def count_fused_attention(path: pathlib.Path) -> int:
+    """Nodes of a graph file that ONNX Runtime runs with a fused attention kernel."""
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return sum(node.domain == _CONTRIB and node.op_type in ("Attention", "MultiHeadAttention") for node in nodes)
 
 
 def quantise_per_channel(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,356 @@
+"""A CLIP checkpoint (OpenAI, open_clip or Hugging Face; file or folder) in, a torch CLIP model out.
+
+Checkpoints are untrusted: nothing in them is ever run. State dicts are read with torch's weights-only loader or
+safetensors; see `torchscript.py` for OpenAI's TorchScript archives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import pathlib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import GridClipError
+from .clip_model import ACTIVATIONS, CLIP, ClipConfig, config_from_state_dict
+from .torchscript import is_torchscript, read_torchscript
+
+logger = logging.getLogger(__name__)
+
+# In the order of preference when a folder holds several.
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+_READ_ERRORS = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    safetensors.SafetensorError,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A CLIP checkpoint in memory.
+
+    Attributes:
+        path: the file or folder that was asked for.
+        files: the weight files that were read.
+        config: sizes of the model.
+        state_dict: fp32 weights under OpenAI's key names.
+    """
+
+    path: pathlib.Path
+    files: tuple[pathlib.Path, ...]
+    config: ClipConfig
+    state_dict: dict[str, Tensor]
+
+    def sha256(self) -> str:
+        """SHA-256 of the weight file; of the concatenation where the weights are in several files."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            with open(file, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+def load_checkpoint(path: pathlib.Path, *, activation: str | None = None) -> Checkpoint:
+    """Read a CLIP checkpoint.
+
+    Args:
+        path: an OpenAI TorchScript archive, a `.pt`, `.bin` or `.safetensors` state dict, or a Hugging Face or
+            open_clip folder.
+        activation: "quick_gelu" or "gelu". Needed only where nothing says which one the model was trained with: a
+            config beside the weights says so, OpenAI's archives and plain state dicts are "quick_gelu", and files of
+            open_clip are "gelu" unless "quickgelu" or "openai" is in their name.
+
+    Raises:
+        GridClipError: the checkpoint cannot be read or is not a CLIP model with a ViT image tower.
+    """
+    if activation is not None and activation not in ACTIVATIONS:
+        raise GridClipError(f"activation ({activation!r}) must be one of {', '.join(ACTIVATIONS)}")
+    files = _weight_files(path)
+    raw: dict[str, Any] = {}
+    for file in files:
+        try:
+            raw.update(_read_file(file))
+        except _READ_ERRORS as error:
+            raise GridClipError(
+                f"{file} cannot be read as a checkpoint (truncated, damaged or no weights at all?): {error}; "
+                "expected an OpenAI, open_clip or Hugging Face CLIP model"
+            ) from error
+    wrapped = isinstance(raw.get("state_dict"), Mapping) or any(key.startswith("module.") for key in raw)
+    state_dict = _plain_state_dict(raw)
+    sidecars = _read_sidecars(files[0].parent)
+    if "vision_model.embeddings.patch_embedding.weight" in state_dict:
+        state_dict = _from_hugging_face(state_dict)
+        activation = activation or sidecars.get("activation") or "quick_gelu"
+    else:
+        activation = activation or sidecars.get("activation") or _guess_activation(files[0], wrapped)
+    config = config_from_state_dict(state_dict, activation=activation, source=str(path))
+    try:
+        config = dataclasses.replace(config, **{key: value for key, value in sidecars.items() if key != "activation"})
+    except ValueError as error:
+        raise GridClipError(f"{path}: the config beside the weights does not fit them: {error}") from None
+    return Checkpoint(path, files, config, _checked(state_dict, config, path))
+
+
+def build_model(checkpoint: Checkpoint, *, image_size: int | None = None, context_length: int | None = None) -> CLIP:
+    """Make the torch model, with positions interpolated where a size differs from the checkpoint's.
+
+    Args:
+        checkpoint: what `load_checkpoint` read.
+        image_size: side of the super images in pixels; default: the checkpoint's.
+        context_length: longest text in tokens; default: the checkpoint's.
+    """
+    config = checkpoint.config
+    state_dict = dict(checkpoint.state_dict)
+    image_size = image_size or config.image_size
+    context_length = context_length or config.context_length
+    if image_size < config.patch_size or image_size % config.patch_size:
+        raise GridClipError(
+            f"image size {image_size} does not suit {checkpoint.path.name}: expected a multiple of its patch size "
+            f"{config.patch_size}"
+        )
+    if context_length < 2:
+        raise GridClipError(f"context length {context_length} must be >= 2: the start and the end token")
+    config = dataclasses.replace(config, image_size=image_size, context_length=context_length)
+    key = "visual.positional_embedding"
+    state_dict[key] = resize_image_positions(state_dict[key], config.grid)
+    state_dict["positional_embedding"] = resize_text_positions(state_dict["positional_embedding"], context_length)
+    with torch.device("meta"):
+        model = CLIP(config)
+    model.load_state_dict(state_dict, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def resize_image_positions(positions: Tensor, grid: int) -> Tensor:
+    """Class token row and [g * g, width] rows to `grid` patches a side, bicubic and antialiased as in open_clip."""
+    old = round((len(positions) - 1) ** 0.5)
+    if grid == old:
+        return positions
+    logger.info("interpolating the image positions from %dx%d to %dx%d patches", old, old, grid, grid)
+    image = positions[1:].T.reshape(1, -1, old, old)
+    image = F.interpolate(image, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([positions[:1], image.flatten(2)[0].T])
+
+
+def resize_text_positions(positions: Tensor, context_length: int) -> Tensor:
+    """[T, width] rows to `context_length`: linear for a longer context; a shorter one keeps the first, unchanged.
+
+    Positions count from the start token, so texts that fit into a shorter context keep exactly their embeddings.
+    """
+    if context_length <= len(positions):
+        return positions[:context_length]
+    logger.info("interpolating the text positions from %d to %d tokens", len(positions), context_length)
+    return F.interpolate(positions.T[None], size=context_length, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+def _weight_files(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    if path.is_file():
+        return (path,)
+    if not path.is_dir():
+        raise GridClipError(f"{path} does not exist: expected a CLIP checkpoint, a Hugging Face folder or a model name")
+    for name in _WEIGHT_FILES:
+        file = path / name
+        if file.is_file() and name.endswith(".index.json"):
+            return _shards(file)
+        if file.is_file():
+            return (file,)
+    raise GridClipError(f"{path} holds no weights: expected one of {', '.join(_WEIGHT_FILES)} (a Hugging Face folder)")
+
+
+def _shards(index: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise GridClipError(f"{index} is not the index of a sharded checkpoint: {error!r}") from None
+    files = tuple(index.parent / pathlib.PurePath(name).name for name in names)
+    for file in files:
+        if not file.is_file():
+            raise GridClipError(f"{index} names {file.name}, which is not beside it")
+    return files
+
+
+def _read_file(file: pathlib.Path) -> Mapping[str, Any]:
+    with open(file, "rb") as stream:
+        head = stream.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError("it is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
+    if file.suffix == ".safetensors" or head[8:9] == b"{":
+        return safetensors.torch.load_file(file)
+    if is_torchscript(file):
+        return read_torchscript(file)
+    loaded = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"it holds a {type(loaded).__name__} instead of a state dict")
+    return loaded
+
+
+def _plain_state_dict(raw: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors, out of a training checkpoint's wrapping and without the prefixes that wrapped modules leave."""
+    if isinstance(raw.get("state_dict"), Mapping):
+        raw = raw["state_dict"]
+    state_dict = {
+        re.sub(r"^(module\.|_orig_mod\.)+", "", str(key)): value
+        for key, value in raw.items()
+        if isinstance(value, Tensor)
+    }
+    if "text.token_embedding.weight" in state_dict:  # open_clip's CustomTextCLIP
+        state_dict = {key.removeprefix("text."): value for key, value in state_dict.items()}
+    return state_dict
+
+
+def _guess_activation(file: pathlib.Path, wrapped: bool) -> str:
+    name = file.name.lower()
+    from_open_clip = wrapped or file.suffix == ".safetensors" or re.search("open_?clip|laion|datacomp|commonpool", name)
+    activation = "gelu" if from_open_clip and not re.search("quick_?gelu|openai", name) else "quick_gelu"
+    if from_open_clip:
+        logger.warning(
+            "%s does not say its activation: taking %s (option activation changes it)", file.name, activation
+        )
+    return activation
+
+
+def _read_sidecars(folder: pathlib.Path) -> dict[str, Any]:
+    """What the configs in the weights' folder say of that which the weights cannot tell, as `ClipConfig` fields."""
+    fields: dict[str, Any] = {}
+    for name, reader in (
+        ("open_clip_config.json", _open_clip_fields),
+        ("config.json", _hugging_face_fields),
+        ("preprocessor_config.json", lambda config: _mean_std(config, "image_mean", "image_std")),
+    ):
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            config = json.loads(file.read_text("utf-8"))
+            if not isinstance(config, dict):
+                raise ValueError(f"a {type(config).__name__} instead of an object")
+            fields.update(reader(config))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise GridClipError(f"{file} is not the config of a CLIP model: {error!r}") from None
+    return fields
+
+
+def _hugging_face_fields(config: dict[str, Any]) -> dict[str, Any]:
+    if "vision_config" not in config or "text_config" not in config:
+        return {}  # the config of something else that lives in this folder
+    vision, text = config["vision_config"], config["text_config"]
+    activations = {tower.get("hidden_act", "quick_gelu") for tower in (vision, text)}
+    if len(activations) > 1 or not activations <= set(ACTIVATIONS):
+        raise ValueError(f"hidden_act {sorted(activations)} is not one of {', '.join(ACTIVATIONS)} in both towers")
+    if any(abs(tower.get("layer_norm_eps", 1e-5) - 1e-5) > 1e-9 for tower in (vision, text)):
+        raise ValueError("layer_norm_eps is not 1e-5")
+    fields: dict[str, Any] = {"activation": activations.pop()}
+    if "num_attention_heads" in vision:
+        fields["vision_heads"] = vision["num_attention_heads"]
+    if "num_attention_heads" in text:
+        fields["text_heads"] = text["num_attention_heads"]
+    # Configs written before 2023 say 2 or nothing, whatever the vocabulary; there the end token is the last one.
+    if text.get("eos_token_id", 2) != 2:
+        fields["end_token"] = text["eos_token_id"]
+        fields["start_token"] = text.get("bos_token_id", fields["end_token"] - 1)
+    return fields
+
+
+def _open_clip_fields(config: dict[str, Any]) -> dict[str, Any]:
+    model, vision = config["model_cfg"], config["model_cfg"]["vision_cfg"]
+    fields: dict[str, Any] = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
+    if "width" in vision:
+        fields["vision_heads"] = vision["width"] // vision.get("head_width", 64)
+    if "heads" in model["text_cfg"]:
+        fields["text_heads"] = model["text_cfg"]["heads"]
+    return fields | _mean_std(config.get("preprocess_cfg", {}), "mean", "std")
+
+
+def _mean_std(config: dict[str, Any], mean: str, std: str) -> dict[str, Any]:
+    if mean not in config or std not in config:
+        return {}
+    return {"image_mean": tuple(map(float, config[mean])), "image_std": tuple(map(float, config[std]))}
+
+
+_HUGGING_FACE_NAMES = (
+    (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
+    (r"^vision_model\.embeddings\.patch_embedding\.weight$", "visual.conv1.weight"),
+    (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
+    (r"^vision_model\.pre_layrnorm\.", "visual.ln_pre."),  # misspelt in Hugging Face's checkpoints
+    (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
+    (r"^vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
+    (r"^visual_projection\.weight$", "visual.proj"),
+    (r"^text_model\.embeddings\.token_embedding\.", "token_embedding."),
+    (r"^text_model\.embeddings\.position_embedding\.weight$", "positional_embedding"),
+    (r"^text_model\.final_layer_norm\.", "ln_final."),
+    (r"^text_model\.encoder\.layers\.", "transformer.resblocks."),
+    (r"^text_projection\.weight$", "text_projection"),
+    (r"\.layer_norm([12])\.", r".ln_\1."),
+    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
+    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
+    (r"\.self_attn\.out_proj\.", ".attn.out_proj."),
+)
+
+
+def _from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename to OpenAI's keys, transpose the projections and stack each layer's q, k and v."""
+    state_dict: dict[str, Tensor] = {}
+    for old, tensor in weights.items():
+        key = old
+        for pattern, replacement in _HUGGING_FACE_NAMES:
+            key = re.sub(pattern, replacement, key)
+        if projection := re.fullmatch(r"(.*)\.self_attn\.q_proj\.(weight|bias)", key):
+            parts = [weights.get(old.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
+            if any(part is None for part in parts):
+                raise GridClipError(f"the checkpoint has {old} but not the k_proj and v_proj beside it")
+            state_dict[f"{projection[1]}.attn.in_proj_{projection[2]}"] = torch.cat([p for p in parts if p is not None])
+        elif ".self_attn." not in key and not key.endswith("position_ids"):
+            state_dict[key] = tensor.T if key in ("visual.proj", "text_projection") else tensor
+    return state_dict
+
+
+def _checked(state_dict: Mapping[str, Tensor], config: ClipConfig, path: pathlib.Path) -> dict[str, Tensor]:
+    """The model's tensors in fp32, after making sure that the checkpoint holds these and no others."""
+    with torch.device("meta"):
+        expected = CLIP(config).state_dict()
+    # Sizes that OpenAI's archives carry along as tensors, and the causal mask that some keep beside the weights.
+    ignored = {key for key in state_dict if key.split(".")[-1] in _NOT_WEIGHTS}
+    missing = sorted(expected.keys() - state_dict.keys())
+    unknown = sorted(state_dict.keys() - expected.keys() - ignored)
+    wrong = [
+        f"{key} {tuple(state_dict[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected.keys() & state_dict.keys()
+        if state_dict[key].shape != expected[key].shape
+    ]
+    problems = [
+        f"{label} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
+        for label, keys in (("missing", missing), ("unknown", unknown), ("wrong shape", sorted(wrong)))
+        if keys
+    ]
+    if problems:
+        raise GridClipError(f"{path} is not a plain CLIP ViT checkpoint: {'; '.join(problems)}")
+    return {key: state_dict[key].float().contiguous() for key in expected}

@@ -1,0 +1,178 @@
+"""A model name or checkpoint in, a model folder (image.onnx, text.onnx, tokenizer.json, model.json) out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import pathlib
+import re
+import tempfile
+from typing import Any
+
+import torch
+
+from .. import GridClipError
+from .checkpoints import build_model, load_checkpoint
+from .clip_model import CLIP
+from .download import MODELS, cache_folder, download_model
+from .graphs import PRECISIONS, write_image_graph, write_text_graph
+from .tokenizer_files import load_vocabulary
+from .verify import check_fused_attention, compare_with_torch
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_MODEL_JSON = "model.json"
+
+
+def export_model(
+    model: str,
+    out: pathlib.Path,
+    *,
+    image_size: int | None = None,
+    context_length: int | None = None,
+    precision: str = "fp32",
+    tokenizer: pathlib.Path | None = None,
+    activation: str | None = None,
+    verify: bool = True,
+    cache_dir: pathlib.Path | None = None,
+) -> dict[str, Any]:
+    """Write a model folder, or nothing: it is made beside `out` and gets that name when everything is right.
+
+    Args:
+        model: one of MODELS (downloaded), or the path of a checkpoint; see `checkpoints.load_checkpoint`.
+        out: the model folder. An older model folder of that name is replaced.
+        image_size: side of the super images in pixels; default: the checkpoint's.
+        context_length: longest text in tokens; default: the checkpoint's.
+        precision: "fp32", "fp16" (for CUDA) or "int8" (for CPUs).
+        tokenizer: file or folder of the vocabulary; default: see `tokenizer_files.load_vocabulary`.
+        activation: "quick_gelu" or "gelu", for checkpoints that do not say.
+        verify: compare the graphs with torch and fail when they differ.
+        cache_dir: for downloads; default: see `download.cache_folder`.
+
+    Returns:
+        The content of model.json.
+    """
+    if precision not in PRECISIONS:
+        raise GridClipError(f"precision {precision!r} is unknown: expected one of {', '.join(PRECISIONS)}")
+    if out.exists() and not (out.is_dir() and (is_model_folder(out) or not any(out.iterdir()))):
+        raise GridClipError(f"{out} exists and is not a model folder: choose another --out, or remove it")
+    path = download_model(model, cache_dir) if model in MODELS else _checkpoint_path(model)
+    checkpoint = load_checkpoint(path, activation=activation)
+    vocabulary = load_vocabulary(path, checkpoint.config.vocab_size, tokenizer)
+    special: dict[str, Any] = {"start_token": vocabulary.start_token, "end_token": vocabulary.end_token}
+    config = dataclasses.replace(
+        checkpoint.config, **{key: value for key, value in special.items() if value is not None}
+    )
+    checkpoint = dataclasses.replace(checkpoint, config=config)
+    clip = build_model(checkpoint, image_size=image_size, context_length=context_length)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+            folder = pathlib.Path(scratch) / out.name
+            folder.mkdir()
+            write_image_graph(clip, folder / "image.onnx", precision)
+            write_text_graph(clip, folder / "text.onnx", precision)
+            vocabulary.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+            info = {
+                "format": FORMAT,
+                "name": model if model in MODELS else path.stem,
+                "source": path.name,
+                "source_sha256": checkpoint.sha256(),
+                "precision": precision,
+                "image_size": clip.config.image_size,
+                "patch_size": clip.config.patch_size,
+                "embed_dim": clip.config.embed_dim,
+                "context_length": clip.config.context_length,
+                "vocab_size": clip.config.vocab_size,
+                "start_token": clip.config.start_token,
+                "end_token": clip.config.end_token,
+                "activation": clip.config.activation,
+                "logit_scale": float(clip.logit_scale.exp()),
+                "fused_attention": check_fused_attention(clip, folder),
+                "fingerprint": _fingerprint(clip, precision),
+            }
+            if verify:
+                info["smallest_cosine"] = compare_with_torch(clip, folder, vocabulary.tokenizer, precision)
+            (folder / _MODEL_JSON).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
+            if out.exists():
+                out.rename(pathlib.Path(scratch) / "replaced")
+            folder.rename(out)
+    except OSError as error:
+        raise GridClipError(f"cannot write the model folder {out}: {error}") from error
+    return info
+
+
+def ensure_model_folder(model: str, cache_dir: pathlib.Path | None = None, **options: Any) -> pathlib.Path:
+    """The model folder of whatever `--model` was given.
+
+    Args:
+        model: a model folder, which is returned as it is, or what `export_model` takes, which is exported once into
+            the cache folder and found there from then on.
+        cache_dir: default: see `download.cache_folder`.
+        options: of `export_model`. With a model folder they must agree with it.
+    """
+    folder = pathlib.Path(model)
+    if model not in MODELS and is_model_folder(folder):
+        info = read_model_json(folder)
+        for option, value in options.items():
+            if value is not None and option in info and info[option] != value:
+                raise GridClipError(
+                    f"{folder} is a model folder with {option} {info[option]}, not {value}: export another"
+                )
+        return folder
+    key = {name: str(value) for name, value in sorted(options.items()) if value is not None}
+    key["model"] = model if model in MODELS else _identity(_checkpoint_path(model))
+    name = model if model in MODELS else folder.resolve().stem
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    out = cache_folder(cache_dir) / "models" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{digest}"
+    if not is_model_folder(out):
+        logger.info("exporting %s to %s", model, out)
+        export_model(model, out, cache_dir=cache_dir, **options)
+    return out
+
+
+def is_model_folder(path: pathlib.Path) -> bool:
+    """Whether a folder was written by `export_model`."""
+    return (path / _MODEL_JSON).is_file() and (path / "image.onnx").is_file()
+
+
+def read_model_json(folder: pathlib.Path) -> dict[str, Any]:
+    """The content of a model folder's model.json."""
+    file = folder / _MODEL_JSON
+    try:
+        info = json.loads(file.read_text("utf-8"))
+        found = info["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GridClipError(f"{file} cannot be read: {error!r}; export the model again") from None
+    if found != FORMAT:
+        raise GridClipError(f"{file} has format {found}, expected {FORMAT}: export the model again")
+    return info
+
+
+def _checkpoint_path(model: str) -> pathlib.Path:
+    path = pathlib.Path(model).expanduser()
+    if not path.exists():
+        raise GridClipError(
+            f"model {model!r} is neither a file or folder nor one of the names {', '.join(MODELS)}: expected a model "
+            "name, an OpenAI or open_clip checkpoint, or a Hugging Face CLIP folder"
+        )
+    return path
+
+
+def _identity(path: pathlib.Path) -> str:
+    """A checkpoint's path and the size and time of its files: quick to tell, and different once any of them changes."""
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return f"{path.resolve()} {stats}"
+
+
+def _fingerprint(model: CLIP, precision: str) -> str:
+    """SHA-256 over everything that decides what the embeddings are: weights, sizes, activation, tokens, precision."""
+    digest = hashlib.sha256(json.dumps([dataclasses.asdict(model.config), precision], sort_keys=True).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.to(torch.float32).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,101 @@
+"""A torch CLIP model and its exported graphs in, the smallest cosine between their embeddings out.
+
+The images are four super images (2 x 2 frames, 336 pixels, JPEG quality 75) in `verify_images/`, cut from the videos
+"crystal" and "rabbit320" of MDN's learning area (github.com/mdn/learning-area), which are in the public domain (CC0).
+"""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+
+import numpy as np
+import onnxruntime
+import tokenizers
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from .. import GridClipError
+from .clip_model import CLIP, normalise_pixels
+from .graphs import count_fused_attention
+
+logger = logging.getLogger(__name__)
+
+# Rounding alone costs about 1e-6 (fp32) or 1e-4 (fp16); 8-bit activations cost up to some percent.
+SMALLEST_COSINE = {"fp32": 0.999, "fp16": 0.999, "int8": 0.98}
+
+CAPTIONS = (
+    "a man is seen speaking to the camera while holding a tennis racket",
+    "two children play in the snow and throw snowballs at each other",
+    "a rabbit comes out of its burrow and stretches",
+    "she adds the chopped onions to the pan, then stirs.",
+    "crystal",
+    "the camera pans over a large crowd that watches a parade of people who dance and play drums in colourful costumes "
+    "along a wide street, and in the end several of them wave at the camera, turn around and slowly walk away",
+)
+
+
+def compare_with_torch(
+    model: CLIP, folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, precision: str
+) -> dict[str, float]:
+    """Compare both graphs of a model folder with the torch model.
+
+    Returns:
+        The smallest cosine under "image" and "text".
+
+    Raises:
+        GridClipError: a cosine is too small for the precision.
+    """
+    cosines = {}
+    with torch.inference_mode():
+        images = verify_images(model.config.image_size)
+        pixels = normalise_pixels(torch.from_numpy(images), model.config.image_mean, model.config.image_std)
+        expected = F.normalize(model.encode_image(pixels), dim=-1)
+        cosines["image"] = _smallest_cosine(folder / "image.onnx", images, expected)
+        token_ids = verify_token_ids(model, tokenizer)
+        expected = F.normalize(model.encode_text(torch.from_numpy(token_ids)), dim=-1)
+        cosines["text"] = _smallest_cosine(folder / "text.onnx", token_ids, expected)
+    logger.info("smallest cosine to torch: image %.6f, text %.6f", cosines["image"], cosines["text"])
+    for graph, cosine in cosines.items():
+        if not cosine >= SMALLEST_COSINE[precision]:  # also catches NaN
+            raise GridClipError(
+                f"the {precision} {graph} graph differs from torch: smallest cosine {cosine:.6f}, expected at least "
+                f"{SMALLEST_COSINE[precision]}; no model folder was written. Export with a finer precision (fp32)"
+            )
+    return cosines
+
+
+def check_fused_attention(model: CLIP, folder: pathlib.Path) -> dict[str, int]:
+    """Count the fused attention nodes of both graphs, and make sure that every layer has one."""
+    counts = {name: count_fused_attention(folder / f"{name}.onnx") for name in ("image", "text")}
+    layers = {"image": model.config.vision_layers, "text": model.config.text_layers}
+    if counts != layers:
+        raise GridClipError(f"the graphs have {counts} fused attention nodes, expected one per layer: {layers}")
+    return counts
+
+
+def verify_images(image_size: int) -> np.ndarray:
+    """The four super images, uint8 [4, S, S, 3]."""
+    files = sorted((pathlib.Path(__file__).parent / "verify_images").glob("*.jpg"))
+    size = (image_size, image_size)
+    return np.stack(
+        [np.asarray(Image.open(file).convert("RGB").resize(size, Image.Resampling.BICUBIC)) for file in files]
+    )
+
+
+def verify_token_ids(model: CLIP, tokenizer: tokenizers.Tokenizer) -> np.ndarray:
+    """CAPTIONS as token ids, int64 [6, context_length]; long ones are truncated, the end token kept."""
+    config = model.config
+    token_ids = np.zeros((len(CAPTIONS), config.context_length), np.int64)
+    for row, encoding in zip(token_ids, tokenizer.encode_batch(list(CAPTIONS), add_special_tokens=False), strict=True):
+        ids = [config.start_token, *encoding.ids[: config.context_length - 2], config.end_token]
+        row[: len(ids)] = ids
+    return token_ids
+
+
+def _smallest_cosine(path: pathlib.Path, inputs: np.ndarray, expected: torch.Tensor) -> float:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (embeddings,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    # Both have unit length already; a graph that does not normalise must not pass for one that does.
+    return float((torch.from_numpy(embeddings) * expected).sum(dim=-1).min())
