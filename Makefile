@@ -1,0 +1,59 @@
+# Sets up .venv (Python packages, libturbojpeg) and runs the demo, the tests and the benchmarks in it.
+# Nothing outside this folder is written: neither the system's Python nor its packages.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TURBOJPEG := $(VENV)/.turbojpeg
+
+.PHONY: help setup demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    set up, then: make videos, export a tiny CLIP, embed, evaluate and search'
+	@echo 'make test    set up, then: ruff, mypy and the tests'
+	@echo 'make setup   only set up $(VENV)'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make bench   measure decoding, encoding and retrieval beside their peers (takes long)'
+	@echo 'make clean   remove $(VENV) and everything else that was made here'
+	@echo 'PYTHON=python3.12 make ...   another Python than python3 (3.10 or newer)'
+
+setup: $(READY) $(TURBOJPEG)
+
+demo: setup
+	$(BIN)/python benchmarks/demo/run.py
+
+test: lint
+	$(BIN)/pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/gridclip bench decode --json benchmarks/results/decode.json
+	$(BIN)/gridclip bench encode --json benchmarks/results/encode.json
+	$(BIN)/gridclip bench retrieve --json benchmarks/results/retrieve.json
+
+clean:
+	rm -rf $(VENV) build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamp is written last, so an interrupted set-up is taken up again; a broken .venv is made anew.
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "gridclip needs Python 3.10 or newer, and $(PYTHON) is not: pass another one, PYTHON=python3.12 make ..." >&2; exit 1; }
+	@rm -f $@
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "$(PYTHON) cannot make virtual environments (on Debian and Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 1; }
+	@echo 'Installing the Python packages into $(VENV) (a few minutes the first time) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,test]'
+	@mkdir -p $(VENV)/typecheck && ln -sfn ../.. $(VENV)/typecheck/gridclip
+	@touch $@
+
+# libturbojpeg decodes the JPEG super images. Where the system has none, Debian's package is unpacked (not installed)
+# into .venv/lib, with lists and cache of its own, so neither root nor an "apt-get update" is needed.
+$(TURBOJPEG): $(READY)
+	@sh .ci/libturbojpeg.sh $(VENV)
+	@touch $@
