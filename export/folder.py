@@ -124,6 +124,7 @@ def ensure_model_folder(model: str, cache_dir: pathlib.Path | None = None, **opt
                 )
         return folder
     key = {name: str(value) for name, value in sorted(options.items()) if value is not None}
+    key["format"] = str(FORMAT)
     key["model"] = model if model in MODELS else _identity(_checkpoint_path(model))
     name = model if model in MODELS else folder.resolve().stem
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
@@ -164,7 +165,8 @@ def _checkpoint_path(model: str) -> pathlib.Path:
 
 def _identity(path: pathlib.Path) -> str:
     """A checkpoint's path and the size and time of its files: quick to tell, and different once any of them changes."""
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    files = [path, path.with_suffix(".tokenizer.json")] if path.is_file() else sorted(path.iterdir())
+    files = [file for file in files if file.is_file()]
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return f"{path.resolve()} {stats}"
 

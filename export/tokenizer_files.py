@@ -61,7 +61,7 @@ def load_vocabulary(checkpoint: pathlib.Path, vocab_size: int, tokenizer: pathli
         source = _fetch_from_hub(checkpoint, vocab_size)
     try:
         loaded = _read(source, vocab_size)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # the tokenizers package raises bare Exceptions
         raise GridClipError(f"{source} cannot be read as a vocabulary: {error!r}; expected {_EXPECTED}") from error
     found = loaded.get_vocab_size(with_added_tokens=True)
     if found != vocab_size:

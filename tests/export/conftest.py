@@ -1,4 +1,4 @@
-"""A tiny CLIP with random weights, an independent computation of its embeddings, and the four layouts it may be saved in."""
+"""A tiny CLIP with random weights, its embeddings computed independently, and the layouts it may be saved in."""
 
 from __future__ import annotations
 

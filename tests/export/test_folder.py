@@ -1,0 +1,191 @@
+"""Model folders: what is in them, that they are whole or absent, and that --model finds or makes them."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+import onnxruntime
+import pytest
+import tokenizers
+from gridclip import GridClipError
+from gridclip.export import folder as folder_module
+from gridclip.export import verify as verify_module
+from gridclip.export.folder import ensure_model_folder, export_model, is_model_folder, read_model_json
+
+from .conftest import CONFIG, Reference, random_clip, write_state_dict
+
+
+def _embed(folder: pathlib.Path, name: str, inputs: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: inputs})[0]
+
+
+def test_every_layout_exports_the_same_embeddings(layout, tmp_path, super_images, token_ids, reference):
+    info = export_model(str(layout), tmp_path / "out")
+    np.testing.assert_allclose(
+        _embed(tmp_path / "out", "image", super_images), reference.images(super_images), atol=2e-6
+    )
+    np.testing.assert_allclose(_embed(tmp_path / "out", "text", token_ids), reference.texts(token_ids), atol=2e-6)
+    assert info["fingerprint"] == folder_module._fingerprint(reference.model, "fp32")
+
+
+def test_model_json_says_everything(checkpoint, tmp_path):
+    info = export_model(str(checkpoint), tmp_path / "out")
+    assert info == read_model_json(tmp_path / "out")
+    cosines = info.pop("smallest_cosine")
+    assert set(cosines) == {"image", "text"} and min(cosines.values()) > 0.99999
+    assert len(info.pop("fingerprint")) == 64
+    assert info.pop("logit_scale") == pytest.approx(np.exp(4.0))
+    assert info == {
+        "format": 1,
+        "name": "clip",
+        "source": "clip.pt",
+        "source_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "precision": "fp32",
+        "image_size": 32,
+        "patch_size": 8,
+        "embed_dim": 48,
+        "context_length": 20,
+        "vocab_size": CONFIG.vocab_size,
+        "start_token": CONFIG.vocab_size - 2,
+        "end_token": CONFIG.vocab_size - 1,
+        "activation": "quick_gelu",
+        "fused_attention": {"image": 2, "text": 3},
+    }
+    files = {"image.onnx", "image.onnx.data", "text.onnx", "text.onnx.data", "tokenizer.json", "model.json"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == files
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert (
+        tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).get_vocab_size() == CONFIG.vocab_size
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_other_precisions_pass_their_own_check(checkpoint, tmp_path, precision, super_images, reference):
+    info = export_model(str(checkpoint), tmp_path / "out", precision=precision)
+    assert info["precision"] == precision
+    assert min(info["smallest_cosine"].values()) > verify_module.SMALLEST_COSINE[precision]
+    found = _embed(tmp_path / "out", "image", super_images[:2])
+    assert (found * reference.images(super_images[:2])).sum(axis=1).min() > 0.99
+
+
+@pytest.mark.parametrize("context_length", [12, 77, 128])
+def test_other_sizes(checkpoint, tmp_path, context_length):
+    info = export_model(str(checkpoint), tmp_path / "out", context_length=context_length, image_size=48)
+    assert (info["context_length"], info["image_size"]) == (context_length, 48)
+    ids = np.zeros((2, context_length), np.int64)
+    ids[:, -1] = CONFIG.end_token
+    assert _embed(tmp_path / "out", "text", ids).shape == (2, 48)
+    assert _embed(tmp_path / "out", "image", np.zeros((1, 48, 48, 3), np.uint8)).shape == (1, 48)
+
+
+def test_fingerprint_tells_models_apart(checkpoint, tmp_path):
+    other = write_state_dict(random_clip(CONFIG, seed=1), tmp_path / "other")
+    infos = [
+        export_model(str(checkpoint), tmp_path / "a"),
+        export_model(str(other), tmp_path / "b"),
+        export_model(str(checkpoint), tmp_path / "c", precision="fp16"),
+        export_model(str(checkpoint), tmp_path / "d", image_size=48),
+        export_model(str(checkpoint), tmp_path / "e", context_length=30),
+        export_model(str(checkpoint), tmp_path / "f", activation="gelu"),
+    ]
+    assert len({info["fingerprint"] for info in infos}) == len(infos)
+    assert export_model(str(checkpoint), tmp_path / "g")["fingerprint"] == infos[0]["fingerprint"]
+
+
+@pytest.mark.parametrize("graph", ["image", "text"])
+def test_a_graph_that_differs_from_torch_leaves_no_folder(checkpoint, tmp_path, monkeypatch, graph):
+    write = getattr(folder_module, f"write_{graph}_graph")
+    wrong = random_clip(CONFIG, seed=1)
+    monkeypatch.setattr(folder_module, f"write_{graph}_graph", lambda _clip, *args: write(wrong, *args))
+    with pytest.raises(GridClipError, match=f"{graph} graph differs from torch: smallest cosine"):
+        export_model(str(checkpoint), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    export_model(str(checkpoint), tmp_path / "out", verify=False)
+    assert is_model_folder(tmp_path / "out")
+
+
+def test_weights_that_are_not_numbers_fail(tmp_path):
+    clip = random_clip(CONFIG)
+    clip.visual.proj[0, 0] = float("nan")
+    path = write_state_dict(clip, tmp_path / "nan")
+    with pytest.raises(GridClipError, match="nan"):
+        export_model(str(path), tmp_path / "out")
+
+
+def test_a_layer_without_fused_attention_fails(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(verify_module, "count_fused_attention", lambda _path: 1)
+    with pytest.raises(GridClipError, match="fused attention"):
+        export_model(str(checkpoint), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_model_folder_is_replaced(checkpoint, tmp_path):
+    (tmp_path / "empty").mkdir()
+    export_model(str(checkpoint), tmp_path / "empty")
+    assert export_model(str(checkpoint), tmp_path / "empty", precision="int8") == read_model_json(tmp_path / "empty")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years of work")
+    with pytest.raises(GridClipError, match="not a model folder"):
+        export_model(str(checkpoint), tmp_path / "home")
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_full_disk_is_a_clear_error(checkpoint, tmp_path, monkeypatch):
+    def no_space(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder_module, "write_text_graph", no_space)
+    with pytest.raises(GridClipError, match="cannot write the model folder .*No space left"):
+        export_model(str(checkpoint), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_arguments_are_named(checkpoint, tmp_path):
+    with pytest.raises(GridClipError, match="precision 'fp8' is unknown: expected one of fp32, fp16, int8"):
+        export_model(str(checkpoint), tmp_path / "out", precision="fp8")
+    with pytest.raises(GridClipError, match="'ViT-Z/9' is neither .* ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px"):
+        export_model("ViT-Z/9", tmp_path / "out")
+
+
+def test_ensure_takes_model_folders_and_exports_the_rest_once(checkpoint, tmp_path, monkeypatch):
+    export_model(str(checkpoint), tmp_path / "out")
+    assert ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache") == tmp_path / "out"
+    with pytest.raises(GridClipError, match="image_size 32, not 48"):
+        ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache", image_size=48)
+    made = ensure_model_folder(str(checkpoint), tmp_path / "cache")
+    assert is_model_folder(made) and made.is_relative_to(tmp_path / "cache")
+    assert ensure_model_folder(str(checkpoint), tmp_path / "cache", image_size=48) != made
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "export_model", lambda *_args, **_options: pytest.fail("exported again"))
+        assert ensure_model_folder(str(checkpoint), tmp_path / "cache", image_size=None) == made
+    # Another checkpoint under the same name is another model.
+    copy = tmp_path / "copy"
+    path = write_state_dict(random_clip(CONFIG), copy)
+    first = ensure_model_folder(str(path), tmp_path / "cache")
+    path.unlink()
+    write_state_dict(random_clip(dataclasses.replace(CONFIG, embed_dim=40)), copy)
+    second = ensure_model_folder(str(path), tmp_path / "cache")
+    assert read_model_json(second)["embed_dim"] == 40 and first != second
+
+
+def test_damaged_model_json_is_named(checkpoint, tmp_path):
+    export_model(str(checkpoint), tmp_path / "out")
+    info = read_model_json(tmp_path / "out")
+    for content, message in (("{", "cannot be read"), (json.dumps(info | {"format": 9}), "has format 9, expected 1")):
+        (tmp_path / "out" / "model.json").write_text(content)
+        with pytest.raises(GridClipError, match=message):
+            read_model_json(tmp_path / "out")
+
+
+def test_verify_images_are_real_pictures():
+    images = verify_module.verify_images(112)
+    assert images.shape == (4, 112, 112, 3) and images.dtype == np.uint8
+    assert images.std(axis=(1, 2)).min() > 10
+
+
+def test_reference_differs_between_models(super_images):
+    first, second = (Reference(random_clip(CONFIG, seed)).images(super_images) for seed in (0, 1))
+    assert (first * second).sum(axis=1).max() < 0.9
