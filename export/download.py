@@ -8,6 +8,7 @@ import http.client
 import logging
 import os
 import pathlib
+import ssl
 import sys
 import time
 import urllib.error
@@ -30,6 +31,13 @@ MODELS = {
     "ViT-L/14@336px": f"{_ADDRESS}/3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
 }
 
+_NETWORK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    TimeoutError,
+    ConnectionError,
+    ssl.SSLError,
+)
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
 # Attempts in a row that bring no new byte before giving up; an attempt that does starts the count again.
@@ -109,7 +117,7 @@ def _fetch(url: str, part: pathlib.Path) -> None:
                 if error.code < 500 and error.code != 429:
                     raise GridClipError(f"{url}: the server answers {error.code} {error.reason}") from None
                 reason = f"the server answers {error.code}"
-            except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            except _NETWORK_ERRORS as error:
                 reason = str(error)
             have = part.stat().st_size if part.exists() else 0
             fruitless = 0 if have > had else fruitless + 1
