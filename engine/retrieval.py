@@ -1,0 +1,300 @@
+"""Query vectors and the super-image vectors of all videos in, scores, ranks and best videos out, in bounded memory.
+
+The score of query t against a video with super images E [L, D] is cos(t, a E) with a = softmax(E t / temperature). With
+s = E t and G = E E^T that is (a.s) / sqrt(a^T G a), so that the D wide aggregate is never built; and as neither a's sum
+nor its scale matters, w = exp(s / temperature) does in place of a. Videos of equal length lie side by side, so that
+ragged videos need no padding and every step is one dense operation on [videos, length, queries].
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+
+import numpy as np
+import torch
+
+AGGREGATES = ("softmax", "mean", "max")
+# Scores nearer than this are ties: float32 sums of the same products differ by some 1e-7 with the order of adding.
+TIE = 1e-6
+# |s| <= 1, so that exp(s / t) squared lies within exp(+-2 / t): in float32's range as it is while t is at least this.
+SAFE_TEMPERATURE = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSize:
+    """How much is worked on at once: rows of super images, queries, and rows x queries for videos of many rows."""
+
+    rows: int
+    queries: int
+
+    @property
+    def cells(self) -> int:
+        return self.rows * self.queries
+
+
+CPU_BLOCK = BlockSize(1024, 1024)  # the three float32 blocks of 4 MiB in use stay in the last-level cache
+CUDA_BLOCK = BlockSize(16384, 4096)
+PAIR_ROWS = 128  # rows per block where every query meets only the few videos around its own
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreBlock:
+    """Scores of some videos for some queries.
+
+    Attributes:
+        videos: int64 [n], positions of the videos among the candidates.
+        queries: int64 [q], positions of the queries.
+        scores: float32 [n, q].
+    """
+
+    videos: torch.Tensor
+    queries: torch.Tensor
+    scores: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """Videos of one length in a part: rows first to first + count * length, and what turns weights into norms.
+
+    `factor` is G [count, L, L], or E^T [count, D, L] where that is smaller.
+    """
+
+    first: int
+    count: int
+    length: int
+    factor: torch.Tensor | None
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """This group's share of rows [R, q], as [count, L, q]."""
+        return rows[self.first : self.first + self.count * self.length].view(self.count, self.length, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Some videos, ordered by length: their positions [n], unit vectors float32 [R, D] and groups of equal length."""
+
+    videos: torch.Tensor
+    vectors: torch.Tensor
+    groups: list[_Group]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How the super images of a video become one score.
+
+    Args:
+        aggregate: "softmax" (weights by similarity to the query), "mean" (equal weights) or "max" (the best one).
+        temperature: of the softmax, > 0; small values look at the best super images only.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    aggregate: str = "softmax"
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATES:
+            raise ValueError(f"aggregate ({self.aggregate!r}) must be one of {', '.join(AGGREGATES)}")
+        if not (self.temperature > 0 and np.isfinite(self.temperature)):
+            raise ValueError(f"temperature ({self.temperature}) must be a finite number > 0")
+
+
+def score_blocks(
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    offsets: np.ndarray,
+    scoring: Scoring,
+    *,
+    device: torch.device | str | None = None,
+) -> collections.abc.Iterator[ScoreBlock]:
+    """Scores of all videos for all queries, every pair in exactly one block.
+
+    Args:
+        queries: float16 or float32 [Q, D]; made unit length here, as are the vectors.
+        vectors: float16 or float32 [T, D].
+        offsets: int64 [V + 1], rows of video v are offsets[v] to offsets[v + 1], at least one.
+        device: where to compute, by default CUDA if there is one.
+    """
+    chosen = _device(device)
+    size = _block_size(chosen, len(queries))
+    units = _unit(queries, chosen)
+    for part in _parts(vectors, offsets, size.rows, scoring, chosen):
+        for block in _blocks(len(queries), len(part.vectors), size):
+            positions = torch.arange(block.start, block.stop, device=chosen)
+            yield ScoreBlock(part.videos, positions, _scores(part, units[block].T, scoring))
+
+
+def ranks(
+    queries: np.ndarray,
+    targets: np.ndarray,
+    vectors: np.ndarray,
+    offsets: np.ndarray,
+    scoring: Scoring,
+    *,
+    device: torch.device | str | None = None,
+) -> np.ndarray:
+    """The rank of each query's own video among all videos, int64 [Q], 1 is best.
+
+    rank = 1 + videos with a higher score + videos with an equal score (to within TIE) that come earlier in the order
+    of the candidates; so that a model that cannot tell videos apart scores as chance does.
+
+    Args:
+        targets: int64 [Q], position of each query's own video.
+        queries, vectors, offsets, device: as in `score_blocks`.
+    """
+    chosen = _device(device)
+    target = torch.from_numpy(np.asarray(targets, np.int64)).to(chosen)
+    own = _pair_scores(queries, targets, vectors, offsets, scoring, chosen)
+    better = torch.zeros(len(queries), dtype=torch.int64, device=chosen)
+    for block in score_blocks(queries, vectors, offsets, scoring, device=chosen):
+        first, last = int(block.queries[0]), int(block.queries[-1]) + 1
+        lead = block.scores - own[first:last]
+        videos, mine = block.videos[:, None], target[first:last]
+        ahead = (lead > TIE) | ((lead >= -TIE) & (videos < mine))
+        better[first:last] += (ahead & (videos != mine)).sum(0)
+    return (better + 1).cpu().numpy()
+
+
+def best_videos(
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    offsets: np.ndarray,
+    scoring: Scoring,
+    *,
+    top: int,
+    device: torch.device | str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best videos of each query: scores float32 [Q, k] (falling) and positions int64 [Q, k], k = min(top, V).
+
+    Args:
+        top: how many videos, >= 1.
+        queries, vectors, offsets, device: as in `score_blocks`.
+    """
+    if top < 1:
+        raise ValueError(f"top ({top}) must be >= 1")
+    chosen = _device(device)
+    count = min(top, len(offsets) - 1)
+    scores = torch.full((len(queries), count), -torch.inf, device=chosen)
+    videos = torch.full((len(queries), count), len(offsets), dtype=torch.int64, device=chosen)
+    for block in score_blocks(queries, vectors, offsets, scoring, device=chosen):
+        rows = slice(int(block.queries[0]), int(block.queries[-1]) + 1)
+        found = torch.cat([scores[rows], block.scores.T], dim=1)
+        names = torch.cat([videos[rows], block.videos.expand(len(block.queries), -1)], dim=1)
+        scores[rows], order = found.topk(count, dim=1)
+        videos[rows] = names.gather(1, order)
+    # Equal scores in the order of the candidates, whatever the order of the blocks was.
+    order = videos.argsort(dim=1, stable=True)
+    order = order.gather(1, scores.gather(1, order).argsort(dim=1, descending=True, stable=True))
+    return scores.gather(1, order).cpu().numpy(), videos.gather(1, order).cpu().numpy()
+
+
+def _pair_scores(queries: np.ndarray, targets: np.ndarray, vectors: np.ndarray, offsets: np.ndarray, scoring: Scoring,
+                 device: torch.device) -> torch.Tensor:
+    """Score of each query with its own video, float32 [Q]: small parts of videos meet their own queries only."""
+    by_target = np.argsort(targets, kind="stable")
+    bounds = np.searchsorted(targets[by_target], np.arange(len(offsets)))
+    own = torch.empty(len(queries), device=device)
+    for part in _parts(vectors, offsets, PAIR_ROWS, scoring, device):
+        members = [by_target[bounds[video] : bounds[video + 1]] for video in part.videos.tolist()]
+        rows = np.concatenate(members)
+        columns = torch.from_numpy(np.repeat(np.arange(len(members)), [len(member) for member in members])).to(device)
+        for block in _blocks(len(rows), len(part.vectors), CPU_BLOCK):
+            scores = _scores(part, _unit(queries[rows[block]], device).T, scoring)
+            wanted = columns[block]
+            own[torch.from_numpy(rows[block]).to(device)] = scores[wanted, torch.arange(len(wanted), device=device)]
+    return own
+
+
+def _scores(part: _Part, queries: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+    """float32 [n, q]: scores of a part's videos for queries [D, q]."""
+    similar = part.vectors @ queries  # [R, q]
+    if scoring.aggregate == "mean":
+        return similar
+    if scoring.aggregate == "max":
+        return torch.cat([group.of(similar).amax(1) for group in part.groups])
+    if scoring.temperature < SAFE_TEMPERATURE:
+        weights = torch.cat([_shifted_weights(group.of(similar), scoring.temperature) for group in part.groups])
+    else:
+        weights = (similar / scoring.temperature).exp_() if scoring.temperature != 1 else similar.exp()
+    products = similar.mul_(weights)
+    return torch.cat([_cosines(group, products, weights) for group in part.groups])
+
+
+def _shifted_weights(similar: torch.Tensor, temperature: float) -> torch.Tensor:
+    """[count * L, q]: exp((s - max s) / temperature) of each video, which cannot overflow."""
+    return ((similar - similar.amax(1, keepdim=True)) / temperature).exp_().flatten(0, 1)
+
+
+def _cosines(group: _Group, products: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """float32 [count, q]: (w.s) / sqrt(w^T G w) from w * s and w, both [R, q]."""
+    weight = group.of(weights)
+    if group.factor is None:  # one super image: w s / w
+        return group.of(products).squeeze(1) / weight.squeeze(1)
+    spread = torch.bmm(group.factor, weight)
+    other = weight if group.factor.shape[1] == group.length else spread
+    norms = (spread * other).sum(1).clamp_(min=torch.finfo(torch.float32).tiny).sqrt_()
+    # Rounding must not lift a video whose super images cancel each other out (norm about 0) above a perfect match.
+    return group.of(products).sum(1).div_(norms).clamp_(-1, 1)
+
+
+def _parts(vectors: np.ndarray, offsets: np.ndarray, rows: int, scoring: Scoring,
+           device: torch.device) -> collections.abc.Iterator[_Part]:
+    """Cuts the videos, ordered by length, into parts of about `rows` super images."""
+    lengths = np.diff(offsets)
+    if len(lengths) and lengths.min() < 1:
+        raise ValueError(f"video {int(lengths.argmin())} has no super images; every video must have at least one")
+    order = np.argsort(lengths, kind="stable")
+    sizes = lengths[order]
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(order):
+        begin = ends[first] - sizes[first]
+        last = max(first + 1, int(np.searchsorted(ends, begin + rows, side="right")))
+        yield _part(vectors, offsets, order[first:last], scoring, device)
+        first = last
+
+
+def _part(vectors: np.ndarray, offsets: np.ndarray, videos: np.ndarray, scoring: Scoring,
+          device: torch.device) -> _Part:
+    sizes = offsets[videos + 1] - offsets[videos]
+    starts = np.cumsum(sizes) - sizes
+    rows = np.repeat(offsets[videos] - starts, sizes) + np.arange(sizes.sum())
+    units = _unit(vectors[rows], device)
+    groups = []
+    for length, first, count in zip(*np.unique(sizes, return_index=True, return_counts=True), strict=True):
+        group = _Group(int(starts[first]), int(count), int(length), None)
+        if scoring.aggregate == "softmax" and length > 1:
+            own = group.of(units)
+            factor = own.transpose(1, 2) if length > units.shape[1] else own @ own.transpose(1, 2)
+            group = dataclasses.replace(group, factor=factor)
+        groups.append(group)
+    if scoring.aggregate == "mean":
+        units = torch.cat([torch.nn.functional.normalize(group.of(units).mean(1)) for group in groups])
+    return _Part(torch.from_numpy(videos).to(device), units, groups)
+
+
+def _unit(vectors: np.ndarray, device: torch.device) -> torch.Tensor:
+    """float32 [N, D] of unit length: what was rounded to float16 in a store is a little longer or shorter."""
+    return torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(vectors)).to(device).float())
+
+
+def _blocks(queries: int, rows: int, size: BlockSize) -> collections.abc.Iterator[slice]:
+    """Slices of the queries, narrower where a part has more rows than a block (one very long video)."""
+    step = max(1, min(size.queries, size.cells // rows))
+    for first in range(0, queries, step):
+        yield slice(first, min(first + step, queries))
+
+
+def _block_size(device: torch.device, queries: int) -> BlockSize:
+    size = CPU_BLOCK if device.type == "cpu" else CUDA_BLOCK
+    if queries >= size.queries:
+        return size
+    return BlockSize(min(16 * size.rows, size.cells // max(queries, 1)), size.queries)  # few queries: more rows
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
