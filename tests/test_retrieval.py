@@ -200,6 +200,7 @@ def test_wrong_arguments_are_refused():
         retrieval.best_videos(queries, vectors, np.array([0, 2, 5]), Scoring(), top=0)
 
 
+@pytest.mark.may_skip
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_the_loop():
     queries, vectors, offsets = make(RAGGED, queries=11)
