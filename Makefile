@@ -22,7 +22,7 @@ help:
 setup: $(READY) $(TURBOJPEG)
 
 demo: setup
-	$(BIN)/python benchmarks/demo/run.py
+	$(BIN)/python -m gridclip.benchmarks.demo.run
 
 test: lint
 	$(BIN)/pytest -n 2
