@@ -6,11 +6,13 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import pathlib
 import re
 import tempfile
 from typing import Any
 
+import tokenizers
 import torch
 
 from .. import GridClipError
@@ -19,12 +21,15 @@ from .clip_model import CLIP
 from .download import MODELS, cache_folder, download_model
 from .graphs import PRECISIONS, write_image_graph, write_text_graph
 from .tokenizer_files import load_vocabulary
-from .verify import check_fused_attention, compare_with_torch
+from .verify import DiffersFromTorch, check_fused_attention, compare_with_torch, hard_to_quantise
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _MODEL_JSON = "model.json"
+# Layers with an input range of so many root mean squares stay in fp32 in an int8 graph, one after the other until the
+# check passes; see `verify.hard_to_quantise`.
+_OUTLIER_LIMITS = (math.inf, 60, 30, 20, 15)
 
 
 def export_model(
@@ -73,8 +78,7 @@ def export_model(
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             folder = pathlib.Path(scratch) / out.name
             folder.mkdir()
-            write_image_graph(clip, folder / "image.onnx", precision)
-            write_text_graph(clip, folder / "text.onnx", precision)
+            checks = _write_graphs(clip, folder, vocabulary.tokenizer, precision, verify)
             vocabulary.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
             info = {
                 "format": FORMAT,
@@ -92,10 +96,9 @@ def export_model(
                 "activation": clip.config.activation,
                 "logit_scale": float(clip.logit_scale.exp()),
                 "fused_attention": check_fused_attention(clip, folder),
-                "fingerprint": _fingerprint(clip, precision),
+                "fingerprint": _fingerprint(clip, precision, checks.get("layers_kept_fp32", 0)),
+                **checks,
             }
-            if verify:
-                info["smallest_cosine"] = compare_with_torch(clip, folder, vocabulary.tokenizer, precision)
             (folder / _MODEL_JSON).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
             if out.exists():
                 out.rename(pathlib.Path(scratch) / "replaced")
@@ -103,6 +106,32 @@ def export_model(
     except OSError as error:
         raise GridClipError(f"cannot write the model folder {out}: {error}") from error
     return info
+
+
+def _write_graphs(
+    clip: CLIP, folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, precision: str, verify: bool
+) -> dict[str, Any]:
+    """Write both graphs; in int8, keep as many layers in fp32 as it takes to come close enough to torch.
+
+    Returns:
+        What model.json says of it.
+    """
+    limits = _OUTLIER_LIMITS if precision == "int8" and verify else _OUTLIER_LIMITS[:1]
+    for limit in limits:
+        kept = [] if limit == math.inf else hard_to_quantise(clip, tokenizer, limit)
+        write_image_graph(clip, folder / "image.onnx", precision, kept)
+        write_text_graph(clip, folder / "text.onnx", precision, kept)
+        if not verify:
+            return {}
+        try:
+            cosines = compare_with_torch(clip, folder, tokenizer, precision)
+        except DiffersFromTorch as error:
+            if limit == limits[-1]:
+                raise
+            logger.warning("%s; keeping layers whose inputs have outliers in fp32", error)
+            continue
+        return {"smallest_cosine": cosines} | ({"layers_kept_fp32": len(kept)} if precision == "int8" else {})
+    raise AssertionError("the last limit either returns or raises")
 
 
 def ensure_model_folder(model: str, cache_dir: pathlib.Path | None = None, **options: Any) -> pathlib.Path:
@@ -171,9 +200,11 @@ def _identity(path: pathlib.Path) -> str:
     return f"{path.resolve()} {stats}"
 
 
-def _fingerprint(model: CLIP, precision: str) -> str:
+def _fingerprint(model: CLIP, precision: str, layers_kept_fp32: int = 0) -> str:
     """SHA-256 over everything that decides what the embeddings are: weights, sizes, activation, tokens, precision."""
-    digest = hashlib.sha256(json.dumps([dataclasses.asdict(model.config), precision], sort_keys=True).encode())
+    digest = hashlib.sha256(
+        json.dumps([dataclasses.asdict(model.config), precision, layers_kept_fp32], sort_keys=True).encode()
+    )
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.to(torch.float32).numpy().tobytes())

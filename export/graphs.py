@@ -11,7 +11,7 @@ T <= context_length; both give "embeddings" float32 [B, D] of unit length.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,20 @@ _PAGE_BYTES = 4096
 _EXTERNAL_BYTES = 1024
 
 
-def write_image_graph(model: CLIP, path: pathlib.Path, precision: str) -> None:
-    """Write the image graph to `path` and its weights to `path` + ".data"."""
+def write_image_graph(
+    model: CLIP, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor] = frozenset()
+) -> None:
+    """Write the image graph to `path` and its weights to `path` + ".data".
+
+    Args:
+        model: the torch model.
+        path: the .onnx file.
+        precision: one of PRECISIONS.
+        keep_fp32: weights of linear layers that stay in fp32 where the others become int8.
+    """
     config, visual = model.config, model.visual
     grid, patch, width = config.grid, config.patch_size, config.vision_width
-    with _GraphWriter(path, precision) as graph:
+    with _GraphWriter(path, precision, keep_fp32) as graph:
         # A convolution with stride = kernel is a matrix product over patches. Cut them as uint8, 4 times fewer bytes.
         x = graph.op("Reshape", "super_images", graph.shape(0, grid, patch, grid, patch, 3))
         x = graph.op("Transpose", x, perm=[0, 1, 3, 2, 4, 5])
@@ -70,10 +79,12 @@ def write_image_graph(model: CLIP, path: pathlib.Path, precision: str) -> None:
         )
 
 
-def write_text_graph(model: CLIP, path: pathlib.Path, precision: str) -> None:
-    """Write the text graph to `path` and its weights to `path` + ".data"."""
+def write_text_graph(
+    model: CLIP, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor] = frozenset()
+) -> None:
+    """Write the text graph to `path` and its weights to `path` + ".data"; arguments as for the image graph."""
     config = model.config
-    with _GraphWriter(path, precision) as graph:
+    with _GraphWriter(path, precision, keep_fp32) as graph:
         x = graph.op("Gather", graph.weight(model.token_embedding.weight, graph.compute_type), "token_ids")
         length = graph.op("Shape", "token_ids", start=1, end=2)
         positions = graph.weight(model.positional_embedding, graph.compute_type)
@@ -145,12 +156,13 @@ def _embeddings(graph: _GraphWriter, x: str, projection: Tensor, width: int) -> 
 class _GraphWriter:
     """Collects nodes and streams weights to the external data file; the precision decides how layers are written."""
 
-    def __init__(self, path: pathlib.Path, precision: str) -> None:
+    def __init__(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision ({precision!r}) must be one of {', '.join(PRECISIONS)}")
         self.precision = precision
         self.compute_type = np.dtype(np.float16 if precision == "fp16" else np.float32)
         self._path = path
+        self._keep_fp32 = {id(weight) for weight in keep_fp32}
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self._constants: dict[bytes, str] = {}
@@ -218,7 +230,7 @@ class _GraphWriter:
 
     def linear(self, x: str, weight: Tensor, bias: Tensor) -> str:
         """x @ weight.T + bias for a torch linear layer's [out, in] weight."""
-        if self.precision == "int8":
+        if self.precision == "int8" and id(weight) not in self._keep_fp32:
             quantised, scale = quantise_per_channel(weight.detach().float())
             zero_point = self.constant(np.zeros(len(scale), np.int8))
             return self.op(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
 import tokenizers
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 
 from .. import GridClipError
@@ -36,6 +38,10 @@ CAPTIONS = (
 )
 
 
+class DiffersFromTorch(GridClipError):
+    """An exported graph is not the model that it was made from."""
+
+
 def compare_with_torch(
     model: CLIP, folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, precision: str
 ) -> dict[str, float]:
@@ -45,13 +51,12 @@ def compare_with_torch(
         The smallest cosine under "image" and "text".
 
     Raises:
-        GridClipError: a cosine is too small for the precision.
+        DiffersFromTorch: a cosine is too small for the precision.
     """
     cosines = {}
     with torch.inference_mode():
         images = verify_images(model.config.image_size)
-        pixels = normalise_pixels(torch.from_numpy(images), model.config.image_mean, model.config.image_std)
-        expected = F.normalize(model.encode_image(pixels), dim=-1)
+        expected = F.normalize(model.encode_image(_pixels(model, images)), dim=-1)
         cosines["image"] = _smallest_cosine(folder / "image.onnx", images, expected)
         token_ids = verify_token_ids(model, tokenizer)
         expected = F.normalize(model.encode_text(torch.from_numpy(token_ids)), dim=-1)
@@ -59,11 +64,46 @@ def compare_with_torch(
     logger.info("smallest cosine to torch: image %.6f, text %.6f", cosines["image"], cosines["text"])
     for graph, cosine in cosines.items():
         if not cosine >= SMALLEST_COSINE[precision]:  # also catches NaN
-            raise GridClipError(
+            raise DiffersFromTorch(
                 f"the {precision} {graph} graph differs from torch: smallest cosine {cosine:.6f}, expected at least "
                 f"{SMALLEST_COSINE[precision]}; no model folder was written. Export with a finer precision (fp32)"
             )
     return cosines
+
+
+def hard_to_quantise(model: CLIP, tokenizer: tokenizers.Tokenizer, limit: float) -> list[torch.Tensor]:
+    """The weights of linear layers whose inputs have outliers, which 8 bits per value would drown the rest with.
+
+    One scale serves all values that enter a layer, so the rounding error grows with their range; what it does to the
+    result depends on their root mean square. Normal values have a ratio of about 10.
+
+    Args:
+        model: the torch model; the images and captions of the check go through it.
+        tokenizer: for the captions.
+        limit: ratio of range to root mean square from which on a layer is hard.
+    """
+    ratios: dict[torch.Tensor, float] = {}
+
+    def record(weight: torch.Tensor) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            spread = (inputs[0].max() - inputs[0].min()) / inputs[0].square().mean().sqrt()
+            ratios[weight] = max(float(spread), ratios.get(weight, 0.0))
+
+        return hook
+
+    hooks = []
+    for block in model.visual.transformer.blocks + model.transformer.blocks:
+        hooks.append(block.attn.register_forward_pre_hook(record(block.attn.in_proj_weight)))
+        for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
+            hooks.append(layer.register_forward_pre_hook(record(layer.weight)))
+    try:
+        with torch.inference_mode():
+            model.encode_image(_pixels(model, verify_images(model.config.image_size)))
+            model.encode_text(torch.from_numpy(verify_token_ids(model, tokenizer)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [weight for weight, ratio in ratios.items() if ratio >= limit]
 
 
 def check_fused_attention(model: CLIP, folder: pathlib.Path) -> dict[str, int]:
@@ -92,6 +132,10 @@ def verify_token_ids(model: CLIP, tokenizer: tokenizers.Tokenizer) -> np.ndarray
         ids = [config.start_token, *encoding.ids[: config.context_length - 2], config.end_token]
         row[: len(ids)] = ids
     return token_ids
+
+
+def _pixels(model: CLIP, images: np.ndarray) -> torch.Tensor:
+    return normalise_pixels(torch.from_numpy(images), model.config.image_mean, model.config.image_std)
 
 
 def _smallest_cosine(path: pathlib.Path, inputs: np.ndarray, expected: torch.Tensor) -> float:

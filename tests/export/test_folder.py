@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -67,8 +68,26 @@ def test_other_precisions_pass_their_own_check(checkpoint, tmp_path, precision, 
     info = export_model(str(checkpoint), tmp_path / "out", precision=precision)
     assert info["precision"] == precision
     assert min(info["smallest_cosine"].values()) > verify_module.SMALLEST_COSINE[precision]
+    assert info.get("layers_kept_fp32", 0) == 0
     found = _embed(tmp_path / "out", "image", super_images[:2])
     assert (found * reference.images(super_images[:2])).sum(axis=1).min() > 0.99
+
+
+def test_int8_keeps_layers_with_outliers_in_fp32(tmp_path):
+    clip = random_clip(CONFIG)
+    # The same function with outliers between the layers: channels made large by a norm and small again by the weights.
+    for block in clip.visual.transformer.blocks:
+        block.ln_2.weight[::32] *= 256
+        block.ln_2.bias[::32] *= 256
+        block.mlp.c_fc.weight[:, ::32] /= 256
+    hard = write_state_dict(clip, tmp_path / "hard")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder_module, "_OUTLIER_LIMITS", (math.inf,))
+        with pytest.raises(GridClipError, match="int8 image graph differs from torch"):
+            export_model(str(hard), tmp_path / "out", precision="int8")
+    info = export_model(str(hard), tmp_path / "out", precision="int8")
+    assert info["layers_kept_fp32"] >= 2
+    assert info["smallest_cosine"]["image"] >= 0.98
 
 
 @pytest.mark.parametrize("context_length", [12, 77, 128])
