@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -83,7 +83,7 @@ def run(
     num_workers: int,
     time_limit_s: float = DEFAULT_TIME_LIMIT_S,
     size: Callable[[T], int] = lambda result: 0,
-) -> Iterator[tuple[VideoFile, T | Finished | Failure]]:
+) -> Generator[tuple[VideoFile, T | Finished | Failure], None, None]:
     """Yields the results of every video in order, then Finished or Failure; videos interleave.
 
     A work that raises VideoError loses the video. One that crashes its process, delivers nothing for time_limit_s or

@@ -1,5 +1,6 @@
 """Works for tests/test_workers.py that crash, hang and fail on purpose; imported by name in worker processes."""
 
+import errno
 import os
 import pathlib
 import signal
@@ -46,3 +47,8 @@ def big(video, skip):
 def process_id(video, skip):
     yield os.getpid()
     time.sleep(float(video.path.name))
+
+
+def full_disk(video, skip):
+    raise GridClipError(os.strerror(errno.ENOSPC))
+    yield

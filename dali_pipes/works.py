@@ -1,0 +1,55 @@
+"""A video file in, runs of super images or a JPEG folder out: what worker processes do, decoder by decoder."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from . import fallback, grid, jpeg
+from .fallback import Decoder
+from .sampling import Sampling
+from .source import SuperImages, VideoFile
+from .workers import Work
+
+# In this order: the second one takes over where the first one hangs or crashes.
+DECODERS: dict[Decoder, tuple[Decoder, ...]] = {"auto": ("pyav", "decord"), "decord": ("decord", "pyav"), "pyav": ("pyav",)}
+
+
+def embedding_works(sampling: Sampling, decoder: Decoder, image_size: int) -> list[Work[SuperImages]]:
+    """Works that yield super images of image_size x image_size pixels."""
+    return [
+        functools.partial(decode, sampling=sampling, decoder=name, image_size=image_size) for name in _names(decoder)
+    ]
+
+
+def saving_works(sampling: Sampling, decoder: Decoder, save_dir: pathlib.Path) -> list[Work[int]]:
+    """Works that write JPEG folders and yield numbers of super images."""
+    return [
+        functools.partial(
+            jpeg.save,
+            decode=functools.partial(fallback.super_images, sampling=sampling, decoder=name),
+            sampling=sampling,
+            save_dir=save_dir,
+        )
+        for name in _names(decoder)
+    ]
+
+
+def decode(
+    video: VideoFile, *, skip: int, sampling: Sampling, decoder: Decoder, image_size: int
+) -> Iterator[SuperImages]:
+    """The super images of a video, made at sampling.super_img_size and resized to image_size."""
+    for run in fallback.super_images(video, sampling, decoder=decoder, skip=skip):
+        if sampling.super_img_size != image_size:
+            run = dataclasses.replace(run, images=np.stack([grid.resize(image, image_size) for image in run.images]))
+        yield run
+
+
+def _names(decoder: Decoder) -> tuple[Decoder, ...]:
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(DECODERS)}")
+    return DECODERS[decoder]

@@ -1,0 +1,82 @@
+"""JPEG folders of super images in, their embeddings in a store out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ... import GridClipError
+from ...dali_pipes import jpeg, workers
+from ...dali_pipes.sampling import Sampling
+from ...dali_pipes.source import VideoFile
+from ..encoder import Encoder
+from .embedding import embed, open_store
+from .listing import Listing, list_image_folders
+from .progress import JobSummary
+
+
+def embed_images(
+    encoder: Encoder,
+    image_dir: pathlib.Path,
+    store_path: pathlib.Path,
+    *,
+    batch_size: int | None = None,
+    num_workers: int = 1,
+    time_limit_s: float = workers.DEFAULT_TIME_LIMIT_S,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> JobSummary:
+    """Embeds every folder <image_dir>/<video_id> of img_0001.jpg ... into a store.
+
+    Args:
+        encoder: the model; super images of another size are resized.
+        image_dir: what `make_super_images` wrote, or another program (then times are unknown).
+        store_path: made if it is missing; failures.jsonl goes there, too.
+        batch_size: super images per pass, default by the encoder's provider.
+        num_workers: reading processes.
+        time_limit_s: seconds without a result after which a reader counts as hung (a network drive).
+        resume: leave out the videos that are in the store.
+        overwrite: remove all super images from the store first.
+
+    Raises:
+        GridClipError: an argument is not usable, the folders were made with different settings, the store has some of
+            them and neither resume nor overwrite is given, it has other settings, or the disk is full.
+        Interrupted: Ctrl-C. Finished videos are in the store.
+    """
+    folders = list_image_folders(image_dir)
+    sampling = _common_sampling(folders)
+    store, stored = open_store(store_path, encoder, folders, resume=resume, overwrite=overwrite)
+    store.check_sampling({"source": "super image folders", **sampling})
+    jpeg.warn_without_turbojpeg()
+    return embed(
+        Listing(folders, []),
+        [functools.partial(jpeg.read, super_img_size=encoder.info["image_size"])],
+        encoder,
+        store,
+        stored,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        time_limit_s=time_limit_s,
+    )
+
+
+def _common_sampling(folders: Sequence[VideoFile]) -> dict[str, Any]:
+    """The settings that the folders' sidecars name, None for each where there is no sidecar."""
+    known: tuple[VideoFile, dict[str, Any]] | None = None
+    for folder in folders:
+        sidecar = jpeg.read_sidecar(folder.path)
+        if sidecar is None:
+            continue
+        sampling = dataclasses.asdict(sidecar.sampling)
+        if known is None:
+            known = folder, sampling
+        for name, value in sampling.items():
+            if value != known[1][name]:
+                raise GridClipError(
+                    f"{folder.path} was made with {name} = {value}, {known[0].path} with {known[1][name]}: make them "
+                    "again with the same settings, or keep them in different folders"
+                )
+    return known[1] if known is not None else {field.name: None for field in dataclasses.fields(Sampling)}

@@ -1,0 +1,73 @@
+"""A folder of videos in, their embeddings in a store out, without JPEG files in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from ...dali_pipes import workers, works
+from ...dali_pipes.fallback import Decoder
+from ...dali_pipes.sampling import Sampling
+from ..annotations import load_annotations
+from ..encoder import Encoder
+from .embedding import embed, open_store
+from .listing import list_videos
+from .progress import JobSummary
+
+
+def embed_videos(
+    encoder: Encoder,
+    video_dir: pathlib.Path,
+    store_path: pathlib.Path,
+    *,
+    sampling: Sampling,
+    anno_file: pathlib.Path | None = None,
+    decoder: Decoder = "auto",
+    batch_size: int | None = None,
+    num_workers: int = 1,
+    time_limit_s: float = workers.DEFAULT_TIME_LIMIT_S,
+    resume: bool = False,
+    overwrite: bool = False,
+    num_shards: int = 1,
+    shard_id: int = 0,
+) -> JobSummary:
+    """Embeds every video into a store; failures.jsonl goes into the store's folder.
+
+    Args:
+        encoder: the model.
+        video_dir: searched with its subfolders.
+        store_path: made if it is missing.
+        sampling: which frames, and how they are laid out; super images of another size than the model's are resized.
+        anno_file: only the videos of this annotation file.
+        decoder: see `fallback.super_images`.
+        batch_size: super images per pass, default by the encoder's provider.
+        num_workers: decoding processes.
+        time_limit_s: seconds without a result after which a decoder counts as hung.
+        resume: leave out the videos that are in the store.
+        overwrite: remove all super images from the store first.
+        num_shards: parallel jobs that share the work and the store.
+        shard_id: which of them this one is, from 0.
+
+    Raises:
+        GridClipError: an argument is not usable, the store has videos of the folder and neither resume nor overwrite is
+            given, it has other settings, or the disk is full. What is stored stays.
+        Interrupted: Ctrl-C. Finished videos are in the store.
+    """
+    if overwrite and num_shards > 1:
+        raise ValueError("overwrite and num_shards exclude each other: a shard would remove what the others have done")
+    annotated = None if anno_file is None else load_annotations(anno_file).video_ids
+    listing = list_videos(video_dir, annotated).shard(num_shards, shard_id)
+    store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
+    store.check_sampling({"source": "videos", **dataclasses.asdict(sampling)})
+    return embed(
+        listing,
+        works.embedding_works(sampling, decoder, encoder.info["image_size"]),
+        encoder,
+        store,
+        stored,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        time_limit_s=time_limit_s,
+        num_shards=num_shards,
+        shard_id=shard_id,
+    )

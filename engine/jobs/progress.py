@@ -1,0 +1,170 @@
+"""Counts of a running job in, a progress bar (terminal) or a line every ten seconds (elsewhere) and a summary out."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from types import TracebackType
+from typing import final
+
+import rich.console
+import rich.progress
+
+from ...dali_pipes.source import Failure
+from .failures import FailureLog
+
+LINE_EVERY_S = 10.0
+console = rich.console.Console(stderr=True)  # logs that go through it do not break the bar
+
+
+@dataclasses.dataclass(frozen=True)
+class JobSummary:
+    """What a job did.
+
+    Attributes:
+        action: a verb, "embedded".
+        unit: what it counts, "videos".
+        done: videos (or queries) finished in this run.
+        super_images: of them; None where the job has none.
+        failures: videos (or queries) lost in this run.
+        finished_before: left out because an earlier run had finished them.
+        seconds: how long it took.
+        failures_file: where the failures are listed.
+    """
+
+    action: str
+    unit: str
+    done: int
+    super_images: int | None
+    failures: int
+    finished_before: int
+    seconds: float
+    failures_file: str
+
+    @property
+    def succeeded(self) -> bool:
+        """Something was done, or nothing was left to do."""
+        return self.done > 0 or (self.finished_before > 0 and not self.failures)
+
+    def __str__(self) -> str:
+        """One line."""
+        seconds = max(self.seconds, 1e-9)
+        parts = [f"{self.action} {self.done:,} {self.unit}"]
+        if self.super_images is not None:
+            parts[0] += f" ({self.super_images:,} super images)"
+        parts[0] += f" in {seconds:.1f} s, {self.done / seconds:.1f} {self.unit}/s"
+        if self.super_images is not None:
+            parts[0] += f", {self.super_images / seconds:.1f} super images/s"
+        if self.finished_before:
+            parts.append(f"{self.finished_before:,} were finished before")
+        parts.append(f"{self.failures:,} failed, see {self.failures_file}" if self.failures else "none failed")
+        return "; ".join(parts)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a job, after everything finished was stored; `summary` says what that is."""
+
+    def __init__(self, summary: JobSummary) -> None:
+        super().__init__(str(summary))
+        self.summary = summary
+
+
+@final
+class Tally:
+    """Counts and shows what a job does, and records its failures.
+
+    Args:
+        action, unit: see JobSummary.
+        total: videos (or queries) to do in this run.
+        failures: where failures go.
+        finished_before: see JobSummary.
+        with_super_images: show and count them.
+    """
+
+    def __init__(
+        self,
+        action: str,
+        unit: str,
+        total: int,
+        failures: FailureLog,
+        *,
+        finished_before: int = 0,
+        with_super_images: bool = True,
+    ) -> None:
+        self._action, self._unit = action, unit
+        self._total = total
+        self._failures = failures
+        self._finished_before = finished_before
+        self._done = self._lost = 0
+        self._super_images: int | None = 0 if with_super_images else None
+        self._started = self._last_line = time.monotonic()
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[rates]}"),
+            rich.progress.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(unit, total=total, rates="")
+
+    def __enter__(self) -> Tally:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def add_super_images(self, count: int) -> None:
+        """Super images were made or embedded."""
+        self._super_images = (self._super_images or 0) + count
+        self._show()
+
+    def add_done(self, count: int = 1) -> None:
+        """Videos (or queries) are finished."""
+        self._done += count
+        self._show()
+
+    def add_failure(self, failure: Failure) -> None:
+        """A video of this run is lost."""
+        self._failures.add(failure)
+        self._lost += 1
+        self._show()
+
+    def summary(self) -> JobSummary:
+        """What was done so far."""
+        return JobSummary(
+            action=self._action,
+            unit=self._unit,
+            done=self._done,
+            super_images=self._super_images,
+            failures=self._failures.count,
+            finished_before=self._finished_before,
+            seconds=time.monotonic() - self._started,
+            failures_file=str(self._failures.path),
+        )
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        seconds = max(now - self._started, 1e-9)
+        gone = self._done + self._lost
+        rates = f"{self._done / seconds:.1f} {self._unit}/s"
+        if self._super_images is not None:
+            rates += f", {self._super_images / seconds:.1f} super images/s"
+        if self._failures.count:
+            rates += f", {self._failures.count} failed"
+        if console.is_terminal:
+            self._bar.update(self._task, completed=gone, rates=rates)
+        elif now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
+            left = f", {_duration(seconds / gone * (self._total - gone))} left" if gone else ""
+            print(f"{gone}/{self._total} {self._unit}, {rates}{left}", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,159 @@
+"""engine/jobs/super_images.py: folders of videos to JPEG folders, with resume, overwrite and failures."""
+
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import coloured_videos
+import numpy as np
+import pytest
+from gridclip import GridClipError
+from gridclip.dali_pipes import jpeg
+from gridclip.dali_pipes.sampling import Sampling
+from gridclip.engine.jobs.super_images import make_super_images
+from PIL import Image
+
+SAMPLING = Sampling(super_img_size=64)
+
+
+def make(video_dir, save_dir, **options):
+    options = {"sampling": SAMPLING, "num_workers": 2, **options}
+    return make_super_images(video_dir, save_dir, **options)
+
+
+def failures(folder) -> list[tuple[str, str]]:
+    lines = (folder / "failures.jsonl").read_text().splitlines()
+    return [(record["video_id"], record["stage"]) for record in map(json.loads, lines)]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for colour, duration_s in (("red", 9), ("green", 17), ("blue", 1)):
+        coloured_videos.write(folder / f"{colour}.mp4", colour, duration_s=duration_s)
+    return folder
+
+
+def test_every_video_gets_its_folder(videos, tmp_path):
+    save_dir = tmp_path / "new" / "out"
+    summary = make(videos, save_dir)
+    assert (summary.done, summary.super_images, summary.failures) == (3, 4, 0) and summary.succeeded
+    assert "3 videos (4 super images)" in str(summary) and "none failed" in str(summary)
+    assert sorted(os.listdir(save_dir)) == ["blue", "failures.jsonl", "green", "red"]
+    assert sorted(os.listdir(save_dir / "green")) == ["img_0001.jpg", "img_0002.jpg", "super_images.json"]
+    with Image.open(save_dir / "red" / "img_0001.jpg") as image:
+        assert np.abs(np.asarray(image)[16, 16].astype(int) - coloured_videos.COLOURS["red"]).max() < 12
+    blue = np.asarray(Image.open(save_dir / "blue" / "img_0001.jpg"))
+    assert blue[36:, 36:].max() < 12 and blue[:28, :28, 2].min() > 180  # one frame, three black cells
+    sidecar = jpeg.read_sidecar(save_dir / "green")
+    assert sidecar.start_s == pytest.approx([0, 8], abs=0.5) and sidecar.end_s[1] == pytest.approx(17, abs=0.3)
+    assert failures(save_dir) == []
+
+
+def test_existing_folders_need_a_choice(videos, tmp_path):
+    make(videos, tmp_path)
+    with pytest.raises(GridClipError, match=r"folders of 3 of the 3 videos.*--resume.*--overwrite"):
+        make(videos, tmp_path)
+    with pytest.raises(ValueError, match="exclude"):
+        make(videos, tmp_path, resume=True, overwrite=True)
+    with pytest.raises(GridClipError, match=r"fps = 0\.5, this run has 1\.0.*--overwrite"):
+        make(videos, tmp_path, resume=True, sampling=Sampling(fps=1.0, super_img_size=64))
+    summary = make(videos, tmp_path, overwrite=True, sampling=Sampling(fps=1.0, super_img_size=64))
+    assert summary.super_images == 3 + 5 + 1 and len(os.listdir(tmp_path / "green")) == 5 + 1
+
+
+def test_resume_makes_again_only_what_is_not_finished(videos, tmp_path):
+    make(videos, tmp_path)
+    (tmp_path / "green" / "img_0002.jpg").unlink()
+    (tmp_path / "red" / "super_images.json").unlink()
+    kept = (tmp_path / "blue" / "img_0001.jpg").stat()
+    summary = make(videos, tmp_path, resume=True)
+    assert (summary.done, summary.finished_before) == (2, 1)
+    assert (tmp_path / "blue" / "img_0001.jpg").stat() == kept
+    assert jpeg.read_sidecar(tmp_path / "green") and jpeg.read_sidecar(tmp_path / "red")
+    summary = make(videos, tmp_path, resume=True)
+    assert (summary.done, summary.finished_before) == (0, 3) and summary.succeeded
+
+
+def bad_files(folder: pathlib.Path) -> None:
+    good = coloured_videos.write(folder / "good.mp4", "cyan").read_bytes()
+    (folder / "empty.mp4").touch()
+    (folder / "text.mkv").write_text("no video" * 100)
+    (folder / "cut.mp4").write_bytes(good[: len(good) // 2])
+    (folder / "gone.mp4").symlink_to(folder / "nothing")
+    (folder / "folder.mp4").mkdir()
+
+
+def test_bad_files_are_failures_once_and_go_away_when_mended(tmp_path):
+    videos, save_dir = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    bad_files(videos)
+    summary = make(videos, save_dir)
+    assert (summary.done, summary.failures) == (1, 4)
+    assert [name for name, _ in sorted(failures(save_dir))] == ["cut", "empty", "gone", "text"]
+    assert sorted(os.listdir(save_dir)) == ["failures.jsonl", "good"]
+
+    coloured_videos.write(videos / "empty.mp4", "red")
+    summary = make(videos, save_dir, resume=True)
+    assert (summary.done, summary.failures, summary.finished_before) == (1, 3, 1)
+    assert [name for name, _ in sorted(failures(save_dir))] == ["cut", "gone", "text"]
+
+
+def test_annotated_videos(videos, tmp_path):
+    annotations = tmp_path / "anno.json"
+    annotations.write_text(json.dumps({
+        name: {"duration": 9.0, "timestamps": [[0, 5]], "sentences": ["something moves"]} for name in ("red", "missing")
+    }))
+    summary = make(videos, tmp_path / "out", anno_file=annotations)
+    assert (summary.done, summary.failures) == (1, 1)
+    assert failures(tmp_path / "out") == [("missing", "list")]
+
+
+def test_a_full_disk_ends_the_job_and_keeps_what_is_finished(videos, tmp_path, monkeypatch):
+    from gridclip.engine.jobs import super_images
+
+    make(videos, tmp_path)
+    (tmp_path / "red" / "super_images.json").unlink()
+
+    def full(sampling, decoder, save_dir):
+        import fake_works
+
+        return [fake_works.full_disk]
+
+    monkeypatch.setattr(super_images.works, "saving_works", full)
+    with pytest.raises(GridClipError, match=os.strerror(errno.ENOSPC)):
+        make(videos, tmp_path, resume=True)
+    assert jpeg.read_sidecar(tmp_path / "green") and not list(tmp_path.glob(".*.part"))
+
+
+def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path):
+    videos, save_dir = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    video = coloured_videos.write(videos / "v00.mp4", "red", duration_s=60)
+    for number in range(1, 60):
+        (videos / f"v{number:02d}.mp4").symlink_to(video)
+    script = (
+        "import pathlib, sys\n"
+        "from gridclip.dali_pipes.sampling import Sampling\n"
+        "from gridclip.engine.jobs.progress import Interrupted\n"
+        "from gridclip.engine.jobs.super_images import make_super_images\n"
+        "try: make_super_images(*map(pathlib.Path, sys.argv[1:]), sampling=Sampling(fps=5.0))\n"
+        "except Interrupted as error: print(error.summary.done)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, videos, save_dir], stdout=subprocess.PIPE) as job:
+        deadline = time.monotonic() + 30
+        while len(list(save_dir.glob("v*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        interrupted = time.monotonic()
+        job.send_signal(signal.SIGINT)
+        done = int(job.stdout.read())
+    assert time.monotonic() - interrupted < 3
+    folders = sorted(save_dir.glob("v*"))
+    assert 2 <= len(folders) < 60 and done <= len(folders) <= done + 1
+    assert all(jpeg.read_sidecar(folder) for folder in folders)
+    assert not list(save_dir.glob(".*"))
