@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import logging
+import pathlib
 from collections.abc import Iterator
 from typing import Literal
 
@@ -12,11 +15,11 @@ from av.packet import Packet
 from av.video.stream import VideoStream as AvVideoStream
 
 from . import decoding, grid, remux, streams
-from .bitstream import OPEN
+from .bitstream import HIDDEN, OPEN
 from .pruning import Segment, plan_segments, whole
 from .sampling import Sampling, super_image_count, wanted_frames
 from .source import SuperImages, VideoFile
-from .streams import PacketTable, VideoError
+from .streams import PacketTable, VideoError, VideoStream
 
 logger = logging.getLogger(__name__)
 
@@ -42,67 +45,98 @@ def super_images(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with streams.open_video(video.path) as (container, stream):
+    with _opened(video.path, sampling.fps, sampling.min_frames) as reading:
+        total = super_image_count(len(reading.wanted), sampling.grid_size)
+        times_s = reading.table.times_s[reading.wanted]
+        start_s = times_s[:: sampling.cells]
+        end_s = np.append(start_s[1:], max(reading.summary.duration_s, float(times_s[-1])))
+        first = skip
+        frames = reading.frames(decoder, first=skip * sampling.cells, cells=sampling.cells)
+        while chunk := list(itertools.islice(frames, RUN_SUPER_IMAGES * sampling.cells)):
+            images = grid.assemble(np.stack(chunk), sampling.grid_size, sampling.super_img_size)
+            span = slice(first, first + len(images))
+            yield SuperImages(video.video_id, first, total, images, start_s[span], end_s[span])
+            first += len(images)
+
+
+def frames(path: pathlib.Path, fps: float, *, decoder: Decoder = "auto") -> Iterator[np.ndarray]:
+    """Yields a video's wanted frames in order, each uint8 [336, 446, 3]; raises VideoError."""
+    with _opened(path, fps, 1) as reading:
+        yield from reading.frames(decoder)
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path, fps: float, min_frames: int) -> Iterator[_Reading]:
+    with streams.open_video(path) as (container, stream):
         summary, table, packets = streams.scan(container, stream)
-        wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=sampling.fps, min_frames=sampling.min_frames)
+        wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps, min_frames=min_frames)
         if not len(wanted):
-            raise VideoError(
-                "sample", f"{summary.duration_s:.2f} s is shorter than one period of {1 / sampling.fps:g} s"
-            )
-        assembler = _Assembler(video.video_id, sampling, table.times_s[wanted], summary.duration_s)
-        segments = plan_segments(table, wanted, cells=sampling.cells, first=skip * sampling.cells)
-        feed = _MemoryFeed(packets) if packets is not None else _FileFeed(video, segments)
-        decode = _SegmentDecoder(stream, summary.codec, table, feed, decoder)
-        delivered = skip
+            raise VideoError("sample", f"{summary.duration_s:.2f} s is shorter than one period of {1 / fps:g} s")
+        yield _Reading(path, stream, summary, table, packets, wanted)
+
+
+@dataclasses.dataclass
+class _Reading:
+    """An opened and scanned video."""
+
+    path: pathlib.Path
+    stream: AvVideoStream
+    summary: VideoStream
+    table: PacketTable
+    packets: list[Packet] | None
+    wanted: np.ndarray
+
+    def frames(self, decoder: Decoder, *, first: int = 0, cells: int = 1) -> Iterator[np.ndarray]:
+        """The wanted frames from position `first` on."""
+        segments = plan_segments(self.table, self.wanted, cells=cells, first=first)
+        feed = _MemoryFeed(self.packets) if self.packets is not None else _FileFeed(self.path, segments)
+        done = first
         try:
             for segment in segments:
-                for run in assembler.runs(decode.frames(segment), segment.first):
-                    yield run
-                    delivered += len(run.images)
+                with_decord = decoder == "decord" and self.decord_counts_right(segment)
+                for frame in self._with_decord(segment, feed) if with_decord else self._with_pyav(segment, feed):
+                    yield frame
+                    done += 1
         except decoding.MissingFrames as error:
-            logger.info("%s: %s; decoding the whole file", video.video_id, error)
-            yield from assembler.runs(
-                _whole_file(video, table, wanted, delivered * sampling.cells), delivered * sampling.cells
-            )
+            logger.info("%s: %s; decoding the whole file", self.path, error)
+            yield from self._whole_file(done)
 
+    def decord_counts_right(self, segment: Segment) -> bool:
+        """decord finds frames by counting pictures: each must come out, in the order of the time stamps."""
+        return (
+            self.table.prunable
+            and self.table.reordering_declared
+            and not segment.by_count
+            and not (self.table.facts[segment.packets] & (OPEN | HIDDEN)).any()
+            and remux.can_remux(self.summary.codec)
+            and int(self.table.sizes[segment.packets].sum()) <= MAX_REMUX_BYTES
+        )
 
-def _whole_file(video: VideoFile, table: PacketTable, wanted: np.ndarray, first: int) -> Iterator[np.ndarray]:
-    """The wanted frames from position `first` on, with nothing pruned."""
-    segment = whole(table, wanted[first:], first)
-    with streams.open_video(video.path) as (container, stream):
+    def _with_decord(self, segment: Segment, feed: _MemoryFeed | _FileFeed) -> Iterator[np.ndarray]:
+        packets = list(feed.packets(segment))
+        done = 0
         try:
-            packets = streams.packets(container, stream)
-            yield from decoding.decode_with_pyav(stream.codec_context, packets, segment, accept_corrupt=True)
-        except decoding.MissingFrames as error:
-            raise VideoError("decode", f"damaged: {error}") from error
+            data = remux.remux(self.stream, self.summary.codec, packets, segment, self.table)
+            for frame in decoding.decode_with_decord(data, remux.positions(segment, self.table)):
+                yield frame
+                done += 1
+        except VideoError as error:
+            logger.info("%s: %s; PyAV takes over", self.path, error)
+            frames = decoding.decode_with_pyav(self.stream.codec_context, packets, segment)
+            yield from itertools.islice(frames, done, None)
 
+    def _with_pyav(self, segment: Segment, feed: _MemoryFeed | _FileFeed) -> Iterator[np.ndarray]:
+        return decoding.decode_with_pyav(self.stream.codec_context, feed.packets(segment), segment)
 
-class _Assembler:
-    """Frames in presentation order in, runs of super images with their times out."""
-
-    def __init__(self, video_id: str, sampling: Sampling, times_s: np.ndarray, duration_s: float) -> None:
-        self._video_id = video_id
-        self._sampling = sampling
-        self._total = super_image_count(len(times_s), sampling.grid_size)
-        self._start_s = times_s[:: sampling.cells]
-        self._end_s = np.append(self._start_s[1:], max(duration_s, float(times_s[-1])))
-
-    def runs(self, frames: Iterator[np.ndarray], first_frame: int) -> Iterator[SuperImages]:
-        first = first_frame // self._sampling.cells
-        pending: list[np.ndarray] = []
-        for frame in frames:
-            pending.append(frame)
-            if len(pending) == RUN_SUPER_IMAGES * self._sampling.cells:
-                yield self._run(first, pending)
-                first += RUN_SUPER_IMAGES
-                pending = []
-        if pending:
-            yield self._run(first, pending)
-
-    def _run(self, first: int, frames: list[np.ndarray]) -> SuperImages:
-        images = grid.assemble(np.stack(frames), self._sampling.grid_size, self._sampling.super_img_size)
-        span = slice(first, first + len(images))
-        return SuperImages(self._video_id, first, self._total, images, self._start_s[span], self._end_s[span])
+    def _whole_file(self, first: int) -> Iterator[np.ndarray]:
+        """The wanted frames from position `first` on, with nothing pruned."""
+        segment = whole(self.table, self.wanted[first:], first)
+        with streams.open_video(self.path) as (container, stream):
+            try:
+                packets = streams.packets(container, stream)
+                yield from decoding.decode_with_pyav(stream.codec_context, packets, segment, accept_corrupt=True)
+            except decoding.MissingFrames as error:
+                raise VideoError("decode", f"damaged: {error}") from error
 
 
 class _MemoryFeed:
@@ -118,78 +152,26 @@ class _MemoryFeed:
 class _FileFeed:
     """The packets of a large file, demuxed a second time, segment after segment, in one pass."""
 
-    def __init__(self, video: VideoFile, segments: list[Segment]) -> None:
+    def __init__(self, path: pathlib.Path, segments: list[Segment]) -> None:
         self._segments = segments
-        self._source = self._demux(video)
+        self._source = self._demux(path)
         self._next = 0
-        self._ahead: dict[int, Packet] = {}  # packets that the next segment needs as well
+        self._ahead: dict[int, Packet] = {}  # read already, needed by this segment or those that follow
 
     @staticmethod
-    def _demux(video: VideoFile) -> Iterator[Packet]:
-        with streams.open_video(video.path) as (container, stream):
+    def _demux(path: pathlib.Path) -> Iterator[Packet]:
+        with streams.open_video(path) as (container, stream):
             yield from streams.packets(container, stream)
 
     def packets(self, segment: Segment) -> Iterator[Packet]:
-        following = next(
-            (later.packets for later in self._segments if later.first > segment.first), segment.packets[:0]
-        )
-        shared = {int(position) for position in np.intersect1d(segment.packets, following)}
-        for position in segment.packets:
-            packet = self._ahead.get(int(position)) or self._read(int(position))
-            if int(position) in shared:
-                self._ahead[int(position)] = packet
-            else:
-                self._ahead.pop(int(position), None)
-            yield packet
-
-    def _read(self, position: int) -> Packet:
-        for packet in self._source:
-            self._next += 1
-            if self._next > position:
-                return packet
-        raise VideoError("demux", "the file became shorter while it was read")
-
-
-@dataclasses.dataclass
-class _SegmentDecoder:
-    """Decodes the segments of one video."""
-
-    stream: AvVideoStream
-    codec: str
-    table: PacketTable
-    feed: _MemoryFeed | _FileFeed
-    decoder: Decoder
-
-    def frames(self, segment: Segment) -> Iterator[np.ndarray]:
-        """The wanted frames of a segment; raises decoding.MissingFrames where pruning did not hold."""
-        return self._with_decord(segment) if self._decord_counts_right(segment) else self._with_pyav(segment)
-
-    def _decord_counts_right(self, segment: Segment) -> bool:
-        """decord finds frames by counting pictures, so every picture must come out, in the order of the time stamps."""
-        return (
-            self.decoder == "decord"
-            and self.table.prunable
-            and self.table.reordering_declared
-            and not segment.by_count
-            and not (self.table.facts[segment.packets] & OPEN).any()
-            and remux.can_remux(self.codec)
-            and int(self.table.sizes[segment.packets].sum()) <= MAX_REMUX_BYTES
-        )
-
-    def _with_decord(self, segment: Segment) -> Iterator[np.ndarray]:
-        packets = list(self.feed.packets(segment))
-        done = 0
-        try:
-            data = remux.remux(self.stream, self.codec, packets, segment, self.table)
-            for frame in decoding.decode_with_decord(data, remux.positions(segment, self.table)):
-                yield frame
-                done += 1
-        except VideoError as error:
-            logger.info("%s: PyAV takes over", error)
-            rest = self._with_pyav(segment, packets)
-            for position, frame in enumerate(rest):
-                if position >= done:
-                    yield frame
-
-    def _with_pyav(self, segment: Segment, packets: list[Packet] | None = None) -> Iterator[np.ndarray]:
-        return decoding.decode_with_pyav(self.stream.codec_context, packets or self.feed.packets(segment), segment)
+        later = [other.packets for other in self._segments if other.first > segment.first]
+        following = set(np.concatenate(later[:2]).tolist()) if later else set()
+        for position in segment.packets.tolist():
+            while self._next <= position:
+                packet = next(self._source, None)
+                if packet is None:
+                    raise VideoError("demux", "the file became shorter while it was read")
+                if self._next == position or self._next in following:
+                    self._ahead[self._next] = packet
+                self._next += 1
+            yield self._ahead[position] if position in following else self._ahead.pop(position)

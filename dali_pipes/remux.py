@@ -54,7 +54,8 @@ def remux(stream: AvVideoStream, codec: str, packets: Iterable[Packet], segment:
 
 
 def positions(segment: Segment, table: PacketTable) -> np.ndarray:
-    """int64 [W]: where the wanted frames come out of the remuxed file, counted in presentation order."""
-    shown = np.isin(segment.packets, table.shown)
-    times = np.sort(table.pts[segment.packets[shown]])
-    return np.searchsorted(times, table.pts[segment.wanted])
+    """int64 [W]: where the wanted frames come out of the remuxed file, counted in presentation order.
+
+    Every packet of the segment must show a picture.
+    """
+    return np.searchsorted(np.sort(table.pts[segment.packets]), table.pts[segment.wanted])

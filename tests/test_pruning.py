@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 RATES_FPS = (0.5, 1.7, 8.0)
-# decord's FFmpeg has no AV1 decoder, counts frames that an edit list hides, takes another one of two streams, and returns
-# damaged frames from transport streams and raw streams.
+# decord's FFmpeg has no AV1 decoder, counts frames that an edit list hides, takes another one of two streams, and
+# returns damaged frames from transport streams and raw streams.
 NOT_FOR_DECORD = ("av1.mkv", "av1.mp4", "h264_edit_list.mp4", "h264_two_streams.mp4", "h264_annexb.ts", "h264_raw.h264")
 
 
@@ -83,11 +83,9 @@ def assert_decord_equals_whole(path: pathlib.Path, fps: float) -> None:
 
 
 def uses_decord(path: pathlib.Path, fps: float) -> bool:
-    with streams.open_video(path) as (container, stream):
-        summary, table, packets = streams.scan(container, stream)
-        wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
-        decoder = fallback._SegmentDecoder(stream, summary.codec, table, fallback._MemoryFeed(packets or []), "decord")
-        return all(decoder._decord_counts_right(segment) for segment in pruning.plan_segments(table, wanted, cells=4))
+    with fallback._opened(path, fps, 1) as reading:
+        segments = pruning.plan_segments(reading.table, reading.wanted, cells=4)
+        return all(reading.decord_counts_right(segment) for segment in segments)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +190,8 @@ def test_large_files_are_demuxed_twice_with_the_same_result(
     for name in ("h264_one_gop.mp4", "h264_pyramid.mp4", "mjpeg.avi"):
         video = VideoFile("x", structures[name])
         for sampling in (Sampling(fps=8), Sampling(fps=30, grid_size=1)):
+            monkeypatch.setattr(pruning, "SEGMENT_FRAMES", 8)
+            monkeypatch.setattr(pruning, "CHEAP_CUT", 1.0)  # cuts inside GOPs: segments share packets
             monkeypatch.setattr(streams, "KEEP_PACKETS_BYTES", 64 << 20)
             kept = np.concatenate([run.images for run in fallback.super_images(video, sampling)])
             monkeypatch.setattr(streams, "KEEP_PACKETS_BYTES", 0)
