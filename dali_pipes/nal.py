@@ -61,6 +61,7 @@ class H264Reader:
         self._sets = _ParameterSets()
         self._sps: _H264Sps | None = None
         self.reordering_declared = False
+        self._field_is_open = False
         self._length_size = 0
         if extradata[:1] == b"\1" and len(extradata) >= 7:
             self._length_size = (extradata[4] & 3) + 1
@@ -107,8 +108,11 @@ class H264Reader:
                 self._add_set(unit)
             elif kind == 6 and keyframe:
                 recovery = recovery or _recovers_at_once(bytes(data[start:stop]))
-        if not slices or field_starts % 2:  # a lone field: its frame needs the next packet as well
-            return UNSAFE
+        if not slices:
+            return UNSAFE | HIDDEN
+        if field_starts % 2:  # one field: the frame needs another packet, and only its first packet stands for it
+            self._field_is_open = not self._field_is_open
+            return UNSAFE if self._field_is_open else UNSAFE | HIDDEN
         self._sets.picture_seen()
         if facts & CLOSED:
             facts &= ~DISPOSABLE
