@@ -1,1 +1,406 @@
-"""The gridclip command: click options in, calls into engine/ and export/ out; no logic of its own."""
+"""The gridclip command: click options in, calls into engine/ and export/ out; no logic of its own.
+
+Every command imports what it calls when it is called, so that `gridclip --help` is there at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from . import GridClipError, __version__
+
+if TYPE_CHECKING:
+    from .dali_pipes.sampling import Sampling
+    from .engine.encoder import Encoder
+    from .engine.jobs.progress import JobSummary
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_STORE = "gridclip-store"
+INTERRUPTED = 130
+NOT_YET = "is not part of this version of gridclip"
+
+
+class _Boundary(click.Group):
+    """The one place where exceptions become messages and exit statuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            summary = getattr(interrupt, "summary", None)  # of a job: see engine.jobs.progress.Interrupted
+            click.echo(f"Interrupted: {summary}; go on with --resume" if summary else "Interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            raise
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").split(".")[0]
+            if missing in ("", __package__):
+                raise
+            raise click.ClickException(f"{missing} is not installed: `gridclip doctor` says how to get it") from error
+        except (GridClipError, OSError) as error:
+            logging.getLogger(__name__).debug("", exc_info=True)
+            raise click.ClickException(str(error)) from error
+
+
+# The scripts of the original procedure spell their options with underscores.
+@click.group(
+    cls=_Boundary,
+    context_settings={
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+    },
+)
+@click.version_option(__version__, prog_name="gridclip")
+@click.option("-v", "--verbose", count=True, help="Say more (-v) or everything (-vv) on standard error.")
+def main(verbose: int) -> None:
+    """From a folder of videos to ranked answers for a sentence.
+
+    Long commands end with one summary line and write failures.jsonl beside their output. Exit status: 0 when something
+    succeeded, 1 when nothing did (with --strict: when anything failed), 2 for wrong usage.
+    """
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, force=True)
+    logging.getLogger(__package__).setLevel(level)
+
+
+# Options that several commands have. A path that must exist is checked by the engine, whose messages say more.
+_PATH = click.Path(path_type=pathlib.Path)
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_model = click.option(
+    "--model", "--model-path", "--ckpt", required=True, metavar="MODEL",
+    help="A model folder, or what `gridclip export` takes: then exported once into the cache folder.",
+)
+_video_dir = click.option(
+    "--video-dir", type=_PATH, required=True, help="A folder of videos, searched with its subfolders."
+)
+_store = click.option("--store", type=_PATH, default=DEFAULT_STORE, help="The folder of the embeddings.")
+_anno_file = click.option(
+    "--anno-file", "--anno-path", type=_PATH,
+    help="Annotations: ActivityNet, TVR, Charades-STA or MS-SL, recognised by content.",
+)
+_sampling = _options(
+    click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=0.5, help="Wanted frames per second."),
+    click.option("--grid-size", type=click.IntRange(min=1), default=2, help="Cells per row of a super image."),
+    click.option(
+        "--min-frames", type=click.IntRange(0, 1), default=1,
+        help="1: a video shorter than one period gives its first frame; 0: it counts as failed.",
+    ),
+)
+
+
+def _exclusive(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    """For --overwrite, which is read after --resume."""
+    if value and ctx.params.get("resume"):
+        raise click.UsageError("--resume and --overwrite exclude each other", ctx)
+    return value
+
+
+_resume = _options(
+    click.option("--resume", is_flag=True, is_eager=True, help="Leave out what an earlier run has finished."),
+    click.option("--overwrite", is_flag=True, callback=_exclusive, help="Do everything again."),
+)
+_num_workers = click.option(
+    "--num-workers", "--num-worker", type=click.IntRange(min=1), default=lambda: os.cpu_count() or 1,
+    show_default="one per CPU core", help="Decoding processes.",
+)
+_num_gpus = click.option(
+    "--num-gpus", type=click.IntRange(min=0), default=1, help="0: the CPU; 1: a GPU where ONNX Runtime has one."
+)
+
+
+def _available(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value in ("dali", "hybrid"):
+        raise click.ClickException(f"--decoder {value}: decoding on the GPU {NOT_YET}; use auto, decord or pyav")
+    return value
+
+
+_decoder = click.option(
+    "--decoder", type=click.Choice(["auto", "decord", "pyav", "dali", "hybrid"]), default="auto", callback=_available,
+    help="auto takes the fastest that this machine has.",
+)
+_batch_size = click.option(
+    "--batch-size", type=click.IntRange(min=1), show_default="100 on a GPU, 8 on the CPU", help="Super images per pass."
+)
+_time_limit = click.option(
+    "--time-limit", "time_limit_s", type=click.FloatRange(min=0, min_open=True), default=300.0,
+    help="Seconds without a result after which a decoder counts as hung.",
+)
+_strict = click.option("--strict", is_flag=True, help="Exit with status 1 when anything failed.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_json_file = click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
+
+
+@main.command()
+@_as_json
+def doctor(as_json: bool) -> None:
+    """Say what this machine has, which path each stage takes, and how to get what is missing."""
+    from .engine import doctor
+
+    report = doctor.examine()
+    click.echo(json.dumps(report.to_json(), indent=2) if as_json else doctor.as_text(report))
+    if not report.healthy:
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--video-dir", type=_PATH, help="A folder of videos: their packets are read, nothing is decoded.")
+@click.option("--video-info", type=_PATH, help="Or a JSON file with the videos' frame counts and rates.")
+@_anno_file
+@click.option(
+    "--exclude", multiple=True, metavar="ID|FILE",
+    help="A video to leave out, or a file with one id per line. May be repeated.",
+)
+@_sampling
+@_num_workers
+@_as_json
+def plan(
+    video_dir: pathlib.Path | None,
+    video_info: pathlib.Path | None,
+    anno_file: pathlib.Path | None,
+    exclude: tuple[str, ...],
+    fps: float,
+    grid_size: int,
+    min_frames: int,
+    num_workers: int,
+    as_json: bool,
+) -> None:
+    """Say how big a job is before it runs: videos, wanted frames, super images, queries."""
+    from .engine import plan
+
+    sampling = _make_sampling(fps=fps, grid_size=grid_size, min_frames=min_frames)
+    ignored = plan.read_exclusions(exclude)
+    if video_dir is not None and video_info is None:
+        found = plan.plan_folder(video_dir, sampling, anno_file=anno_file, exclude=ignored, num_workers=num_workers)
+    elif video_info is not None and video_dir is None:
+        found = plan.plan_video_info(video_info, sampling, anno_file=anno_file, exclude=ignored)
+    else:
+        raise click.UsageError("plan needs either --video-dir or --video-info")
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else plan.as_text(found))
+    if not found.videos:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--out", type=_PATH, required=True, help="The model folder to write.")
+@click.option("--image-size", type=click.IntRange(min=1), show_default="the model's", help="Side of its images, px.")
+@click.option("--context-length", type=click.IntRange(min=3), show_default="the model's", help="Longest text, tokens.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", help="fp16 is for GPUs, int8 for CPUs."
+)
+@click.option(
+    "--tokenizer", type=_PATH, help="Vocabulary: tokenizer.json or bpe_simple_vocab_16e6.txt.gz, or a folder."
+)
+@click.option("--activation", type=click.Choice(["quick-gelu", "gelu"]), help="For checkpoints that do not say.")
+@click.option("--verify/--no-verify", default=True, help="Compare the graphs with torch and fail where they differ.")
+def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, **options: Any) -> None:
+    """Write a model folder (ONNX graphs, vocabulary) from a CLIP checkpoint.
+
+    MODEL is ViT-B/32, ViT-B/16, ViT-L/14 or ViT-L/14@336px (downloaded, checksum checked), or the path of an OpenAI
+    archive or state dict, an open_clip file, or a Hugging Face CLIP folder.
+    """
+    from .export.folder import export_model
+
+    info = export_model(model, out, activation=activation and activation.replace("-", "_"), verify=verify, **options)
+    fused = info["fused_attention"]
+    click.echo(
+        f"{out}: {info['name']}, {info['precision']}, {info['image_size']} pixels, {info['context_length']} tokens, "
+        f"{info['embed_dim']} wide, fused attention nodes: {fused['image']} (image), {fused['text']} (text)"
+    )
+    if verify:
+        click.echo(f"smallest cosine between ONNX and torch: {info['smallest_cosine']}")
+
+
+@main.command()
+@_video_dir
+@_anno_file
+@click.option("--save-dir", type=_PATH, required=True, help="Gets <video id>/img_0001.jpg ...")
+@_sampling
+@click.option("--super-img-size", type=click.IntRange(min=1), default=336, help="Side of a super image in pixels.")
+@_num_workers
+@_decoder
+@_time_limit
+@_resume
+@_strict
+def superimages(
+    video_dir: pathlib.Path,
+    save_dir: pathlib.Path,
+    fps: float,
+    grid_size: int,
+    super_img_size: int,
+    min_frames: int,
+    strict: bool,
+    **options: Any,
+) -> None:
+    """Write the super images of a folder of videos as JPEG files."""
+    from .engine.jobs.super_images import make_super_images
+
+    sampling = _make_sampling(fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames)
+    _finish(make_super_images(video_dir, save_dir, sampling=sampling, **options), strict)
+
+
+@main.command()
+@_model
+@click.option("--anno-path", "--anno-file", type=_PATH, required=True, help="The annotation file with the captions.")
+@_store
+@click.option("--batch-size", type=click.IntRange(min=1), default=128, help="Captions per pass.")
+@click.option(
+    "--max-text-length", type=click.IntRange(min=3), show_default="the model's, 77 for CLIP",
+    help="Most tokens of a caption; longer ones are cut, the end token is kept.",
+)
+@click.option("--max-chars", type=click.IntRange(min=1), help="First cut captions to so many characters.")
+@_num_gpus
+@_strict
+def embed_text(
+    model: str,
+    anno_path: pathlib.Path,
+    store: pathlib.Path,
+    max_text_length: int | None,
+    num_gpus: int,
+    strict: bool,
+    **options: Any,
+) -> None:
+    """Embed the captions of an annotation file into a store."""
+    from .engine.jobs.embed_text import embed_text
+
+    encoder = _load_encoder(model, num_gpus)
+    longest = encoder.info["context_length"]
+    if max_text_length is not None and max_text_length > longest:
+        raise click.UsageError(
+            f"--max-text-length {max_text_length} is more than the model's {longest} tokens: export it with "
+            f"--context-length {max_text_length}, and embed the videos with that model folder, too"
+        )
+    _finish(embed_text(encoder, anno_path, store, max_text_length=max_text_length, **options), strict)
+
+
+@main.command()
+@_model
+@click.option("--image-dir", type=_PATH, help="What `gridclip superimages` was given as --save-dir.  [required]")
+@_store
+@_batch_size
+@_num_gpus
+@click.option("--num-workers", "--num-worker", type=click.IntRange(min=1), default=16, help="Reading processes.")
+@click.option("--image-size", type=click.IntRange(min=1), show_default="the model's", help="Side of its images, px.")
+@_time_limit
+@_resume
+@_strict
+def embed_images(
+    model: str,
+    image_dir: pathlib.Path | None,
+    store: pathlib.Path,
+    num_gpus: int,
+    image_size: int | None,
+    strict: bool,
+    **options: Any,
+) -> None:
+    """Embed JPEG super images into a store."""
+    if image_dir is None:
+        raise click.UsageError("Missing option '--image-dir': what `gridclip superimages` was given as --save-dir")
+    from .engine.jobs.embed_images import embed_images
+
+    _finish(embed_images(_load_encoder(model, num_gpus, image_size), image_dir, store, **options), strict)
+
+
+@main.command()
+@_model
+@_video_dir
+@_anno_file
+@_store
+@_sampling
+@click.option(
+    "--super-img-size", type=click.IntRange(min=1), show_default="the model's image size",
+    help="Side of a super image in pixels; resized where the model's image size differs.",
+)
+@_batch_size
+@_decoder
+@_num_gpus
+@_num_workers
+@_time_limit
+@_resume
+@click.option("--num-shards", type=click.IntRange(min=1), default=1, help="Jobs that share the work and the store.")
+@click.option("--shard-id", type=click.IntRange(min=0), default=0, help="Which of them this one is, from 0.")
+@click.option("--cluster", metavar="ADDRESS", help="Not there yet: use --num-shards.")
+@_strict
+def embed_videos(
+    model: str,
+    video_dir: pathlib.Path,
+    store: pathlib.Path,
+    fps: float,
+    grid_size: int,
+    super_img_size: int | None,
+    min_frames: int,
+    num_gpus: int,
+    cluster: str | None,
+    strict: bool,
+    **options: Any,
+) -> None:
+    """Embed a folder of videos into a store; super images stay in memory."""
+    if cluster is not None:
+        raise click.ClickException(f"--cluster {NOT_YET}: start one job per machine with --num-shards and --shard-id")
+    shard_id, num_shards = options["shard_id"], options["num_shards"]
+    if shard_id >= num_shards:
+        raise click.UsageError(f"--shard-id {shard_id} must be less than --num-shards {num_shards}")
+    if options["overwrite"] and num_shards > 1:
+        raise click.UsageError("--overwrite would remove what the other shards have done: remove the store yourself")
+    from .engine.jobs.embed_videos import embed_videos
+
+    encoder = _load_encoder(model, num_gpus)
+    size = super_img_size or encoder.info["image_size"]
+    sampling = _make_sampling(fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames)
+    _finish(embed_videos(encoder, video_dir, store, sampling=sampling, **options), strict)
+
+
+def _make_sampling(**settings: Any) -> Sampling:
+    from .dali_pipes.sampling import Sampling
+
+    try:
+        return Sampling(**settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _load_encoder(model: str, num_gpus: int, image_size: int | None = None) -> Encoder:
+    if num_gpus > 1:
+        raise click.ClickException(
+            f"--num-gpus {num_gpus}: more than one GPU per job {NOT_YET}; start one job per GPU with --num-shards, "
+            "--shard-id and CUDA_VISIBLE_DEVICES"
+        )
+    from .engine.encoder import Encoder
+
+    folder = pathlib.Path(model)
+    if image_size is not None or not (folder / "model.json").is_file():
+        from .export.folder import ensure_model_folder  # imports torch
+
+        folder = ensure_model_folder(model, image_size=image_size)
+    return Encoder(folder, provider="auto" if num_gpus else "cpu")
+
+
+def _finish(summary: JobSummary, strict: bool) -> None:
+    """The last line of a job, and its exit status."""
+    click.echo(str(summary))
+    if not summary.succeeded or (strict and summary.failures):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""What every test may use: the shared data beside the repository, small generated videos, and the exported tiny model."""
+"""What every test may use: the shared data beside the repository, small generated videos, the exported tiny model."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def write_video() -> Callable[..., pathlib.Path]:
 def small_videos(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder of four H.264 videos, 64 x 48 pixels: a.mp4 (9 s), b.mp4 (4 s), c.mkv (17 s) and d.mp4 (1 s).
 
-    At 0.5 fps and grid size 2 they have 4, 2, 8 and 0 wanted frames (d gets its first one), so 1, 1, 2 and 1 super images.
+    At 0.5 fps and grid size 2 they have 4, 2, 8 and 0 wanted frames (d gets its first one): 1, 1, 2 and 1 super images.
     """
     folder = tmp_path_factory.mktemp("videos")
     for seed, (name, duration_s) in enumerate({"a.mp4": 9, "b.mp4": 4, "c.mkv": 17, "d.mp4": 1}.items()):

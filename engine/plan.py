@@ -1,0 +1,217 @@
+"""A folder of videos or a video-info file in, the size of the job out: videos, wanted frames, super images, queries.
+
+Files are demuxed, never decoded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from .. import GridClipError
+from ..dali_pipes import streams, workers
+from ..dali_pipes.sampling import Sampling, super_image_count, wanted_frames
+from ..dali_pipes.source import Failure, VideoFile
+from .annotations import Annotations, VideoInfo, load_annotations, load_video_info
+from .jobs.listing import list_videos
+
+FP16_BYTES = 2
+EMBED_DIMS = {"ViT-B": 512, "ViT-L": 768}
+FAILURES_SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The size of a job.
+
+    Attributes:
+        videos: that have at least one wanted frame.
+        frames: wanted frames of all of them.
+        super_images: of all of them.
+        duration_s: of all of them, seconds.
+        longest_s: of the longest one, seconds.
+        queries: captions of these videos; None without an annotation file.
+        dropped_queries: captions of videos that are not among them; None without an annotation file.
+        unusable_captions: and other entries of the annotation file that are not what they should be; None without one.
+        excluded: videos left out because the user said so.
+        failures: videos that cannot be used, each once.
+        vector_bytes: fp16 vectors of the super images and queries, by embedding width.
+    """
+
+    videos: int
+    frames: int
+    super_images: int
+    duration_s: float
+    longest_s: float
+    queries: int | None
+    dropped_queries: int | None
+    unusable_captions: int | None
+    excluded: int
+    failures: tuple[Failure, ...]
+    vector_bytes: dict[str, int]
+
+    def to_json(self) -> dict[str, object]:
+        """The plan as plain dicts and lists."""
+        return dataclasses.asdict(self)
+
+
+def plan_folder(
+    video_dir: pathlib.Path,
+    sampling: Sampling,
+    *,
+    anno_file: pathlib.Path | None = None,
+    exclude: Collection[str] = (),
+    num_workers: int = 1,
+) -> Plan:
+    """The plan of a folder of video files.
+
+    Args:
+        video_dir: searched with its subfolders.
+        sampling: which frames.
+        anno_file: only the videos of this annotation file.
+        exclude: ids to leave out.
+        num_workers: processes that read packets.
+
+    Raises:
+        GridClipError: the folder or the annotation file cannot be used.
+    """
+    annotations = None if anno_file is None else load_annotations(anno_file)
+    listing = list_videos(video_dir, None if annotations is None else annotations.video_ids)
+    videos = [video for video in listing.videos if video.video_id not in exclude]
+    lost = [failure for failure in listing.failures if failure.video_id not in exclude]
+    measured: list[VideoInfo] = []
+    for _, result in workers.run(videos, [_measure], num_workers=num_workers):
+        if isinstance(result, Failure):
+            lost.append(result)
+        elif isinstance(result, VideoInfo):
+            measured.append(result)
+    listed = {video.video_id for video in listing.videos} | {failure.video_id for failure in listing.failures}
+    return _plan(measured, lost, sampling, annotations, excluded=len(listed & set(exclude)))
+
+
+def plan_video_info(
+    video_info: pathlib.Path,
+    sampling: Sampling,
+    *,
+    anno_file: pathlib.Path | None = None,
+    exclude: Collection[str] = (),
+) -> Plan:
+    """The plan of videos whose frame counts and rates are in a JSON file.
+
+    Args:
+        video_info: see `annotations.load_video_info`.
+        sampling: which frames.
+        anno_file: only the videos of this annotation file.
+        exclude: ids to leave out.
+
+    Raises:
+        GridClipError: one of the files cannot be used.
+    """
+    annotations = None if anno_file is None else load_annotations(anno_file)
+    known = {each.video_id: each for each in load_video_info(video_info)}
+    wanted = list(known) if annotations is None else annotations.video_ids
+    missing = [
+        Failure(video_id, "list", f"not in {video_info.name}")
+        for video_id in wanted
+        if video_id not in known and video_id not in exclude
+    ]
+    lengths = [known[video_id] for video_id in wanted if video_id in known and video_id not in exclude]
+    return _plan(lengths, missing, sampling, annotations, excluded=len(set(wanted) & set(exclude)))
+
+
+def read_exclusions(values: Iterable[str]) -> set[str]:
+    """The ids of --exclude: each value is an id, or a file that has one id per line (blank lines and # comments apart).
+
+    Raises:
+        GridClipError: a file cannot be read as one id per line.
+    """
+    ids: set[str] = set()
+    for value in values:
+        path = pathlib.Path(value)
+        if not path.is_file():
+            if path.suffix == ".txt" or len(path.parts) > 1:
+                raise GridClipError(f"--exclude {value} does not exist: expected a video id, or a file of ids")
+            ids.add(value)
+            continue
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise GridClipError(f"--exclude {value} is not a text file: expected one video id per line") from error
+        for number, line in enumerate(lines, start=1):
+            words = line.split("#")[0].split()
+            if len(words) > 1:
+                raise GridClipError(f"--exclude {value}, line {number}: {line.strip()!r} is more than one video id")
+            ids.update(words)
+    return ids
+
+
+def as_text(plan: Plan) -> str:
+    """The plan for people."""
+    rows = [("videos", f"{plan.videos:,}")]
+    if plan.excluded:
+        rows.append(("excluded", f"{plan.excluded:,}"))
+    rows += [
+        ("failures", f"{len(plan.failures):,}"),
+        ("wanted frames", f"{plan.frames:,}"),
+        ("super images", f"{plan.super_images:,} ({plan.super_images / max(plan.videos, 1):.3f} per video)"),
+        ("duration", f"{plan.duration_s / 3600:,.1f} hours (longest video: {plan.longest_s:,.0f} s)"),
+    ]
+    if plan.queries is not None:
+        rows.append(("queries", f"{plan.queries:,} ({plan.dropped_queries:,} of videos without super images dropped)"))
+    if plan.unusable_captions:
+        rows.append(("captions left out", f"{plan.unusable_captions:,} (empty or malformed)"))
+    sizes = ", ".join(f"{size / 2**20:,.1f} MiB ({name})" for name, size in plan.vector_bytes.items())
+    rows.append(("fp16 vectors", sizes))
+    lines = [f"{name:17} {value}" for name, value in rows]
+    lines += [f"  {each.video_id}: {each.stage}: {each.reason}" for each in plan.failures[:FAILURES_SHOWN]]
+    if len(plan.failures) > FAILURES_SHOWN:
+        lines.append(f"  ... and {len(plan.failures) - FAILURES_SHOWN:,} more: --json lists them all")
+    return "\n".join(lines)
+
+
+def _plan(
+    lengths: Sequence[VideoInfo],
+    failures: Sequence[Failure],
+    sampling: Sampling,
+    annotations: Annotations | None,
+    *,
+    excluded: int,
+) -> Plan:
+    usable: list[VideoInfo] = []
+    lost = list(failures)
+    frames = super_images = 0
+    for each in lengths:
+        indices = wanted_frames(each.frame_count, each.avg_fps, fps=sampling.fps, min_frames=sampling.min_frames)
+        if not len(indices):
+            reason = "has no frame" if each.frame_count <= 0 else f"{each.duration_s:.2f} s are shorter than one period"
+            lost.append(Failure(each.video_id, "sample", reason))
+            continue
+        usable.append(each)
+        frames += len(indices)
+        super_images += super_image_count(len(indices), sampling.grid_size)
+    queries = dropped = None
+    if annotations is not None:
+        ids = {each.video_id for each in usable}
+        queries = sum(query.video_id in ids for query in annotations.queries)
+        dropped = len(annotations.queries) - queries
+    vectors = super_images + (queries or 0)
+    return Plan(
+        videos=len(usable),
+        frames=frames,
+        super_images=super_images,
+        duration_s=sum(each.duration_s for each in usable),
+        longest_s=max((each.duration_s for each in usable), default=0.0),
+        queries=queries,
+        dropped_queries=dropped,
+        unusable_captions=None if annotations is None else len(annotations.problems),
+        excluded=excluded,
+        failures=tuple(sorted({each.video_id: each for each in lost}.values(), key=lambda each: each.video_id)),
+        vector_bytes={name: vectors * width * FP16_BYTES for name, width in EMBED_DIMS.items()},
+    )
+
+
+def _measure(video: VideoFile, *, skip: int) -> Iterator[VideoInfo]:
+    """A work of workers.run with one result, which is never cut short."""
+    stream = streams.inspect(video.path)
+    yield VideoInfo(video.video_id, stream.frame_count, stream.avg_fps, stream.duration_s)
