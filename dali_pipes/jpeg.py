@@ -1,4 +1,4 @@
-"""Super images in, `<save_dir>/<video_id>/img_0001.jpg` ... out, and back: folders that are finished or not there.
+"""Super images in, `<save_dir>/<video_id>/img_0001.jpg` ... out, and back: folders that are complete or absent.
 
 A folder is written under a hidden name and renamed when its sidecar `super_images.json` (settings and times) is in it, so
 a folder with a sidecar is complete. Folders without one, made by other programs, can be read; their times are unknown.
@@ -90,7 +90,8 @@ def save(
             start_s += run.start_s.tolist()
             end_s += run.end_s.tolist()
             yield len(run.images)
-        record = {"format": 1, **dataclasses.asdict(sampling), "count": len(start_s), "start_s": start_s, "end_s": end_s}
+        record = {"format": 1, **dataclasses.asdict(sampling), "count": len(start_s)}
+        record |= {"start_s": start_s, "end_s": end_s}
         with _disk_errors(save_dir):
             (part / SIDECAR).write_text(json.dumps(record), encoding="utf-8")
             folder = save_dir / video.video_id

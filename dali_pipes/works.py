@@ -16,7 +16,11 @@ from .source import SuperImages, VideoFile
 from .workers import Work
 
 # In this order: the second one takes over where the first one hangs or crashes.
-DECODERS: dict[Decoder, tuple[Decoder, ...]] = {"auto": ("pyav", "decord"), "decord": ("decord", "pyav"), "pyav": ("pyav",)}
+DECODERS: dict[Decoder, tuple[Decoder, ...]] = {
+    "auto": ("pyav", "decord"),
+    "decord": ("decord", "pyav"),
+    "pyav": ("pyav",),
+}
 
 
 def embedding_works(sampling: Sampling, decoder: Decoder, image_size: int) -> list[Work[SuperImages]]:

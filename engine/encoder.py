@@ -87,7 +87,7 @@ class Encoder:
             raise ValueError(f"batch_size ({batch_size}) must be >= 1")
         token_ids = self.tokenizer(texts, max_chars=max_chars, max_length=max_length)
         embeddings = np.zeros((len(texts), self.info["embed_dim"]), np.float32)
-        # Attention is causal, so what follows the end token changes nothing: texts of like length go together, cut there.
+        # Attention is causal, so what follows the end token changes nothing: cut it, texts of like length together.
         lengths = (token_ids == self.info["end_token"]).argmax(1) + 1
         order = np.argsort(lengths, kind="stable")
         for first in range(0, len(texts), batch_size):
@@ -136,7 +136,7 @@ def choose_provider(provider: Provider) -> Literal["cpu", "cuda"]:
         raise ValueError(f"provider ({provider!r}) must be auto, {' or '.join(EXECUTION_PROVIDERS)}")
     if EXECUTION_PROVIDERS[provider] not in available:
         raise GridClipError(
-            f"provider {provider} is not in this ONNX Runtime (it has {', '.join(available)}): install gridclip[gpu], or "
-            "use the CPU"
+            f"provider {provider} is not in this ONNX Runtime (it has {', '.join(available)}): install gridclip[gpu], "
+            "or use the CPU"
         )
     return provider

@@ -24,7 +24,8 @@ def read_info(model_dir: pathlib.Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise GridClipError(f"{model_dir} is not a model folder (it has no model.json): make one with gridclip export") from error
+        message = f"{model_dir} is not a model folder (it has no model.json): make one with gridclip export"
+        raise GridClipError(message) from error
     except (OSError, ValueError) as error:
         raise GridClipError(f"{path} cannot be read: {error}; export the model again") from error
     found = info.get("format") if isinstance(info, dict) else None

@@ -56,7 +56,7 @@ class Tokenizer:
         if max_length is None:
             max_length = self.context_length
         elif not 3 <= max_length <= self.context_length:
-            raise ValueError(f"max_length ({max_length}) must be in [3, {self.context_length}], the model's context length")
+            raise ValueError(f"max_length ({max_length}) must be in [3, {self.context_length}], the context length")
         encodings = self._tokenizer.encode_batch(
             [clean(text[:max_chars]) for text in texts], add_special_tokens=False
         )
@@ -68,6 +68,6 @@ class Tokenizer:
 
 
 def clean(text: str) -> str:
-    """A text as OpenAI's tokenizer sees it: broken Unicode mended, entities resolved, white space single, lower case."""
+    """A text as OpenAI's tokenizer sees it: Unicode mended, entities resolved, single spaces, lower case."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return re.sub(r"\s+", " ", text.strip()).strip().lower()

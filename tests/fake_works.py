@@ -52,3 +52,14 @@ def process_id(video, skip):
 def full_disk(video, skip):
     raise GridClipError(os.strerror(errno.ENOSPC))
     yield
+
+
+def half_of_red(video, skip):
+    """Two runs of super images; of the video red only the first."""
+    from gridclip.dali_pipes.source import SuperImages
+
+    for first in (0, 3):
+        if first and video.video_id == "red":
+            raise VideoError("decode", "damaged")
+        images = np.full((3, 64, 64, 3), 9, np.uint8)
+        yield SuperImages(video.video_id, first, 6, images, np.arange(3.0), np.arange(3.0))

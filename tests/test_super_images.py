@@ -134,7 +134,7 @@ def test_a_full_disk_ends_the_job_and_keeps_what_is_finished(videos, tmp_path, m
 def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path):
     videos, save_dir = tmp_path / "videos", tmp_path / "out"
     videos.mkdir()
-    video = coloured_videos.write(videos / "v00.mp4", "red", duration_s=60)
+    video = coloured_videos.write(videos / "v00.mp4", "red", duration_s=40)
     for number in range(1, 60):
         (videos / f"v{number:02d}.mp4").symlink_to(video)
     script = (

@@ -7,7 +7,6 @@ import pathlib
 
 import numpy as np
 
-from ... import GridClipError
 from ...dali_pipes.source import Failure
 from ..annotations import load_annotations
 from ..encoder import Encoder
@@ -45,8 +44,6 @@ def embed_text(
     """
     annotations = load_annotations(anno_path)
     queries = annotations.queries
-    if not queries:
-        raise GridClipError(f"{anno_path} has no usable caption{f': {annotations.problems[0]}' if annotations.problems else ''}")
     store = Store.open(store_path, create=True)
     store.check_model(encoder.info)
     with (

@@ -52,8 +52,8 @@ def open_store(
     again = sum(video.video_id in stored for video in videos)
     if again and not resume:
         raise GridClipError(
-            f"the store {store.path} already has {again} of the {len(videos)} videos: continue with --resume, or embed them "
-            "again with --overwrite"
+            f"the store {store.path} already has {again} of the {len(videos)} videos: continue with --resume, or embed "
+            "them again with --overwrite"
         )
     return store, stored
 
@@ -224,8 +224,7 @@ class Batches:
             self._tally.add_failure(Failure(video.video_id, "decode", "no super image came out"))
             return
         try:
-            self._complete.append(VideoEmbedding(
-                video.video_id, np.concatenate(video.start_s), np.concatenate(video.end_s), np.concatenate(video.vectors)
-            ))
+            parts = (np.concatenate(part) for part in (video.start_s, video.end_s, video.vectors))
+            self._complete.append(VideoEmbedding(video.video_id, *parts))
         except ValueError as error:  # not finite
             self._tally.add_failure(Failure(video.video_id, "encode", str(error)))

@@ -62,7 +62,9 @@ class FailureLog:
     def __enter__(self) -> FailureLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self._file.close()
         except OSError:  # a full disk: add() has raised already

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from ... import GridClipError
 from ...dali_pipes.source import Failure, VideoFile
 
-VIDEO_SUFFIXES = frozenset(
-    [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp", ".ogv"]
-)
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp",
+    ".ogv",
+})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +75,8 @@ def list_videos(video_dir: pathlib.Path, annotated: Sequence[str] | None = None)
             failures.append(Failure(video_id, "list", f"several files have this id: {found[0]} is used, not {others}"))
     if not videos:
         raise GridClipError(
-            f"none of the {len(wanted)} annotated videos (first: {min(wanted, default='none')}) is in {video_dir}, which "
-            f"has {len(paths)} videos (first: {min(paths)}): the file names without suffix must be the annotation's ids"
+            f"none of the {len(wanted)} annotated videos (first: {min(wanted, default='none')}) is in "
+            f"{video_dir}, which has {len(paths)} videos (first: {min(paths)}): the file names without suffix must be the annotation's ids"
         )
     return Listing(videos, failures)
 
@@ -90,7 +91,8 @@ def list_image_folders(image_dir: pathlib.Path) -> list[VideoFile]:
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise GridClipError(f"no folder in {image_dir}: expected <video_id>/img_0001.jpg, as gridclip superimages writes")
+        raise GridClipError(f"no folder in {image_dir}: expected <video_id>/img_0001.jpg, as "
+                            "gridclip superimages writes")
     return [VideoFile(name, root / name) for name in names]
 
 
@@ -107,12 +109,13 @@ def _checked(folder: pathlib.Path, option: str) -> pathlib.Path:
 
 
 def _files(root: pathlib.Path, unreadable: list[Failure]) -> Iterator[pathlib.Path]:
-    """All files below root that are not hidden, links followed, each folder once; unreadable folders become failures."""
+    """All files below root, links followed, each folder once, hidden ones not; unreadable folders become failures."""
     seen: set[tuple[int, int]] = set()
 
     def note(error: OSError) -> None:
         folder = pathlib.Path(error.filename)
-        unreadable.append(Failure(str(folder.relative_to(root)), "list", f"cannot read the folder {folder}: {error.strerror}"))
+        reason = f"cannot read the folder {folder}: {error.strerror}"
+        unreadable.append(Failure(str(folder.relative_to(root)), "list", reason))
 
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=note):
         status = os.stat(folder)

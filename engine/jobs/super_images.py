@@ -65,8 +65,8 @@ def make_super_images(
     existing = [video for video in listing.videos if (save_dir / video.video_id).exists()]
     if existing and not (resume or overwrite):
         raise GridClipError(
-            f"{save_dir} already has folders of {len(existing)} of the {len(listing.videos)} videos: continue with --resume, "
-            "or make them again with --overwrite"
+            f"{save_dir} already has folders of {len(existing)} of the {len(listing.videos)} videos: continue with "
+            "--resume, or make them again with --overwrite"
         )
     finished = _finished(existing, save_dir, sampling) if resume else set()
     todo = [video for video in listing.videos if video.video_id not in finished]
@@ -121,8 +121,8 @@ def _finished(existing: list[VideoFile], save_dir: pathlib.Path, sampling: Sampl
             made_with = getattr(sidecar.sampling, name)
             if made_with != value:
                 raise GridClipError(
-                    f"{save_dir / video.video_id} was made with {name} = {made_with}, this run has {value}: use the same "
-                    "settings, another --save-dir, or --overwrite"
+                    f"{save_dir / video.video_id} was made with {name} = {made_with}, this run has {value}: use the "
+                    "same settings, another --save-dir, or --overwrite"
                 )
         finished.add(video.video_id)
     return finished
