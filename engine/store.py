@@ -281,6 +281,11 @@ class Store:
                 "vector": _vector_column(vectors.astype(np.float16)),
             }), append=False)
 
+    def has_queries(self) -> bool:
+        """Whether the store holds queries."""
+        dataset = self._dataset(QUERIES)
+        return dataset is not None and dataset.count_rows() > 0
+
     def read_queries(self) -> QueryTable:
         """All queries, in the order in which they were put.
 
@@ -358,9 +363,10 @@ class Store:
         uri = self._uri(name)
         for attempt in range(COMMIT_ATTEMPTS):
             try:
-                fragments = lance.fragment.write_fragments(table, uri, mode="append" if append else "overwrite")
-                _settle(uri, fragments)
                 dataset = self._dataset(name)
+                mode = "append" if append else "overwrite" if dataset is not None else "create"
+                fragments = lance.fragment.write_fragments(table, uri, mode=mode)
+                _settle(uri, fragments)
                 lance.LanceDataset.commit(
                     uri,
                     lance.LanceOperation.Append(fragments) if append
@@ -390,8 +396,8 @@ class Store:
             expected[part] = dataset.schema.field("vector").type.list_size if dataset is not None else None
         for part, other in expected.items():
             if other is not None and other != width:
-                raise GridClipError(f"{name} vectors are {width} wide, the {part} of the store {self.path} has {other}: "
-                                    "use the same model, another --store, or --overwrite")
+                raise GridClipError(f"{name} vectors are {width} wide, the {part} of the store {self.path} has {other}"
+                                    ": use the same model, another --store, or --overwrite")
 
     @contextlib.contextmanager
     def _locked(self) -> collections.abc.Iterator[None]:

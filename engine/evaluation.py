@@ -1,0 +1,222 @@
+"""A store in, recall out: how high each caption ranks its own video among all videos."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from .. import GridClipError
+from .annotations import Query, load_annotations
+from .retrieval import Scoring, best_videos, ranks
+from .store import QueryTable, Store, SuperImageTable
+
+TOPK = (1, 5, 10, 100)
+MISSING = ("drop", "count-as-failures")
+TIE_RULE = "videos with equal scores (to within 1e-6) rank in the order of their ids"
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One query with the rank of its own video and the best videos, (video id, score), best first."""
+
+    query: Query
+    rank: int
+    best: list[tuple[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Recall of one store.
+
+    Attributes:
+        recall: R@K in percent, by K.
+        sum_recall: SumR, the sum of `recall`.
+        median_rank, mean_rank: over the evaluated queries; a query of a missing video that is counted as a failure has
+            the rank candidates + 1.
+        chance: R@K in percent of a random order, by K.
+        queries: evaluated queries.
+        candidates: videos that are ranked.
+        super_images: super images of the candidates.
+        missing_queries: queries whose video has no embeddings.
+        missing_videos: those videos, sorted.
+        missing: what happened to these queries, "drop" or "count-as-failures".
+        scoring: aggregate and temperature.
+        model, sampling: the store's record.
+        examples: some queries with their best videos, where asked for.
+    """
+
+    recall: dict[int, float]
+    sum_recall: float
+    median_rank: float
+    mean_rank: float
+    chance: dict[int, float]
+    queries: int
+    candidates: int
+    super_images: int
+    missing_queries: int
+    missing_videos: list[str]
+    missing: str
+    scoring: Scoring
+    model: dict[str, Any] | None
+    sampling: dict[str, Any] | None
+    examples: list[Example] = dataclasses.field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the examples, ready for json.dump; R@K under "R@1" and so on."""
+        return {
+            **{f"R@{k}": value for k, value in self.recall.items()},
+            "SumR": self.sum_recall,
+            "median_rank": self.median_rank,
+            "mean_rank": self.mean_rank,
+            "chance": {f"R@{k}": value for k, value in self.chance.items()},
+            "queries": self.queries,
+            "candidates": self.candidates,
+            "super_images": self.super_images,
+            "missing": self.missing,
+            "missing_queries": self.missing_queries,
+            "missing_videos": self.missing_videos,
+            "aggregate": self.scoring.aggregate,
+            "temperature": self.scoring.temperature,
+            "ties": TIE_RULE,
+            "model": self.model,
+            "sampling": self.sampling,
+        }
+
+    def __str__(self) -> str:
+        """A table in plain text."""
+        names = [f"R@{k}" for k in self.recall] + ["SumR", "median rank", "mean rank"]
+        values = [f"{value:.2f}" for value in self.recall.values()]
+        values += [f"{self.sum_recall:.2f}", f"{self.median_rank:g}", f"{self.mean_rank:.1f}"]
+        chance = [f"{value:.2f}" for value in self.chance.values()]
+        middle = (self.candidates + 1) / 2
+        chance += [f"{sum(self.chance.values()):.2f}", f"{middle:g}", f"{middle:.1f}"]
+        widths = [max(map(len, column)) for column in zip(names, values, chance, strict=True)]
+        lines = [
+            label.ljust(8) + "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+            for label, cells in (("", names), ("store", values), ("chance", chance))
+        ]
+        scoring = self.scoring.aggregate
+        if scoring == "softmax":
+            scoring += f", temperature {self.scoring.temperature:g}"
+        lines.append(f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} super images "
+                     f"({scoring})")
+        if self.missing_queries:
+            what = "dropped" if self.missing == "drop" else "counted as failures"
+            shown = ", ".join(self.missing_videos[:5]) + (", ..." if len(self.missing_videos) > 5 else "")
+            lines.append(f"{self.missing_queries:,} queries {what}: {len(self.missing_videos):,} videos have no "
+                         f"embeddings ({shown})")
+        return "\n".join(lines)
+
+
+def evaluate(
+    store: Store,
+    *,
+    anno_path: str | os.PathLike[str] | None = None,
+    aggregate: str = "softmax",
+    temperature: float = 1.0,
+    topk: collections.abc.Sequence[int] = TOPK,
+    missing: str = "drop",
+    examples: int = 0,
+    device: str | None = None,
+) -> Evaluation:
+    """Ranks all videos for every query and counts how often its own video is among the first K.
+
+    Args:
+        store: holds super images and queries.
+        anno_path: take only the captions of this annotation file, and only the videos that it names as candidates;
+            by default all of the store.
+        aggregate, temperature: see `retrieval.Scoring`.
+        topk: the K of R@K, each >= 1.
+        missing: "drop" leaves queries of videos without embeddings out, "count-as-failures" counts them in.
+        examples: how many queries to return with their best videos.
+        device: where to compute, by default CUDA if there is one.
+
+    Raises:
+        ValueError: an argument is out of range.
+        GridClipError: the store holds no videos or no queries, the annotation file is not usable or has captions that
+            are not embedded, or no query has a video.
+    """
+    scoring = Scoring(aggregate, temperature)
+    cutoffs = sorted(set(topk))
+    if not cutoffs or cutoffs[0] < 1:
+        raise ValueError(f"topk ({list(topk)}) must hold numbers >= 1")
+    if missing not in MISSING:
+        raise ValueError(f"missing ({missing!r}) must be one of {', '.join(MISSING)}")
+
+    videos, queries = store.read_super_images(), store.read_queries()
+    if anno_path is not None:
+        annotations = load_annotations(anno_path)
+        queries = _choose_queries(queries, annotations.queries, f"{anno_path}", store)
+        videos = _choose_videos(videos, set(annotations.video_ids), f"{anno_path}", store)
+
+    position = {video_id: number for number, video_id in enumerate(videos.video_ids)}
+    targets = np.array([position.get(query.video_id, -1) for query in queries.queries], np.int64)
+    present = np.flatnonzero(targets >= 0)
+    if not len(present):
+        raise GridClipError(f"none of the {len(targets):,} queries has a video in the store {store.path}: the first is "
+                            f"of video {queries.queries[0].video_id}, the store's first video is {videos.video_ids[0]}")
+    found = ranks(queries.vectors[present], targets[present], videos.vectors, videos.offsets, scoring, device=device)
+    counted = found
+    if missing == "count-as-failures":
+        counted = np.append(found, np.full(len(targets) - len(present), len(videos.video_ids) + 1))
+    recall = {k: 100 * int((counted <= min(k, len(videos.video_ids))).sum()) / len(counted) for k in cutoffs}
+    return Evaluation(
+        recall=recall,
+        sum_recall=sum(recall.values()),
+        median_rank=float(np.median(counted)),
+        mean_rank=float(counted.mean()),
+        chance={k: 100 * min(k, len(videos.video_ids)) / len(videos.video_ids) for k in cutoffs},
+        queries=len(counted),
+        candidates=len(videos.video_ids),
+        super_images=len(videos.vectors),
+        missing_queries=len(targets) - len(present),
+        missing_videos=sorted({query.video_id for query in queries.queries} - position.keys()),
+        missing=missing,
+        scoring=scoring,
+        model=store.model,
+        sampling=store.sampling,
+        examples=_examples(queries, present, found, videos, scoring, examples, device),
+    )
+
+
+def _choose_queries(table: QueryTable, wanted: list[Query], source: str, store: Store) -> QueryTable:
+    """The wanted queries with their stored vectors, found by video and text."""
+    rows = {(query.video_id, query.text): row for row, query in enumerate(table.queries)}
+    lost = [query for query in wanted if (query.video_id, query.text) not in rows]
+    if lost:
+        raise GridClipError(f"{len(lost):,} of {len(wanted):,} captions of {source} are not in the store {store.path} "
+                            f"(first: {lost[0].text[:60]!r} of video {lost[0].video_id}): run gridclip embed-text with "
+                            "this file")
+    return QueryTable(wanted, table.vectors[[rows[query.video_id, query.text] for query in wanted]])
+
+
+def _choose_videos(table: SuperImageTable, wanted: set[str], source: str, store: Store) -> SuperImageTable:
+    kept = [number for number, video_id in enumerate(table.video_ids) if video_id in wanted]
+    if not kept:
+        raise GridClipError(f"none of the {len(table.video_ids):,} videos in the store {store.path} is named in "
+                            f"{source}")
+    if len(kept) == len(table.video_ids):
+        return table
+    sizes = np.diff(table.offsets)[kept]
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    rows = np.repeat(table.offsets[kept] - offsets[:-1], sizes) + np.arange(offsets[-1])
+    return SuperImageTable([table.video_ids[number] for number in kept], offsets, table.vectors[rows],
+                           table.start_s[rows], table.end_s[rows])
+
+
+def _examples(queries: QueryTable, present: np.ndarray, found: np.ndarray, videos: SuperImageTable, scoring: Scoring,
+              count: int, device: str | None) -> list[Example]:
+    if count < 1:
+        return []
+    chosen = np.unique(np.linspace(0, len(present) - 1, count).astype(int))
+    vectors = queries.vectors[present[chosen]]
+    scores, best = best_videos(vectors, videos.vectors, videos.offsets, scoring, top=5, device=device)
+    return [
+        Example(queries.queries[present[number]], int(found[number]),
+                [(videos.video_ids[video], float(score)) for video, score in zip(best[row], scores[row], strict=True)])
+        for row, number in enumerate(chosen)
+    ]
