@@ -1,6 +1,6 @@
 """Super images in, `<save_dir>/<video_id>/img_0001.jpg` ... out, and back: folders that are complete or absent.
 
-A folder is written under a hidden name and renamed when its sidecar `super_images.json` (settings and times) is in it, so
+A folder is written under a hidden name and renamed when its sidecar `super_images.json` (settings and times) is in it:
 a folder with a sidecar is complete. Folders without one, made by other programs, can be read; their times are unknown.
 """
 

@@ -56,3 +56,16 @@ def test_wrong_arguments_are_named(tokenizer, tmp_path):
     (tmp_path / "model" / "tokenizer.json").write_text("{")
     with pytest.raises(GridClipError, match=r"tokenizer\.json.*export"):
         Tokenizer(tmp_path / "model")
+
+
+def test_openais_ids(shared_data, tmp_path):
+    from gridclip.export.tokenizer_files import load_vocabulary
+
+    vocabulary = load_vocabulary(tmp_path, 49408, shared_data / "clip" / "bpe_simple_vocab_16e6.txt.gz")
+    folder = fake_model.write(tmp_path / "model", context_length=77, start_token=49406, end_token=49407)
+    vocabulary.tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer(folder)
+    # From OpenAI's own tokenizer.
+    assert tokenizer([" A photo\tof a CAT "])[0, :8].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407, 0]
+    assert tokenizer(["cat " * 100])[0].tolist() == [49406, *[2368] * 75, 49407]
+    assert tokenizer(["a photo of a cat"], max_chars=7)[0, :4].tolist() == [49406, 320, 1125, 49407]
