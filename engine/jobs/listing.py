@@ -76,7 +76,7 @@ def list_videos(video_dir: pathlib.Path, annotated: Sequence[str] | None = None)
     if not videos:
         raise GridClipError(
             f"none of the {len(wanted)} annotated videos (first: {min(wanted, default='none')}) is in "
-            f"{video_dir}, which has {len(paths)} videos (first: {min(paths)}): the file names without suffix must be the "
+            f"{video_dir}, which has {len(paths)} videos (first: {min(paths)}): file names without suffix must be the "
             "annotation's ids"
         )
     return Listing(videos, failures)
