@@ -33,11 +33,11 @@ lint: setup
 
 bench: setup
 	$(BIN)/gridclip bench decode --json benchmarks/results/decode.json
-	$(BIN)/gridclip bench encode --json benchmarks/results/encode.json
+	$(BIN)/gridclip bench encode --json benchmarks/results/encode_cpu.json
 	$(BIN)/gridclip bench retrieve --json benchmarks/results/retrieve.json
 
 clean:
-	rm -rf $(VENV) build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-output bench-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp is written last, so an interrupted set-up is taken up again; a broken .venv is made anew.

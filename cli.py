@@ -5,6 +5,7 @@ Every command imports what it calls when it is called, so that `gridclip --help`
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_STORE = "gridclip-store"
+REPORT_EXAMPLES = 20
 INTERRUPTED = 130
 NOT_YET = "is not part of this version of gridclip"
 
 
-class _Boundary(click.Group):
-    """The one place where exceptions become messages and exit statuses."""
+class _Commands(click.Group):
+    """The commands in the order of the work, and the one place where exceptions become messages and exit statuses."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -53,7 +58,7 @@ class _Boundary(click.Group):
 
 # The scripts of the original procedure spell their options with underscores.
 @click.group(
-    cls=_Boundary,
+    cls=_Commands,
     context_settings={
         "token_normalize_func": lambda name: name.replace("_", "-"),
         "help_option_names": ["-h", "--help"],
@@ -61,7 +66,7 @@ class _Boundary(click.Group):
     },
 )
 @click.version_option(__version__, prog_name="gridclip")
-@click.option("-v", "--verbose", count=True, help="Say more (-v) or everything (-vv) on standard error.")
+@click.option("-v", "--verbose", count=True, show_default=False, help="Say more (-v), or everything (-vv).")
 def main(verbose: int) -> None:
     """From a folder of videos to ranked answers for a sentence.
 
@@ -147,13 +152,25 @@ _time_limit = click.option(
 )
 _strict = click.option("--strict", is_flag=True, help="Exit with status 1 when anything failed.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_json_file = click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
+_scoring = _options(
+    click.option(
+        "--aggregate", type=click.Choice(["softmax", "mean", "max"]), default="softmax",
+        help="How the super images of a video make its score.",
+    ),
+    click.option(
+        "--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0,
+        help="Of the softmax; smaller ones look more at the best super image.",
+    ),
+)
 
 
 @main.command()
 @_as_json
 def doctor(as_json: bool) -> None:
-    """Say what this machine has, which path each stage takes, and how to get what is missing."""
+    """Say what this machine has and what is missing.
+
+    For every stage of the work: which path it takes here. And how to get what is missing.
+    """
     from .engine import doctor
 
     report = doctor.examine()
@@ -184,7 +201,10 @@ def plan(
     num_workers: int,
     as_json: bool,
 ) -> None:
-    """Say how big a job is before it runs: videos, wanted frames, super images, queries."""
+    """Say how big a job is before it runs.
+
+    Counts videos, wanted frames, super images and queries; nothing is decoded.
+    """
     from .engine import plan
 
     sampling = _make_sampling(fps=fps, grid_size=grid_size, min_frames=min_frames)
@@ -214,7 +234,7 @@ def plan(
 @click.option("--activation", type=click.Choice(["quick-gelu", "gelu"]), help="For checkpoints that do not say.")
 @click.option("--verify/--no-verify", default=True, help="Compare the graphs with torch and fail where they differ.")
 def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, **options: Any) -> None:
-    """Write a model folder (ONNX graphs, vocabulary) from a CLIP checkpoint.
+    """Write a model folder from a CLIP checkpoint.
 
     MODEL is ViT-B/32, ViT-B/16, ViT-L/14 or ViT-L/14@336px (downloaded, checksum checked), or the path of an OpenAI
     archive or state dict, an open_clip file, or a Hugging Face CLIP folder.
@@ -252,7 +272,7 @@ def superimages(
     strict: bool,
     **options: Any,
 ) -> None:
-    """Write the super images of a folder of videos as JPEG files."""
+    """Write super images of videos as JPEG files."""
     from .engine.jobs.super_images import make_super_images
 
     sampling = _make_sampling(fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames)
@@ -280,7 +300,7 @@ def embed_text(
     strict: bool,
     **options: Any,
 ) -> None:
-    """Embed the captions of an annotation file into a store."""
+    """Embed the captions of a file into a store."""
     from .engine.jobs.embed_text import embed_text
 
     encoder = _load_encoder(model, num_gpus)
@@ -354,7 +374,7 @@ def embed_videos(
     strict: bool,
     **options: Any,
 ) -> None:
-    """Embed a folder of videos into a store; super images stay in memory."""
+    """Embed videos into a store, without JPEG files."""
     if cluster is not None:
         raise click.ClickException(f"--cluster {NOT_YET}: start one job per machine with --num-shards and --shard-id")
     shard_id, num_shards = options["shard_id"], options["num_shards"]
@@ -368,6 +388,142 @@ def embed_videos(
     size = super_img_size or encoder.info["image_size"]
     sampling = _make_sampling(fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames)
     _finish(embed_videos(encoder, video_dir, store, sampling=sampling, **options), strict)
+
+
+class _Cutoffs(click.ParamType):
+    """Comma-separated whole numbers >= 1."""
+
+    name = "K,K,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            cutoffs = [int(part) for part in value.split(",")]
+        except ValueError:
+            cutoffs = []
+        if not cutoffs or min(cutoffs) < 1:
+            self.fail(f"{value!r} is not a list of numbers >= 1, such as 1,5,10", param, ctx)
+        return cutoffs
+
+
+@main.command()
+@_store
+@click.option(
+    "--anno-path", "--anno-file", type=_PATH,
+    help="Only the captions of this annotation file, and only its videos as candidates.  [default: all of the store]",
+)
+@_scoring
+@click.option("--topk", type=_Cutoffs(), default="1,5,10,100", help="The K of R@K.")
+@click.option(
+    "--missing", type=click.Choice(["drop", "count-as-failures"]), default="drop",
+    help="What becomes of captions whose video has no embeddings.",
+)
+@click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
+@click.option("--report", type=_PATH, help="Write an HTML page with examples to this file.")
+def evaluate(store: pathlib.Path, json_file: pathlib.Path | None, report: pathlib.Path | None, **options: Any) -> None:
+    """Print the recall of a store: its captions against its videos."""
+    from .engine.evaluation import evaluate
+    from .engine.report import write_report
+    from .engine.store import Store
+
+    result = evaluate(Store.open(store), examples=REPORT_EXAMPLES if report else 0, **options)
+    click.echo(str(result))
+    if json_file:
+        _write_json(json_file, result.to_json())
+    if report:
+        write_report(result, report)
+
+
+@main.command()
+@click.argument("sentence")
+@_store
+@_model
+@click.option("--top", type=click.IntRange(min=1), default=10, help="Videos to print.")
+@_scoring
+@_num_gpus
+def search(sentence: str, store: pathlib.Path, model: str, top: int, num_gpus: int, **scoring: Any) -> None:
+    """Print the best videos and moments for SENTENCE."""
+    from .engine.search import search
+    from .engine.store import Store
+
+    if not sentence.strip():
+        raise click.UsageError("the sentence is empty: say what to search for")
+    opened = Store.open(store)
+    encoder = _load_encoder(model, num_gpus)
+    opened.check_model(encoder.info)
+    hits = search(opened, encoder.encode_texts([sentence]), top, **scoring)
+    width = max(len(hit.video_id) for hit in hits)
+    for rank, hit in enumerate(hits, start=1):
+        moment = "time unknown" if hit.start_s is None else f"{hit.start_s:.1f} to {hit.end_s:.1f} s"
+        click.echo(f"{rank:4}  {hit.video_id:{width}}  {hit.score:.4f}  {moment}")
+
+
+@main.command()
+@click.option("--image-dir", type=_PATH, required=True, help="Holds one <video id>.npy, float [L, D], per video.")
+@click.option("--text-file", type=_PATH, help="An npz with video_id [Q], embedding [Q, D] and perhaps text [Q].")
+@_store
+@click.option("--allow-pickle", is_flag=True, help="Also read pickled arrays: such files can run code when read.")
+@_strict
+def import_features(
+    image_dir: pathlib.Path, text_file: pathlib.Path | None, store: pathlib.Path, allow_pickle: bool, strict: bool
+) -> None:
+    """Fill a store with features made elsewhere."""
+    from .engine.features import import_features
+    from .engine.jobs.failures import FailureLog, failures_path
+    from .engine.store import Store
+
+    opened = Store.open(store, create=True)
+    imported = import_features(opened, image_dir, text_file, allow_pickle=allow_pickle)
+    with FailureLog(failures_path(opened.path)) as log:
+        for failure in imported.failures:
+            log.add(failure)
+    lost = f"{len(imported.failures):,} failed, see {log.path}" if imported.failures else "none failed"
+    click.echo(
+        f"imported {imported.videos:,} videos ({imported.super_images:,} super images), {imported.queries:,} queries; "
+        f"{imported.already_stored:,} videos were there before; {lost}"
+    )
+    if not (imported.videos or imported.already_stored or imported.queries) or (strict and imported.failures):
+        sys.exit(1)
+
+
+@main.command()
+@_store
+@click.option("--out", type=_PATH, required=True, help="A new or empty folder.")
+@click.option("--format", type=click.Choice(["npy", "parquet", "safetensors"]), default="npy")
+def export_features(store: pathlib.Path, out: pathlib.Path, format: str) -> None:
+    """Write a store's embeddings as files for elsewhere."""
+    from .engine.features import export_features
+    from .engine.store import Store
+
+    files = export_features(Store.open(store), out, format)
+    click.echo(f"wrote {len(files):,} files to {out}")
+
+
+@main.group()
+def bench() -> None:
+    """Measure this machine beside other programs."""
+
+
+def _benchmark(name: str, help: str) -> None:
+    """Adds a benchmark; it reads its own options, as it does without this command."""
+
+    @bench.command(name, help=help, context_settings={"ignore_unknown_options": True}, add_help_option=False)
+    @click.option("--json", "json_file", type=_PATH, default=f"bench-{name}.json")
+    @click.argument("options", nargs=-1, type=click.UNPROCESSED)
+    def run(json_file: pathlib.Path, options: tuple[str, ...]) -> None:
+        sys.argv = [f"gridclip bench {name}", "--json", str(json_file), *options]
+        importlib.import_module(f".benchmarks.{name}", __package__).main()
+
+
+_benchmark("decode", "Frames per second of the decoders.")
+_benchmark("encode", "Super images per second of ViT-L/14 in ONNX Runtime and torch.")
+_benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
+
+
+def _write_json(path: pathlib.Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def _make_sampling(**settings: Any) -> Sampling:
