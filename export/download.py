@@ -122,9 +122,10 @@ def _fetch(url: str, part: pathlib.Path) -> None:
             have = part.stat().st_size if part.exists() else 0
             fruitless = 0 if have > had else fruitless + 1
             if fruitless >= _FRUITLESS_ATTEMPTS:
+                kept = f"; the next run goes on after the {have} bytes in {part}" if have else ""
                 raise GridClipError(
-                    f"cannot download {url}: {reason}; {have} bytes are kept in {part} and the next run goes on from "
-                    "there. Without a network, fetch the file elsewhere and pass its path"
+                    f"cannot download {url}: {reason}{kept}. "
+                    "Without a network, fetch the file elsewhere and pass its path"
                 )
             logger.info("%s after %d bytes: trying again", reason, have)
             time.sleep(_PAUSE_S)

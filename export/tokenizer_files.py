@@ -27,6 +27,7 @@ OPENAI_VOCAB_SIZE = 49408
 
 _WORD_END = "</w>"
 _HUB_REPOSITORY = "openai/clip-vit-large-patch14"
+_HUB_FILE = "tokenizer.json"
 _BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 _EXPECTED = f"a tokenizer.json, a vocab.json with its merges.txt, or OpenAI's {_BPE_FILE}"
 # The pieces that OpenAI's tokenizer cuts a cleaned text into. Its regular expression ignores case, which matters for
@@ -117,10 +118,14 @@ def _fetch_from_hub(checkpoint: pathlib.Path, vocab_size: int) -> pathlib.Path:
     advice = f"pass --tokenizer with {_EXPECTED}, or put one beside the checkpoint"
     if vocab_size != OPENAI_VOCAB_SIZE:
         raise GridClipError(f"{checkpoint} has a vocabulary of its own ({vocab_size} tokens): {advice}")
+    cached = huggingface_hub.try_to_load_from_cache(_HUB_REPOSITORY, _HUB_FILE)
+    if isinstance(cached, str):
+        return pathlib.Path(cached)
     try:
-        return pathlib.Path(huggingface_hub.hf_hub_download(_HUB_REPOSITORY, "tokenizer.json"))
-    except (OSError, ValueError, RuntimeError) as error:
-        # huggingface_hub says in many words that there is no network; one sentence with the way out does more.
+        # A download is tried again for half a minute without a network; this fails at once.
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(_HUB_REPOSITORY, _HUB_FILE))
+        return pathlib.Path(huggingface_hub.hf_hub_download(_HUB_REPOSITORY, _HUB_FILE))
+    except Exception as error:  # the hub's HTTP client has errors of its own, and it changes with the version
         logger.debug("hub: %s", error)
         raise GridClipError(f"no vocabulary for {checkpoint}, and the hub cannot be reached: {advice}") from error
 

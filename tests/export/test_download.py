@@ -95,7 +95,7 @@ def test_broken_connections_are_resumed(server, tmp_path):
 
 def test_broken_run_is_resumed_by_the_next(server, tmp_path):
     server.breaks = [300_000, 0, 0, 0]
-    with pytest.raises(GridClipError, match="300000 bytes are kept"):
+    with pytest.raises(GridClipError, match="after the 300000 bytes in .*clip.pt.part"):
         download.download_file(server.url, tmp_path / "clip.pt", SHA256)
     assert not (tmp_path / "clip.pt").exists()
     download.download_file(server.url, tmp_path / "clip.pt", SHA256)

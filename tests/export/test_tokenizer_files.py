@@ -248,6 +248,8 @@ def test_hub_is_asked_only_for_openai_s_vocabulary(tmp_path, monkeypatch, openai
         asked.append((repository, file))
         return str(_saved(openai_file, tmp_path))
 
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_args: None)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda _url: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert load_vocabulary(tmp_path / "none" / "clip.pt", OPENAI_VOCAB_SIZE).end_token == 49407
     assert asked == [("openai/clip-vit-large-patch14", "tokenizer.json")]
