@@ -248,7 +248,8 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
         f"{info['embed_dim']} wide, fused attention nodes: {fused['image']} (image), {fused['text']} (text)"
     )
     if verify:
-        click.echo(f"smallest cosine between ONNX and torch: {info['smallest_cosine']}")
+        cosines = ", ".join(f"{value:.6f} ({graph})" for graph, value in info["smallest_cosine"].items())
+        click.echo(f"smallest cosine between ONNX and torch: {cosines}")
 
 
 @main.command()
