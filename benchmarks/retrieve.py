@@ -177,7 +177,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     results = run(lengths, queries=arguments.queries, width=arguments.width, repetitions=arguments.repetitions,
                   loop_queries=arguments.loop_queries)
-    sys.argv[0] = "-m gridclip.benchmarks.retrieve"  # not the path of the file, which differs from machine to machine
+    if pathlib.Path(sys.argv[0]).is_absolute():  # a path of this machine says nothing to a reader
+        sys.argv[0] = "-m gridclip.benchmarks.retrieve"
     measure.write(arguments.json, packages=PACKAGES, settings=settings, results=results)
     for name, value in results["medians"].items():
         print(f"{name:30} {value:8.2f} s")

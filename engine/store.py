@@ -180,7 +180,7 @@ class Store:
         dataset = self._dataset(SUPER_IMAGES)
         if dataset is None:
             return set()
-        return set(dataset.to_table(columns=["video_id"])["video_id"].unique().to_pylist())
+        return set(self._read_columns(dataset, ["video_id"])["video_id"].unique().to_pylist())
 
     def append_videos(self, videos: collections.abc.Sequence[VideoEmbedding]) -> None:
         """Appends whole videos in one atomic commit; safe to call from several processes at once.
@@ -219,7 +219,7 @@ class Store:
         if dataset is None or not dataset.count_rows():
             raise GridClipError(f"the store {self.path} holds no videos: run gridclip embed-videos, embed-images "
                                 "or import-features first")
-        keys = dataset.scanner(columns=["video_id", "index", "start_s", "end_s"], scan_in_order=True).to_table()
+        keys = self._read_columns(dataset, ["video_id", "index", "start_s", "end_s"])
         encoded = keys["video_id"].combine_chunks().dictionary_encode()
         row_video = encoded.indices.to_numpy()
         names = encoded.dictionary.to_pylist()
@@ -240,7 +240,7 @@ class Store:
         return SuperImageTable(
             video_ids=[names[code] for code in row_video[begins[order]]],
             offsets=offsets,
-            vectors=_read_vectors(dataset, rows),
+            vectors=self._read_vectors(dataset, rows),
             start_s=keys["start_s"].to_numpy()[rows],
             end_s=keys["end_s"].to_numpy()[rows],
         )
@@ -296,9 +296,8 @@ class Store:
         if dataset is None or not dataset.count_rows():
             raise GridClipError(f"the store {self.path} holds no queries: run gridclip embed-text or import-features "
                                 "first")
-        columns = ["query_id", "video_id", "text", "start_s", "end_s"]
-        rows = dataset.scanner(columns=columns, scan_in_order=True).to_table().to_pylist()
-        return QueryTable([Query(**row) for row in rows], _read_vectors(dataset, np.arange(len(rows))))
+        rows = self._read_columns(dataset, ["query_id", "video_id", "text", "start_s", "end_s"]).to_pylist()
+        return QueryTable([Query(**row) for row in rows], self._read_vectors(dataset, np.arange(len(rows))))
 
     # Care
 
@@ -357,6 +356,33 @@ class Store:
             return lance.dataset(self._uri(name))
         except (OSError, ValueError) as error:
             raise GridClipError(f"cannot read {self._uri(name)}: {error}") from error
+
+    def _read_columns(self, dataset: lance.LanceDataset, columns: list[str]) -> pa.Table:
+        with self._reading():
+            return dataset.scanner(columns=columns, scan_in_order=True).to_table()
+
+    def _read_vectors(self, dataset: lance.LanceDataset, rows: np.ndarray) -> np.ndarray:
+        """float16 [len(rows), D]: the vectors of the given rows, streamed, so that they are in memory once."""
+        width = dataset.schema.field("vector").type.list_size
+        target = np.full(dataset.count_rows(), -1, np.int64)
+        target[rows] = np.arange(len(rows))
+        vectors = np.empty((len(rows), width), np.float16)
+        first = 0
+        with self._reading():
+            for batch in dataset.scanner(columns=["vector"], scan_in_order=True).to_batches():
+                part = batch["vector"].flatten().to_numpy().reshape(-1, width)
+                to = target[first : first + len(part)]
+                vectors[to[to >= 0]] = part[to >= 0]
+                first += len(part)
+        return vectors
+
+    @contextlib.contextmanager
+    def _reading(self) -> collections.abc.Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise GridClipError(f"the store {self.path} is damaged or cannot be read: {error}; embed again with "
+                                "--overwrite") from error
 
     def _write(self, name: str, table: pa.Table, *, append: bool) -> None:
         """Writes the data files, makes sure that they are whole on disk, and only then commits them."""
@@ -463,18 +489,3 @@ def _nullable(parts: list[np.ndarray]) -> pa.Array:
 
 def _vector_column(vectors: np.ndarray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), vectors.shape[1])
-
-
-def _read_vectors(dataset: lance.LanceDataset, rows: np.ndarray) -> np.ndarray:
-    """float16 [len(rows), D]: the vectors of the given rows, streamed, so that they are in memory once."""
-    width = dataset.schema.field("vector").type.list_size
-    target = np.full(dataset.count_rows(), -1, np.int64)
-    target[rows] = np.arange(len(rows))
-    vectors = np.empty((len(rows), width), np.float16)
-    first = 0
-    for batch in dataset.scanner(columns=["vector"], scan_in_order=True).to_batches():
-        part = batch["vector"].flatten().to_numpy().reshape(-1, width)
-        to = target[first : first + len(part)]
-        vectors[to[to >= 0]] = part[to >= 0]
-        first += len(part)
-    return vectors

@@ -232,3 +232,13 @@ def test_opening_what_is_no_store(tmp_path):
         (empty.path / "store.json").write_text(text)
         with pytest.raises(GridClipError, match="cannot be read as a store's record"):
             Store.open(empty.path)
+
+
+def test_a_damaged_store_is_reported(tmp_path):
+    store = Store.open(tmp_path / "s", create=True)
+    store.append_videos([embedding("a", 400)])
+    (data,) = (store.path / "super_images.lance" / "data").iterdir()
+    data.write_bytes(data.read_bytes()[:1000])
+    for read in (store.read_super_images, store.finished_videos):
+        with pytest.raises(GridClipError, match="is damaged or cannot be read"):
+            read()
