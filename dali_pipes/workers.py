@@ -36,6 +36,7 @@ Work = Callable[..., Iterator[T]]
 
 DEFAULT_TIME_LIMIT_S = 300.0
 START_LIMIT_S = 300.0  # imports from a cold network drive
+KILL_LIMIT_S = 5.0
 LOG_TAIL_BYTES = 2000
 # The parent's sys.path goes along, so that whatever it could import its workers can.
 START_CODE = (
@@ -234,7 +235,7 @@ class _Worker(Generic[T]):
 
     def _cause_of_death(self) -> str:
         try:
-            status = self._process.wait(timeout=5)
+            status = self._process.wait(timeout=KILL_LIMIT_S)
         except subprocess.TimeoutExpired:
             return "the decoding process closed its connection"
         if status == -signal.SIGKILL:
@@ -246,8 +247,11 @@ class _Worker(Generic[T]):
     def kill(self) -> None:
         """Ends the process at once, whatever it does."""
         self._process.kill()
-        self._process.wait()
         self.connection.close()
+        try:
+            self._process.wait(timeout=KILL_LIMIT_S)
+        except subprocess.TimeoutExpired:  # stuck in the kernel, on a dead network drive: it ends when that lets go
+            logger.warning("process %d does not end; going on without it", self._process.pid)
 
 
 def serve(connection_fd: int) -> None:

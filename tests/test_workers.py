@@ -63,7 +63,7 @@ def test_no_videos_start_no_process():
 def test_the_next_work_goes_on_where_a_crash_or_hang_ended(fakes, caplog):
     names = ["good", "hang", "exit", "segfault", "killed", "bug", "good2"]
     found = collect(workers.run([video(name) for name in names], [fakes.by_name, fakes.count_to_five],
-                                num_workers=2, time_limit_s=1.5, size=lambda value: 1))
+                                num_workers=2, time_limit_s=2, size=lambda value: 1))
     assert found == {name: [0, 1, 2, 3, 4, workers.Finished()] for name in names}
     assert "surprise" in caplog.text and "SIGSEGV" in caplog.text
 
@@ -72,10 +72,10 @@ def test_a_video_that_no_work_can_read_fails_once_with_its_reason(fakes, caplog)
     caplog.set_level(logging.ERROR)
     names = ["hang", "exit", "segfault", "killed", "bug", "broken", "good"]
     results = list(workers.run([video(name) for name in names], [fakes.by_name, fakes.by_name],
-                               num_workers=2, time_limit_s=1, size=lambda value: 1))
+                               num_workers=2, time_limit_s=2, size=lambda value: 1))
     failures = {result.video_id: (result.stage, result.reason) for _, result in results if isinstance(result, Failure)}
     assert failures == {
-        "hang": ("decode", "nothing decoded for 1 s"),
+        "hang": ("decode", "nothing decoded for 2 s"),
         "exit": ("decode", "the decoding process ended with status 3"),
         "segfault": ("decode", "the decoding process crashed (SIGSEGV)"),
         "killed": ("decode", "the decoding process was killed (out of memory?)"),
@@ -113,7 +113,7 @@ def test_closing_the_iterator_ends_the_processes(fakes):
     pids = [next(results)[1], next(results)[1]]
     started = time.monotonic()
     results.close()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
     assert not any(alive(pid) for pid in pids)
 
 

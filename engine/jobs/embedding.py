@@ -197,7 +197,6 @@ class Batches:
         complete, self._complete = self._complete, []
         self._store.append_videos(complete)
         self._appended_at = time.monotonic()
-        self._tally.add_done(len(complete))
 
     def _append_if_due(self) -> None:
         overdue = time.monotonic() - self._appended_at > APPEND_SECONDS
@@ -226,5 +225,6 @@ class Batches:
         try:
             parts = (np.concatenate(part) for part in (video.start_s, video.end_s, video.vectors))
             self._complete.append(VideoEmbedding(video.video_id, *parts))
+            self._tally.add_done()
         except ValueError as error:  # not finite
             self._tally.add_failure(Failure(video.video_id, "encode", str(error)))
