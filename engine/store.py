@@ -152,7 +152,10 @@ class Store:
 
     def check_model(self, model: dict[str, Any]) -> None:
         """Records the model (a model.json) at the first call; later raises GridClipError where it is another one."""
-        self._check("model", model, MODEL_SETTINGS)
+        fingerprint = (self.model or {}).get("fingerprint")
+        if fingerprint is None or fingerprint != model.get("fingerprint"):
+            # One fingerprint is one model, whatever it is called: `ViT-L/14`, then `ViT-L-14.pt`.
+            self._check("model", model, MODEL_SETTINGS)
 
     def check_sampling(self, sampling: dict[str, Any]) -> None:
         """Records the sampling settings at the first call; later raises GridClipError where one of them differs."""
@@ -169,9 +172,11 @@ class Store:
                 return
         for name in settings or sorted(stored.keys() | given.keys()):
             if stored.get(name) != given.get(name):
+                stored_as, given_as = (f" ({record['name']})" if "name" in record else "" for record in (stored, given))
                 raise GridClipError(
-                    f"the store {self.path} was made with {section} {name} = {stored.get(name)!r}, "
-                    f"this run has {given.get(name)!r}: use the same {section}, another --store, or --overwrite")
+                    f"the store {self.path} was made with {section} {name} = {stored.get(name)!r}{stored_as}, "
+                    f"this run has {given.get(name)!r}{given_as}: use the same {section}, another "
+                    "--store, or --overwrite")
 
     # Super images
 

@@ -159,10 +159,10 @@ def test_another_model_or_sampling_is_refused_by_name(tmp_path):
     assert store.model is None
     store.check_model(MODEL)
     store.check_model({**MODEL, "source": "elsewhere.pt"})  # not part of what the vectors depend on
-    with pytest.raises(GridClipError, match=r"model name = 'tiny', this run has 'large'.*--overwrite"):
+    with pytest.raises(GridClipError, match=r"fingerprint = 'aa' \(tiny\), this run has 'bb' \(large\): .*--overwrite"):
         store.check_model({**MODEL, "name": "large", "fingerprint": "bb"})
-    with pytest.raises(GridClipError, match=r"fingerprint = 'aa', this run has 'bb'"):
-        store.check_model({**MODEL, "fingerprint": "bb"})
+    with pytest.raises(GridClipError, match=r"precision = 'fp32' \(tiny\), this run has 'int8' \(tiny\)"):
+        store.check_model({**MODEL, "fingerprint": "bb", "precision": "int8"})
     store.check_sampling({"fps": 0.5, "grid_size": 2})
     store.check_sampling({"grid_size": 2, "fps": 0.5})
     for other in ({"fps": 0.5, "grid_size": 3}, {"fps": 0.5}):
