@@ -33,7 +33,8 @@ FORMAT = 1
 RECORD_FILE = "store.json"
 LOCK_FILE = ".lock"
 SUPER_IMAGES, QUERIES = "super_images", "queries"
-MODEL_SETTINGS = ("name", "fingerprint", "precision", "image_size", "context_length", "embed_dim")
+# Not the name: `ViT-L/14` and `ViT-L-14.pt` are the same weights. What says most about a difference comes first.
+MODEL_SETTINGS = ("precision", "image_size", "context_length", "embed_dim", "fingerprint")
 COMMIT_ATTEMPTS = 5  # Lance itself retries a commit 20 times; these are for many writers that start at once
 # A job that still reads an older version must find its files: versions younger than this stay on disk.
 KEEP_VERSIONS_FOR = datetime.timedelta(hours=1)
@@ -152,10 +153,7 @@ class Store:
 
     def check_model(self, model: dict[str, Any]) -> None:
         """Records the model (a model.json) at the first call; later raises GridClipError where it is another one."""
-        fingerprint = (self.model or {}).get("fingerprint")
-        if fingerprint is None or fingerprint != model.get("fingerprint"):
-            # One fingerprint is one model, whatever it is called: `ViT-L/14`, then `ViT-L-14.pt`.
-            self._check("model", model, MODEL_SETTINGS)
+        self._check("model", model, MODEL_SETTINGS)
 
     def check_sampling(self, sampling: dict[str, Any]) -> None:
         """Records the sampling settings at the first call; later raises GridClipError where one of them differs."""
