@@ -82,6 +82,12 @@ def small_videos(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_checkpoint() -> pathlib.Path:
+    """The checkpoint of the demo's tiny CLIP, with its vocabulary beside it."""
+    return TINY_CHECKPOINT
+
+
+@pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The model folder of the demo's tiny CLIP, exported once per test session (and xdist worker)."""
     from gridclip.export.folder import export_model
