@@ -1,0 +1,239 @@
+"""Bad input through the commands: a clear error, each failed video once in failures.jsonl, and the rest goes on."""
+
+from __future__ import annotations
+
+import collections
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import av
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from gridclip.cli import main
+from gridclip.engine.store import Store
+
+
+def gridclip(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def failures(folder: pathlib.Path) -> dict[str, tuple[str, str]]:
+    """Stage and reason by video, each of which may be there once."""
+    lines = [json.loads(line) for line in (folder / "failures.jsonl").read_text().splitlines()]
+    counts = collections.Counter(line["video_id"] for line in lines)
+    assert set(counts.values()) <= {1}
+    return {line["video_id"]: (line["stage"], line["reason"]) for line in lines}
+
+
+def write_audio(path: pathlib.Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux([*stream.encode(frame), *stream.encode()])
+
+
+def damage(path: pathlib.Path) -> None:
+    """Overwrites a third of the file, in the middle of the pictures."""
+    content = bytearray(path.read_bytes())
+    rng = np.random.default_rng(0)
+    first, last = len(content) // 3, 2 * len(content) // 3
+    content[first:last] = rng.integers(0, 256, last - first, dtype=np.uint8).tobytes()
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def broken_videos(
+    tmp_path_factory: pytest.TempPathFactory, small_videos: pathlib.Path, write_video: Callable[..., pathlib.Path]
+) -> pathlib.Path:
+    """Two good videos (a, b) among files with every defect."""
+    folder = tmp_path_factory.mktemp("broken")
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(small_videos / name, folder)
+    (folder / "more").mkdir()
+    shutil.copy(small_videos / "b.mp4", folder / "more" / "b.mp4")
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is not a video\n" * 100)
+    (folder / "notes.txt").write_text("no video by its name, so not looked at")
+    (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
+    write_audio(folder / "audio.mp4")
+    whole = (small_videos / "c.mkv").read_bytes()
+    (folder / "truncated.mkv").write_bytes(whole[: len(whole) // 3])
+    whole = (small_videos / "a.mp4").read_bytes()
+    (folder / "headless.mp4").write_bytes(whole[: len(whole) // 2])
+    damage(write_video(folder / "damaged.mkv", duration_s=20, seed=9))
+    return folder
+
+
+def test_superimages(broken_videos: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    done = gridclip("superimages", "--video-dir", broken_videos, "--save-dir", tmp_path, "--super-img-size", 56)
+    assert done.exit_code == 0, done.output
+    lost = failures(tmp_path)
+    made = {folder.name for folder in tmp_path.iterdir() if folder.is_dir()}
+    assert {"a", "b"} <= made
+    assert {"empty", "text", "gone", "audio", "truncated", "headless"} <= lost.keys()
+    # b is made from its first file, and its second one is reported; a damaged video is made whole, or lost.
+    assert made & lost.keys() == {"b"}
+    assert ("damaged" in made) != ("damaged" in lost)
+    assert lost["b"][0] == "list" and "more/b.mp4" in lost["b"][1]
+    assert "empty file" in lost["empty"][1]
+    assert "not a video" in lost["text"][1]
+    assert "no video stream (only audio)" in lost["audio"][1]
+    assert "truncated" in lost["truncated"][1]
+    assert f"{len(lost)} failed, see {tmp_path / 'failures.jsonl'}" in done.stdout
+
+
+def test_embed_videos_and_strict(
+    broken_videos: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    arguments = ["embed-videos", "--model", tiny_model_dir, "--video-dir", broken_videos, "--store", tmp_path / "store"]
+    assert gridclip(*arguments).exit_code == 0
+    first = failures(tmp_path / "store")
+    assert {"empty", "text", "gone", "audio", "truncated", "headless"} <= first.keys()
+    assert {"a", "b"} <= set(Store.open(tmp_path / "store").read_super_images().video_ids)
+    # What failed is tried again, and said again once.
+    assert gridclip(*arguments, "--resume", "--strict").exit_code == 1
+    assert failures(tmp_path / "store") == first
+
+
+def test_plan(broken_videos: pathlib.Path) -> None:
+    planned = gridclip("plan", "--video-dir", broken_videos, "--json")
+    assert planned.exit_code == 0, planned.output
+    lost = [failure["video_id"] for failure in json.loads(planned.stdout)["failures"]]
+    assert len(lost) == len(set(lost))
+    assert {"empty", "text", "gone", "audio", "truncated", "headless", "b"} <= set(lost)
+
+
+def test_nothing_but_broken_videos(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").touch()
+    done = gridclip("superimages", "--video-dir", tmp_path / "videos", "--save-dir", tmp_path / "out")
+    assert done.exit_code == 1
+    assert list(failures(tmp_path / "out")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"v": {"sentences": ["a", ]}}', "line 1: malformed JSON"),
+        ('{\n"v":\n{"sentences" "a"}}', "line 3: malformed JSON"),
+        ("", "holds nothing"),
+        ("[1, 2, 3]", "no known annotation file"),
+        ('{"v": {"timestamps": [], "sentences": []}}', "no usable caption"),
+    ],
+)
+def test_malformed_annotations(
+    small_videos: pathlib.Path, tmp_path: pathlib.Path, content: str, message: str
+) -> None:
+    path = tmp_path / "val.json"
+    path.write_text(content)
+    done = gridclip("superimages", "--video-dir", small_videos, "--anno-file", path, "--save-dir", tmp_path / "out")
+    assert done.exit_code == 1
+    assert str(path) in done.stderr and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_annotated_videos_without_a_file(
+    small_videos: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    path, store = tmp_path / "val.json", tmp_path / "store"
+    path.write_text(json.dumps({
+        "a": {"sentences": ["a circle", "", 7]}, "nowhere": {"sentences": ["a square"]}, "d": {"sentences": None},
+    }))
+    arguments = ["--model", tiny_model_dir, "--store", store]
+    done = gridclip("embed-videos", *arguments, "--video-dir", small_videos, "--anno-file", path)
+    assert done.exit_code == 0
+    assert Store.open(store).finished_videos() == {"a", "d"}
+    assert failures(store)["nowhere"][0] == "list"
+    done = gridclip("embed-text", *arguments, "--anno-path", path)
+    assert done.exit_code == 0
+    assert "embedded 2 captions" in done.stdout and "3 failed" in done.stdout
+    lines = [json.loads(line) for line in (store / "failures.jsonl").read_text().splitlines()]
+    assert sorted(line["stage"] for line in lines) == ["caption", "caption", "caption", "list"]
+    printed = gridclip("evaluate", "--store", store).stdout
+    assert "1 queries dropped: 1 videos have no embeddings (nowhere)" in printed
+    counted = tmp_path / "counted.json"
+    gridclip("evaluate", "--store", store, "--missing", "count_as_failures", "--json", counted)
+    assert json.loads(counted.read_text())["queries"] == 2
+    assert json.loads(counted.read_text())["R@100"] == 50.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("superimages --video-dir {tmp}/none --save-dir {tmp}/out", "does not exist"),
+        ("superimages --video-dir {tmp}/file --save-dir {tmp}/out", "is a file, expected a folder"),
+        ("superimages --video-dir {tmp}/empty --save-dir {tmp}/out", "no video in"),
+        ("superimages --video-dir {videos} --save-dir {tmp}/file", "cannot make --save-dir"),
+        ("superimages --video-dir {videos} --anno-file {tmp}/none --save-dir {tmp}/out", "No such file"),
+        ("plan --video-info {tmp}/none", "No such file"),
+        ("plan --video-info {tmp}/file", "malformed JSON"),
+        ("embed-videos --model {tmp}/none --video-dir {videos} --store {tmp}/store", "neither a file or folder nor"),
+        ("embed-videos --model {tmp}/file --video-dir {videos} --store {tmp}/store", "file"),
+        ("embed-videos --model {model} --video-dir {videos} --store {tmp}/file", "is a file, expected a store"),
+        ("embed-videos --model {model} --video-dir {videos} --store {videos}", "not a store and not empty"),
+        ("embed-images --model {model} --image-dir {tmp}/empty --store {tmp}/store", "no folder in"),
+        ("embed-images --model {model} --image-dir {model} --store {tmp}/store", "no folder in"),
+        ("embed-text --model {model} --anno-path {tmp}/none --store {tmp}/store", "No such file"),
+        ("evaluate --store {tmp}/none", "no store"),
+        ("search --model {model} --store {tmp}/none sentence", "no store"),
+        ("export-features --store {tmp}/none --out {tmp}/out", "no store"),
+        ("import-features --image-dir {tmp}/empty --store {tmp}/store", "holds no .npy file"),
+        ("export {tmp}/file --out {tmp}/model", "file"),
+        ("export {tmp}/none --out {tmp}/model", "neither a file or folder nor"),
+    ],
+)
+def test_unusable_arguments(
+    small_videos: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path, arguments: str, message: str
+) -> None:
+    (tmp_path / "file").write_text("neither JSON nor a checkpoint")
+    (tmp_path / "empty").mkdir()
+    words = arguments.format(tmp=tmp_path, videos=small_videos, model=tiny_model_dir).split()
+    done = gridclip(*words)
+    assert done.exit_code == 1, done.output
+    assert done.stderr.startswith("Error: ")
+    assert message in done.stderr
+
+
+def test_a_checkpoint_that_is_no_clip(tmp_path: pathlib.Path) -> None:
+    torch.save({"layer.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
+    done = gridclip("export", tmp_path / "other.pt", "--out", tmp_path / "model")
+    assert done.exit_code == 1
+    assert "CLIP" in done.stderr
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_store_of_another_model(
+    small_videos: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    store, other = tmp_path / "store", tmp_path / "other"
+    shutil.copytree(tiny_model_dir, other)
+    info = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps({**info, "fingerprint": "0" * 64}))
+    arguments = ["--video-dir", small_videos, "--store", store]
+    assert gridclip("embed-videos", "--model", tiny_model_dir, *arguments).exit_code == 0
+    for refused in (
+        gridclip("embed-videos", "--model", other, *arguments, "--resume"),
+        gridclip("search", "--model", other, "--store", store, "a circle"),
+    ):
+        assert refused.exit_code == 1
+        assert "fingerprint" in refused.stderr
+
+
+def test_damaged_model_folders(
+    small_videos: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    for name, content in (("model.json", "{"), ("image.onnx", "not a graph")):
+        model = tmp_path / name
+        shutil.copytree(tiny_model_dir, model)
+        (model / name).write_text(content)
+        done = gridclip("embed-videos", "--model", model, "--video-dir", small_videos, "--store", tmp_path / f"s{name}")
+        assert done.exit_code == 1
+        assert name in done.stderr and "export" in done.stderr
