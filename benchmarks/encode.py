@@ -9,6 +9,7 @@ same uint8 super images and the same cores, in turns.
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Sequence
@@ -36,7 +37,8 @@ VIT_L_14 = ClipConfig(
     embed_dim=768,
 )
 PACKAGES = ("torch", "onnxruntime", "onnx", "numpy")
-# Processor features that decide how fast int8 can be: without VNNI it has at most twice the multiplications of fp32.
+# Processor features that decide how fast int8 can be. With AVX2 alone a core multiplies at most 32 int8 pairs a cycle,
+# twice its 16 of fp32; VNNI doubles that.
 _INT8_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
 
@@ -131,6 +133,7 @@ def main() -> None:
         "repetitions": arguments.repetitions,
         "threads": arguments.threads,
         "int8_flags": processor_flags(),
+        "load_at_start": round(os.getloadavg()[0], 2),
     }
     results = run(
         batch_size=arguments.batch_size,
