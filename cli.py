@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,6 +57,17 @@ class _Commands(click.Group):
             raise click.ClickException(str(error)) from error
 
 
+class _LogLines(logging.Handler):
+    """Log lines on standard error, above the progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        progress = sys.modules.get(f"{__package__}.engine.jobs.progress")
+        if progress is None:
+            click.echo(self.format(record), err=True)
+        else:
+            progress.console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
 # The scripts of the original procedure spell their options with underscores.
 @click.group(
     cls=_Commands,
@@ -73,9 +85,9 @@ def main(verbose: int) -> None:
     Long commands end with one summary line and write failures.jsonl beside their output. Exit status: 0 when something
     succeeded, 1 when nothing did (with --strict: when anything failed), 2 for wrong usage.
     """
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, force=True)
-    logging.getLogger(__package__).setLevel(level)
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[_LogLines()], force=True)
+    logging.getLogger(__package__).setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a scheduler sends ends a job as Ctrl-C does
 
 
 # Options that several commands have. A path that must exist is checked by the engine, whose messages say more.
