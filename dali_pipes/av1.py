@@ -34,8 +34,8 @@ def _units(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 class Av1Reader:
-    """AV1 (bitstream specification, 5.5 and 5.9). All state that outlives a frame lies in the buffers it refreshes, so a
-    temporal unit whose frames refresh none is disposable."""
+    """AV1 (bitstream specification, 5.5 and 5.9). All state that outlives a frame lies in the buffers it refreshes, so
+    a temporal unit whose frames refresh none is disposable."""
 
     reordering_declared = True
 

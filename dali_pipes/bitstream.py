@@ -82,7 +82,7 @@ class Mpeg4Reader:
     def facts(self, data: memoryview, keyframe: bool) -> int:
         payload = bytes(data)
         start = payload.find(b"\0\0\1\xb6")
-        # Several VOPs in a packet are DivX's "packed bitstream"; a VOP of a few bytes is the placeholder it leaves behind.
+        # Several VOPs in a packet are DivX's "packed bitstream"; a VOP of a few bytes is the placeholder it leaves.
         if start < 0 or len(payload) - start < 12 or payload.find(b"\0\0\1\xb6", start + 4) >= 0:
             return UNSAFE
         layer = payload.find(b"\0\0\1\x20", 0, start)

@@ -26,7 +26,7 @@ class MissingFrames(Exception):
 
 
 def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """A decoded frame as uint8 [336, 446, 3], upright: scaled bicubically, its rotation flag applied first as decord does."""
+    """A decoded frame as uint8 [336, 446, 3], upright: its rotation flag applied, then scaled bicubically."""
     turns = round(frame.rotation / 90) % 4
     width, height = (DECODE_WIDTH_PX, DECODE_HEIGHT_PX) if turns % 2 == 0 else (DECODE_HEIGHT_PX, DECODE_WIDTH_PX)
     scaled = reformatter.reformat(frame, width, height, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
@@ -39,8 +39,8 @@ def decode_with_pyav(
 ) -> Iterator[np.ndarray]:
     """Yields the wanted frames of a segment in presentation order.
 
-    Packets are fed to the decoder as they are; each gets its position as its time stamp, so that every picture that comes
-    out names the packet it was coded in, whatever the container's own time stamps are.
+    Packets are fed to the decoder as they are; each gets its position as its time stamp, so that every picture that
+    comes out names the packet it was coded in, whatever the container's own time stamps are.
 
     Args:
         codec: a decoding context of the stream; it is flushed afterwards.

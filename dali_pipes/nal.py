@@ -139,7 +139,7 @@ def _is_b_slice(byte: int) -> bool:
 
 
 def _recovers_at_once(sei: bytes) -> bool:
-    """A recovery point with recovery_frame_cnt = 0 and exact_match_flag = 1 (D.1.8): exact from here on in output order."""
+    """A recovery point with recovery_frame_cnt = 0 and exact_match_flag = 1 (D.1.8): exact from here in output order."""
     payload = _without_emulation(sei)[1:]
     position = 0
     while position + 2 < len(payload):
@@ -249,8 +249,8 @@ def _vui_restricts(bits: Bits) -> bool:
 class HevcReader:
     """HEVC (ISO/IEC 23008-2, 7.4.2.2): NAL unit types and temporal layers.
 
-    A sub-layer non-reference picture may still serve higher temporal layers, so only those of the highest layer that occurs
-    in the stream are disposable.
+    A sub-layer non-reference picture may still serve higher temporal layers, so only those of the highest layer that
+    occurs in the stream are disposable.
     """
 
     reordering_declared = True

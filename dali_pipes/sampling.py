@@ -53,7 +53,7 @@ def wanted_frames(frame_count: int, avg_fps: float, *, fps: float, min_frames: i
         frame_count: video packets in the video stream, >= 0.
         avg_fps: average frame rate of the stream, frames per second.
         fps: wanted frames per second.
-        min_frames: 1 returns the first frame of a video shorter than one period (unless it has no frame); 0 returns none.
+        min_frames: 1 returns the first frame of a video shorter than one period (unless it has none); 0 returns none.
     """
     if frame_count <= 0 or not avg_fps > 0:
         return np.zeros(0, np.int64)

@@ -23,7 +23,7 @@ class Vp8Reader:
 class Vp9Reader:
     """VP9 (bitstream specification 0.6, 6.2 and Annex B: superframes).
 
-    A frame that refreshes no buffer still leaves its motion vectors, segmentation map and probabilities to the next one.
+    A frame that refreshes no buffer still leaves its motion vectors, segmentation map and probabilities to the next.
     So it is disposable only if the frame after it resets all three: a key frame or error_resilient_mode = 1.
     """
 
