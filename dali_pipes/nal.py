@@ -139,7 +139,7 @@ def _is_b_slice(byte: int) -> bool:
 
 
 def _recovers_at_once(sei: bytes) -> bool:
-    """A recovery point with recovery_frame_cnt = 0 and exact_match_flag = 1 (D.1.8): exact from here in output order."""
+    """Recovery point with recovery_frame_cnt = 0 and exact_match_flag = 1 (D.1.8): exact from here in output order."""
     payload = _without_emulation(sei)[1:]
     position = 0
     while position + 2 < len(payload):
