@@ -69,8 +69,11 @@ def geometric_mean(ratios: Iterable[float]) -> float:
 def write(path: pathlib.Path, *, packages: Iterable[str], settings: Mapping[str, object], results: object) -> None:
     """Writes one result file: command, machine, versions, settings, results."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    program = sys.argv[0]
+    if not program.startswith("gridclip "):  # run as a module: its path says nothing elsewhere
+        program = f"python -m gridclip.benchmarks.{pathlib.Path(program).stem}"
     report = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join([program, *sys.argv[1:]]),
         "machine": machine(),
         "versions": versions(packages),
         "settings": dict(settings),
