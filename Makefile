@@ -17,7 +17,7 @@ help:
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   measure decoding, encoding and retrieval beside their peers (takes long)'
 	@echo 'make clean   remove $(VENV) and everything else that was made here'
-	@echo 'PYTHON=python3.12 make ...   another Python than python3 (3.10 or newer)'
+	@echo 'PYTHON=python3.12 make ...   another Python than python3 (3.11 or newer)'
 
 setup: $(READY) $(TURBOJPEG)
 
@@ -42,8 +42,8 @@ clean:
 
 # The stamp is written last, so an interrupted set-up is taken up again; a broken .venv is made anew.
 $(READY): setup.cfg pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "gridclip needs Python 3.10 or newer, and $(PYTHON) is not: pass another one, PYTHON=python3.12 make ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "gridclip needs Python 3.11 or newer, and $(PYTHON) is not: name another one, PYTHON=python3.12 make ..." >&2; exit 1; }
 	@rm -f $@
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "$(PYTHON) cannot make virtual environments (on Debian and Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 1; }
