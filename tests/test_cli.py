@@ -144,10 +144,10 @@ def test_export(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_benchmarks_get_their_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(sys, "argv", [])
-    monkeypatch.setattr("gridclip.benchmarks.decode.main", lambda: seen.append(sys.argv[1:]))
-    assert run("bench", "decode", "--repetitions", "2", "--json", "x.json").exit_code == 0
-    assert run("bench", "decode").exit_code == 0
-    assert seen == [["--json", "x.json", "--repetitions", "2"], ["--json", "bench-decode.json"]]
+    monkeypatch.setattr("gridclip.benchmarks.encode.main", lambda: seen.append(sys.argv[1:]))
+    assert run("bench", "encode", "--repetitions", "2", "--json", "x.json").exit_code == 0
+    assert run("bench", "encode").exit_code == 0
+    assert seen == [["--json", "x.json", "--repetitions", "2"], ["--json", "bench-encode.json"]]
 
 
 @pytest.mark.parametrize(

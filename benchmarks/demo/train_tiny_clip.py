@@ -64,7 +64,7 @@ class Recipe:
         threads: CPU threads, and processes that render.
     """
 
-    scenes: int = 8000
+    scenes: int = 6000
     videos: int = 28
     steps: int = 850
     learning_rate: float = 1.5e-3
