@@ -177,8 +177,8 @@ class _Worker(Generic[T]):
         if self._process.poll() is not None:
             self.kill()
             self._start()
-        os.ftruncate(self._log.fileno(), 0)
-        if self._started:
+        if self._started:  # else the log is new, and may hold why the process cannot start
+            os.ftruncate(self._log.fileno(), 0)
             self.deadline = time.monotonic() + self._time_limit_s
         self._send((self.video, self._attempt, self._delivered))
 
