@@ -8,6 +8,7 @@ from __future__ import annotations
 import pathlib
 import subprocess
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from gridclip.dali_pipes import fallback, streams
@@ -51,7 +52,7 @@ def torchcodec_approximate(path: pathlib.Path, fps: float) -> np.ndarray:
     return _torchcodec(path, fps, "approximate")
 
 
-def _torchcodec(path: pathlib.Path, fps: float, seek_mode: str) -> np.ndarray:
+def _torchcodec(path: pathlib.Path, fps: float, seek_mode: Literal["exact", "approximate"]) -> np.ndarray:
     from torchcodec.decoders import VideoDecoder
     from torchcodec.transforms import Resize
 
@@ -124,6 +125,30 @@ READERS: dict[str, Reader] = {
     "PyAV": pyav_whole,
     "ffmpeg command": ffmpeg_command,
 }
+
+
+def thumbnails(frames: np.ndarray) -> np.ndarray:
+    """Frames uint8 [n, 336, 446, 3] as float32 [n, 21 * 27 * 3]: means of 16 x 16 pixels, less each channel's own mean.
+
+    Scalers and colour matrices differ between readers; which frame it is shows all the same.
+    """
+    count = len(frames)
+    blocks = frames[:, :, :432].reshape(count, 21, 16, 27, 16, 3).mean(axis=(2, 4), dtype=np.float32)
+    return (blocks - blocks.mean(axis=(1, 2), keepdims=True)).reshape(count, -1)
+
+
+def thumbnails_around(path: pathlib.Path, wanted: np.ndarray, neighbours: int) -> dict[int, np.ndarray]:
+    """Thumbnails of the frames within `neighbours` of a wanted one, by frame index, from decoding the whole file."""
+    from av.video.reformatter import VideoReformatter
+    from gridclip.dali_pipes.decoding import to_rgb
+
+    near = {index + step for index in wanted.tolist() for step in range(-neighbours, neighbours + 1)}
+    reformatter = VideoReformatter()
+    with streams.open_video(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = 0
+        decoded = enumerate(container.decode(stream))
+        return {index: thumbnails(to_rgb(frame, reformatter)[None])[0] for index, frame in decoded if index in near}
 
 
 def packets_decoded(path: pathlib.Path, fps: float) -> tuple[int, int]:
