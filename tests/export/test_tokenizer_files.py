@@ -10,7 +10,7 @@ import shutil
 import unicodedata
 
 import ftfy
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import tokenizers
 from gridclip import GridClipError
