@@ -46,12 +46,18 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def interleaved(candidates: Mapping[str, Callable[[], object]], *, repetitions: int) -> dict[str, list[float]]:
-    """Wall seconds of every repetition of every candidate, in turns, so that a busy minute hits all of them alike."""
+    """Wall seconds of every repetition of every candidate.
+
+    They take turns, so that a busy minute hits all of them alike, and each round begins with the next one, so that none
+    always runs on the caches that the same neighbour left behind.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(repetitions):
-        for name, candidate in candidates.items():
+    names = list(candidates)
+    for repetition in range(repetitions):
+        shift = repetition % len(names)
+        for name in names[shift:] + names[:shift]:
             start = time.perf_counter()
-            candidate()
+            candidates[name]()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 

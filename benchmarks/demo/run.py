@@ -85,7 +85,7 @@ def run_demo(out: pathlib.Path, *, count: int, seed: int, processes: int) -> Non
         target = ["--json", str(paths.evaluation(temperature))]
         options = ["--anno-path", str(annotation_file), "--temperature", temperature, *target]
         seconds[f"evaluate, temperature {temperature}"] = gridclip("evaluate", *store, *options)
-    for question in _questions(annotation_file):
+    for question in questions(annotation_file):
         seconds["search"] = gridclip("search", *store, *model, question.sentence, "--top", "3")
         print(f"(The sentence was written for {question.moment}.)", flush=True)
 
@@ -136,7 +136,7 @@ def _recall(evaluation: pathlib.Path) -> dict[int, float]:
     return {k: float(content[f"R@{k}"]) for k in TOP_K}
 
 
-def _questions(annotation_file: pathlib.Path) -> list[Question]:
+def questions(annotation_file: pathlib.Path) -> list[Question]:
     """The second sentence of some videos."""
     content = json.loads(annotation_file.read_text())
     chosen = list(content.items())[:: max(1, len(content) // SEARCHES)][:SEARCHES]

@@ -1,0 +1,95 @@
+"""benchmarks/results/*.json in, the README's table of measurements out: no figure there is typed.
+
+python -m gridclip.benchmarks.readme_table         rewrites the part between the two markers in README.md
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from typing import Any
+
+from . import measure
+
+README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+BEGIN, END = "<!-- measured: written by benchmarks/readme_table.py -->", "<!-- end of measured -->"
+
+
+def table() -> str:
+    """The table's lines, from the committed results."""
+    lines = ["| what | beside | result | raw |", "|---|---|---|---|"]
+    lines += _decode("decode_generated.json")
+    lines.append(_decode_real("decode_real_files.json"))
+    lines += _encode("encode_cpu.json")
+    lines += _retrieve("retrieve_cpu.json")
+    return "\n".join(lines)
+
+
+def rewritten(readme: str) -> str:
+    """The README's text with its table made anew."""
+    return re.sub(f"{BEGIN}.*?{END}", f"{BEGIN}\n{table()}\n{END}", readme, flags=re.DOTALL)
+
+
+def _load(name: str) -> dict[str, Any]:
+    return json.loads((measure.RESULTS / name).read_text())
+
+
+def _row(what: str, beside: str, result: str, name: str) -> str:
+    return f"| {what} | {beside} | {result} | [{name}](benchmarks/results/{name}) |"
+
+
+def _decode(name: str) -> list[str]:
+    report = _load(name)
+    rows = []
+    for entry in report["results"]:
+        ratios = entry["ratio_to_peer"]
+        peers = [peer for peer in ("decord", "torchcodec approximate", "OpenCV") if peer in ratios]
+        shares = ", ".join(f"{peer} {ratios[peer]:.1f}" for peer in peers)
+        what = f"decode `{entry['video']}`, {entry['packets_decoded']} of {entry['packets']} packets, one core"
+        rows.append(_row(what, "decord, torchcodec, OpenCV", f"times as fast as {shares}", name))
+    return rows
+
+
+def _decode_real(name: str) -> str:
+    report = _load(name)
+    ratios = {entry["video"]: entry["ratio_to_best_peer"] for entry in report["results"]}
+    worst = min(ratios, key=lambda video: ratios[video])
+    mean = measure.geometric_mean(ratios.values())
+    result = f"{mean:.2f} times as fast in geometric mean, {ratios[worst]:.2f} at worst (`{worst}`)"
+    return _row(f"decode {len(ratios)} real files, one core", "the best peer for each file", result, name)
+
+
+def _encode(name: str) -> list[str]:
+    report = _load(name)
+    has_vnni = any("vnni" in flag for flag in report["settings"]["int8_flags"])
+    rows = []
+    for candidate, entry in report["results"].items():
+        if not candidate.startswith("onnxruntime"):
+            continue
+        result = f"{entry['times_torch_eager']:.2f} times as fast, {entry['images_per_s']:.2f} images/s"
+        if "int8" in candidate and not has_vnni:
+            result += " (a processor without VNNI)"
+        what = f"ViT-L/14 with random weights, {candidate.replace('onnxruntime', 'ONNX Runtime')}"
+        rows.append(_row(what, "torch eager fp32", result, name))
+    return rows
+
+
+def _retrieve(name: str) -> list[str]:
+    report = _load(name)
+    settings, results = report["settings"], report["results"]
+    what = (
+        f"evaluate {settings['queries']:,} queries x {settings['videos']:,} videos"
+        f" ({settings['super_images']:,} super images)"
+    )
+    took = f"{results['medians']['evaluation']:.0f} s, {results['evaluation_to_bare_product']:.2f} times its time"
+    memory = f"{results['peak_mib_above_embeddings']:.0f} MiB above the embeddings"
+    return [_row(what, "the bare matrix product", f"{took}; {memory}", name)]
+
+
+def main() -> None:
+    README.write_text(rewritten(README.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
