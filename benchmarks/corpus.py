@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import av
 import numpy as np
+from PIL import Image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Clip:
         gop_s: seconds between keyframes.
         b_frames: most consecutive B-frames.
         pyramid: B-frames may refer to B-frames (H.264).
+        fixed_camera: only the objects move.
         fps: frames per second.
         duration_s: length in seconds.
     """
@@ -31,21 +33,24 @@ class Clip:
     gop_s: float
     b_frames: int
     fps: int = 30
-    duration_s: int = 30
+    duration_s: int = 20
     pyramid: bool = False
+    fixed_camera: bool = False
 
     @property
     def name(self) -> str:
         suffix = {"libvpx": "webm", "libvpx-vp9": "webm", "libsvtav1": "mkv"}.get(self.codec, "mp4")
         codec = self.codec.removeprefix("lib").replace("-", "")
         b_frames = f"b{self.b_frames}{'pyramid' if self.pyramid else ''}"
-        return f"{codec}_{self.height_px}p{self.fps}_gop{self.gop_s:g}s_{b_frames}_{self.duration_s}s.{suffix}"
+        camera = "fixed" if self.fixed_camera else "moving"
+        return f"{codec}_{self.height_px}p{self.fps}_gop{self.gop_s:g}s_{b_frames}_{camera}_{self.duration_s}s.{suffix}"
 
 
 SHORT = [
     Clip("libx264", 1080, gop_s=5, b_frames=3),
     Clip("libx264", 1080, gop_s=5, b_frames=3, pyramid=True),
-    Clip("libx264", 1080, gop_s=5, b_frames=7),
+    Clip("libx264", 1080, gop_s=5, b_frames=3, fixed_camera=True),
+    Clip("libx264", 1080, gop_s=5, b_frames=7, fixed_camera=True),
     Clip("libx264", 480, gop_s=5, b_frames=3),
 ]
 LONG = [
@@ -100,27 +105,29 @@ def _options(clip: Clip) -> dict[str, str]:
 
 
 def _pictures(clip: Clip, width_px: int) -> Iterator[np.ndarray]:
-    """yuv420p pictures, uint8 [height * 3 / 2, width]: a camera pans over textures, objects move, cuts every 7 s."""
+    """yuv420p pictures, uint8 [height * 3 / 2, width]: a camera pans, zooms and rolls; objects move; cuts every 7 s."""
     rng = np.random.default_rng(0)
     height_px = clip.height_px
-    scale = max(1, height_px // 270)
+    scale = height_px / 270
     for index in range(clip.fps * clip.duration_s):
         time_s = index / clip.fps
         if index % (7 * clip.fps) == 0:
-            texture = _texture(rng, height_px + 40 * scale, width_px + 80 * scale)
+            texture = Image.fromarray(_texture(rng, height_px * 5 // 4, width_px * 5 // 4))
             colours = rng.integers(60, 200, (2, height_px // 2, 1)).astype(np.uint8)
             objects = rng.uniform(0.1, 0.9, (6, 4))
-        left = int(20 * scale * (1 + np.sin(time_s))) & ~1
-        top = int(15 * scale * (1 + np.cos(0.7 * time_s))) & ~1
+        view_s = 0.0 if clip.fixed_camera else time_s
+        zoom, roll = 1 + 0.05 * np.sin(0.4 * view_s), 0.02 * np.sin(0.5 * view_s)
+        left, top = 20 * scale * (1 + np.sin(view_s)), 15 * scale * (1 + np.cos(0.7 * view_s))
+        camera = (zoom, roll, left, -roll, zoom, top + 10 * scale)
         picture = np.empty((height_px * 3 // 2, width_px), np.uint8)
         luma = picture[:height_px]
-        luma[:] = texture[top : top + height_px, left : left + width_px]
+        size = (width_px, height_px)
+        luma[:] = np.asarray(texture.transform(size, Image.Transform.AFFINE, camera, Image.Resampling.BILINEAR))
         for x, y, speed, shade in objects:
-            row = int((y + 0.2 * np.sin(speed * 3 * time_s + x * 9)) * height_px * 0.85)
-            column = int((x + 0.15 * np.cos(speed * 2 * time_s + y * 9)) * width_px * 0.85)
-            luma[max(row, 0) : row + 30 * scale, max(column, 0) : column + 45 * scale] = int(60 + 160 * shade)
-        chroma = picture[height_px:].reshape(2, height_px // 2, width_px // 2)
-        chroma[:] = colours
+            row = max(0, int((y + 0.2 * np.sin(speed * 3 * time_s + x * 9)) * height_px * 0.85))
+            column = max(0, int((x + 0.15 * np.cos(speed * 2 * time_s + y * 9)) * width_px * 0.85))
+            luma[row : row + int(30 * scale), column : column + int(45 * scale)] = int(60 + 160 * shade)
+        picture[height_px:].reshape(2, height_px // 2, width_px // 2)[:] = colours
         yield picture
 
 
