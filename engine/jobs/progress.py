@@ -44,7 +44,7 @@ class JobSummary:
 
     @property
     def succeeded(self) -> bool:
-        """Something is there, from this run or an earlier one: a resumed job whose rest is unreadable has not failed."""
+        """Something is there, from this run or an earlier one: a resumed job whose rest is unreadable did not fail."""
         return self.done + self.finished_before > 0
 
     def __str__(self) -> str:
