@@ -32,9 +32,11 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/gridclip bench decode --json benchmarks/results/decode.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/gridclip bench decode --json benchmarks/results/decode_generated.json
 	$(BIN)/gridclip bench encode --json benchmarks/results/encode_cpu.json
-	$(BIN)/gridclip bench retrieve --json benchmarks/results/retrieve.json
+	$(BIN)/gridclip bench retrieve --json benchmarks/results/retrieve_cpu.json
+	$(BIN)/python -m gridclip.benchmarks.readme_table
 
 clean:
 	rm -rf $(VENV) build dist demo-output bench-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import statistics
 import sys
 import time
@@ -48,14 +49,15 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def interleaved(candidates: Mapping[str, Callable[[], object]], *, repetitions: int) -> dict[str, list[float]]:
     """Wall seconds of every repetition of every candidate.
 
-    They take turns, so that a busy minute hits all of them alike, and each round begins with the next one, so that none
-    always runs on the caches that the same neighbour left behind.
+    They take turns, so that a busy minute hits all of them alike, in an order shuffled anew each round (the same in every
+    run), so that none always finds the caches that the same neighbour left behind.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)
-    for repetition in range(repetitions):
-        shift = repetition % len(names)
-        for name in names[shift:] + names[:shift]:
+    order = random.Random(0)
+    for _ in range(repetitions):
+        order.shuffle(names)
+        for name in names:
             start = time.perf_counter()
             candidates[name]()
             seconds[name].append(time.perf_counter() - start)
