@@ -89,7 +89,7 @@ def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStre
             raise VideoError("open", "is a directory" if path.is_dir() else "no such file")
         if path.stat().st_size == 0:
             raise VideoError("open", "empty file")
-        container = av.open(str(path), metadata_errors="replace")
+        container = _open_container(path)
     except PermissionError as error:
         raise VideoError("open", "permission denied") from error
     except av.error.InvalidDataError as error:
@@ -108,6 +108,18 @@ def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStre
                 other.discard = Discard.all
         stream.codec_context.thread_count = 1
         yield container, stream
+
+
+def _open_container(path: pathlib.Path) -> InputContainer:
+    """Opens a file, without FFmpeg's trial decoding (milliseconds) where an mp4's header tells everything."""
+    if path.suffix.lower() in (".mp4", ".mov", ".m4v"):
+        container = av.open(str(path), metadata_errors="replace", options={"analyzeduration": "1"})
+        # Several video streams are ranked by what the trial decoding finds.
+        videos = container.streams.video
+        if "mov" in container.format.name and len(videos) == 1 and videos[0].average_rate:
+            return container
+        container.close()
+    return av.open(str(path), metadata_errors="replace")
 
 
 def packets(container: InputContainer, stream: AvVideoStream) -> Iterator[Packet]:
