@@ -20,7 +20,7 @@ def table() -> str:
     """The table's lines, from the committed results."""
     lines = ["| what | beside | result | raw |", "|---|---|---|---|"]
     lines += _decode("decode_generated.json")
-    lines.append(_decode_real("decode_real_files.json"))
+    lines += _decode_real("decode_real_files.json")
     lines += _encode("encode_cpu.json")
     lines += _retrieve("retrieve_cpu.json")
     return "\n".join(lines)
@@ -51,13 +51,22 @@ def _decode(name: str) -> list[str]:
     return rows
 
 
-def _decode_real(name: str) -> str:
+def _decode_real(name: str) -> list[str]:
     report = _load(name)
-    ratios = {entry["video"]: entry["ratio_to_best_peer"] for entry in report["results"]}
-    worst = min(ratios, key=lambda video: ratios[video])
-    mean = measure.geometric_mean(ratios.values())
-    result = f"{mean:.2f} times as fast in geometric mean, {ratios[worst]:.2f} at worst (`{worst}`)"
-    return _row(f"decode {len(ratios)} real files, one core", "the best peer for each file", result, name)
+    rows = []
+    for beside, chosen in (
+        ("the better of decord and torchcodec", ("decord", "torchcodec")),
+        ("the best of all peers", ("",)),
+    ):
+        ratios = {
+            entry["video"]: min(ratio for peer, ratio in entry["ratio_to_peer"].items() if peer.startswith(chosen))
+            for entry in report["results"]
+        }
+        worst = min(ratios, key=lambda video: ratios[video])
+        mean = measure.geometric_mean(ratios.values())
+        result = f"{mean:.2f} times as fast in geometric mean, {ratios[worst]:.2f} at worst (`{worst}`)"
+        rows.append(_row(f"decode {len(ratios)} real files, one core", beside, result, name))
+    return rows
 
 
 def _encode(name: str) -> list[str]:

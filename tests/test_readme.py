@@ -8,6 +8,7 @@ import shlex
 
 import click
 import pytest
+from gridclip.benchmarks import readme_table
 from gridclip.cli import main
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -38,3 +39,8 @@ def test_linked_files_are_there() -> None:
     links = re.findall(r"\]\(([^):]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_measured_figures_are_those_of_the_results() -> None:
+    assert readme_table.rewritten(README) == README
+    assert len(readme_table.table().splitlines()) > 5
