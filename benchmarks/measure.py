@@ -49,8 +49,8 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def interleaved(candidates: Mapping[str, Callable[[], object]], *, repetitions: int) -> dict[str, list[float]]:
     """Wall seconds of every repetition of every candidate.
 
-    They take turns, so that a busy minute hits all of them alike, in an order shuffled anew each round (the same in every
-    run), so that none always finds the caches that the same neighbour left behind.
+    They take turns, so that a busy minute hits all of them alike, in an order shuffled anew each round (and the same in
+    every run), so that none always finds the caches that the same neighbour left behind.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)

@@ -13,7 +13,6 @@ import argparse
 import functools
 import pathlib
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -177,8 +176,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     results = run(lengths, queries=arguments.queries, width=arguments.width, repetitions=arguments.repetitions,
                   loop_queries=arguments.loop_queries)
-    if pathlib.Path(sys.argv[0]).is_absolute():  # a path of this machine says nothing to a reader
-        sys.argv[0] = "-m gridclip.benchmarks.retrieve"
     measure.write(arguments.json, packages=PACKAGES, settings=settings, results=results)
     for name, value in results["medians"].items():
         print(f"{name:30} {value:8.2f} s")
