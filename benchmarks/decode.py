@@ -13,6 +13,7 @@ import argparse
 import functools
 import os
 import pathlib
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ from gridclip.dali_pipes import streams
 from gridclip.dali_pipes.sampling import wanted_frames
 
 from . import corpus, measure
-from .decode_peers import READERS, Reader, packets_decoded, thumbnails, thumbnails_around
+from .decode_peers import READERS, Reader, packets_decoded, pruning_seconds, thumbnails, thumbnails_around
 
 PACKAGES = ("av", "decord", "torchcodec", "opencv-python-headless", "numpy")
 # A returned frame must be as near to the wanted frame as to any of this many before and after it, but for this slack.
@@ -73,11 +74,14 @@ def _one_file(path: pathlib.Path, fps: float, repetitions: int, readers: dict[st
     ours = medians["gridclip"]
     peers = {name: value for name, value in medians.items() if "gridclip" not in name and name not in left_out}
     decoded, packets = packets_decoded(path, fps)
+    pruning_s = statistics.median(pruning_seconds(path, fps) for _ in range(max(5, repetitions)))
     entry: dict[str, object] = {
         "video": path.name,
         "wanted_frames": len(wanted),
         "packets_decoded": decoded,
         "packets": packets,
+        "pruning_s": pruning_s,
+        "pruning_to_decoding": round(pruning_s / (ours - pruning_s), 4),
         "frames_per_second": {name: round(len(wanted) / value, 2) for name, value in medians.items()},
         "median_s": medians,
         "seconds": seconds,
@@ -86,7 +90,8 @@ def _one_file(path: pathlib.Path, fps: float, repetitions: int, readers: dict[st
         "ratio_to_best_peer": round(min(peers.values()) / ours, 3) if peers else None,
     }
     ratios = "  ".join(f"{name} {value / ours:.2f}" for name, value in medians.items() if name != "gridclip")
-    print(f"{path.name}: {decoded}/{packets} packets, {ours:.3f} s; times slower: {ratios}", flush=True)
+    spent = f"{ours:.3f} s (pruning {pruning_s:.4f})"
+    print(f"{path.name}: {decoded}/{packets} packets, {spent}; times slower: {ratios}", flush=True)
     for name, reason in left_out.items():
         print(f"  {name}: {reason}", flush=True)
     return entry

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import subprocess
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -149,6 +150,15 @@ def thumbnails_around(path: pathlib.Path, wanted: np.ndarray, neighbours: int) -
         stream.codec_context.thread_count = 0
         decoded = enumerate(container.decode(stream))
         return {index: thumbnails(to_rgb(frame, reformatter)[None])[0] for index, frame in decoded if index in near}
+
+
+def pruning_seconds(path: pathlib.Path, fps: float) -> float:
+    """Seconds to read every packet's header and choose the packets to decode; opening the file is not counted."""
+    with streams.open_video(path) as (container, stream):
+        start = time.perf_counter()
+        summary, table, _ = streams.scan(container, stream)
+        plan_segments(table, wanted_frames(summary.frame_count, summary.avg_fps, fps=fps), cells=4)
+        return time.perf_counter() - start
 
 
 def packets_decoded(path: pathlib.Path, fps: float) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import statistics
 from typing import Any
 
 from . import measure
@@ -21,6 +22,7 @@ def table() -> str:
     lines = ["| what | beside | result | raw |", "|---|---|---|---|"]
     lines += _decode("decode_generated.json")
     lines += _decode_real("decode_real_files.json")
+    lines.append(_pruning("decode_generated.json", "decode_real_files.json"))
     lines += _encode("encode_cpu.json")
     lines += _retrieve("retrieve_cpu.json")
     return "\n".join(lines)
@@ -67,6 +69,14 @@ def _decode_real(name: str) -> list[str]:
         result = f"{mean:.2f} times as fast in geometric mean, {ratios[worst]:.2f} at worst (`{worst}`)"
         rows.append(_row(f"decode {len(ratios)} real files, one core", beside, result, name))
     return rows
+
+
+def _pruning(*names: str) -> str:
+    entries = [entry for name in names for entry in _load(name)["results"]]
+    shares = {entry["video"]: entry["pruning_to_decoding"] for entry in entries}
+    worst = max(shares, key=lambda video: shares[video])
+    result = f"{statistics.median(shares.values()):.1%} in the median, {shares[worst]:.1%} at most (`{worst}`)"
+    return _row("choose the packets of these files", "decoding them afterwards", result, names[-1])
 
 
 def _encode(name: str) -> list[str]:
