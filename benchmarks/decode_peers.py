@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from gridclip.dali_pipes import fallback, streams
 from gridclip.dali_pipes.pruning import plan_segments
+from gridclip.dali_pipes.reading import Decoder
 from gridclip.dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, wanted_frames
 
 Reader = Callable[[pathlib.Path, float], np.ndarray]
@@ -29,7 +30,7 @@ def gridclip_decord(path: pathlib.Path, fps: float) -> np.ndarray:
     return _gridclip(path, fps, "decord")
 
 
-def _gridclip(path: pathlib.Path, fps: float, decoder: fallback.Decoder) -> np.ndarray:
+def _gridclip(path: pathlib.Path, fps: float, decoder: Decoder) -> np.ndarray:
     return np.stack(list(fallback.frames(path, fps, decoder=decoder)))
 
 

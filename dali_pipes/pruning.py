@@ -9,7 +9,7 @@ import numpy as np
 from .bitstream import CLOSED, DISPOSABLE, LEADING_DROPPABLE, OPEN
 from .streams import PacketTable
 
-# A segment is closed at the first cheap cut after this many wanted frames.
+# Wanted frames of a segment, unless the caller says otherwise.
 SEGMENT_FRAMES = 64
 # A cut inside a GOP makes its packets decode twice; it is cheap below this share of the segment's packets.
 CHEAP_CUT = 0.1
@@ -35,13 +35,16 @@ class Segment:
     by_count: bool
 
 
-def plan_segments(table: PacketTable, wanted: np.ndarray, *, cells: int, first: int = 0) -> list[Segment]:
+def plan_segments(
+    table: PacketTable, wanted: np.ndarray, *, cells: int, first: int = 0, segment_frames: int = SEGMENT_FRAMES
+) -> list[Segment]:
     """Segments that hold the wanted frames from position `first` on, cut at multiples of `cells` wanted frames.
 
     Args:
         table: the video's packets.
         wanted: int64 [n], indices of all wanted frames in presentation order, ascending.
         cells: wanted frames per super image; `first` is a multiple of it.
+        segment_frames: a segment is closed at the first cheap cut after this many wanted frames.
     """
     wanted = wanted[first:]
     if not len(wanted):
@@ -52,7 +55,7 @@ def plan_segments(table: PacketTable, wanted: np.ndarray, *, cells: int, first: 
         return [_closed_gops(table, wanted, first)]
     targets = table.shown[wanted]
     starts = _random_access(table, targets)
-    cuts = _cuts(table, targets, starts, cells)
+    cuts = _cuts(table, targets, starts, cells, segment_frames)
     return [
         _segment(table, targets[a:b], starts[a:b], first + a)
         for a, b in zip(cuts, [*cuts[1:], len(targets)], strict=True)
@@ -101,12 +104,12 @@ def _random_access(table: PacketTable, targets: np.ndarray) -> np.ndarray:
         at = at - leading
 
 
-def _cuts(table: PacketTable, targets: np.ndarray, starts: np.ndarray, cells: int) -> list[int]:
+def _cuts(table: PacketTable, targets: np.ndarray, starts: np.ndarray, cells: int, segment_frames: int) -> list[int]:
     """Positions in targets where a new segment begins; the first is 0."""
     kept_before = np.concatenate([[0], np.cumsum((table.facts & DISPOSABLE) == 0)])  # packets that are not disposable
     cuts = [0]
     for position in range(cells, len(targets), cells):
-        if position - cuts[-1] < SEGMENT_FRAMES:
+        if position - cuts[-1] < segment_frames:
             continue
         # Packets of the segment that ends here which the next segment would decode once more.
         end, restart = int(targets[cuts[-1] : position].max()) + 1, int(starts[position:].min())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from . import fallback, grid, jpeg
-from .fallback import Decoder
+from .reading import Decoder
 from .sampling import Sampling
 from .source import SuperImages, VideoFile
 from .workers import Work

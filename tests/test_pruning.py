@@ -10,7 +10,7 @@ import decord
 import numpy as np
 import pytest
 from generated_videos import STRUCTURES, Recipe, write
-from gridclip.dali_pipes import decoding, fallback, grid, pruning, streams
+from gridclip.dali_pipes import decoding, fallback, grid, pruning, reading, streams
 from gridclip.dali_pipes.sampling import Sampling, wanted_frames
 from gridclip.dali_pipes.source import VideoFile
 from hypothesis import HealthCheck, given, settings
@@ -83,9 +83,9 @@ def assert_decord_equals_whole(path: pathlib.Path, fps: float) -> None:
 
 
 def uses_decord(path: pathlib.Path, fps: float) -> bool:
-    with fallback._opened(path, fps, 1) as reading:
-        segments = pruning.plan_segments(reading.table, reading.wanted, cells=4)
-        return all(reading.decord_counts_right(segment) for segment in segments)
+    with reading.opened(path, fps, 1) as video:
+        segments = pruning.plan_segments(video.table, video.wanted, cells=4)
+        return all(video.counts_right(segment) for segment in segments)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 
 from ...dali_pipes import workers, works
-from ...dali_pipes.fallback import Decoder
+from ...dali_pipes.reading import Decoder
 from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
 from ..encoder import Encoder

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ... import GridClipError
 from ...dali_pipes import jpeg, workers, works
-from ...dali_pipes.fallback import Decoder
+from ...dali_pipes.reading import Decoder
 from ...dali_pipes.sampling import Sampling
 from ...dali_pipes.source import Failure, VideoFile
 from ..annotations import load_annotations
