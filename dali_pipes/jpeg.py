@@ -26,7 +26,7 @@ from PIL import Image
 from .. import GridClipError
 from . import grid
 from .sampling import Sampling
-from .source import SuperImages, VideoFile
+from .source import EncodedImages, SuperImages, VideoFile
 from .streams import VideoError
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ QUALITY = 75
 SIDECAR = "super_images.json"
 LIBRARY_VARIABLE = "GRIDCLIP_LIBTURBOJPEG"
 READ_AT_ONCE = 16  # super images per run when a folder is read
+ENCODED_AT_ONCE = 64  # super images per run for DALI
 IMAGE_NAME = re.compile(r"img_(\d+)\.jpe?g", re.IGNORECASE)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -139,22 +140,73 @@ def read(folder: VideoFile, *, skip: int = 0, super_img_size: int) -> Iterator[S
     Raises:
         VideoError: there is no image, one is missing in the sequence, or one cannot be read.
     """
+    for files in _files(folder, skip, READ_AT_ONCE):
+        yield files.decoded(super_img_size)
+
+
+def encoded_images(folder: VideoFile, *, skip: int, super_img_size: int) -> Iterator[EncodedImages | SuperImages]:
+    """Yields the super images of one folder in order, as JPEG files for DALI; decoded where a file looks damaged.
+
+    Args and errors are those of `read`.
+    """
+    for files in _files(folder, skip, ENCODED_AT_ONCE):
+        contents = [_read_file(path) for path in files.paths]
+        pixels = [_pixels(data) for data in contents]
+        if None in pixels:
+            yield files.decoded(super_img_size)  # names the file that cannot be read
+            continue
+        cost = float(sum(filter(None, pixels)))
+        yield EncodedImages(
+            folder.video_id, files.first, files.total, files.start_s, files.end_s, cost, int(cost) * 3, contents
+        )
+
+
+@dataclasses.dataclass
+class _Files:
+    """Consecutive files of a folder; the other attributes are those of SuperImages."""
+
+    video_id: str
+    first: int
+    total: int
+    paths: list[pathlib.Path]
+    start_s: np.ndarray
+    end_s: np.ndarray
+
+    def decoded(self, super_img_size: int) -> SuperImages:
+        """The files' pixels; raises VideoError."""
+        images = np.stack([grid.resize(read_image(path), super_img_size) for path in self.paths])
+        return SuperImages(self.video_id, self.first, self.total, images, self.start_s, self.end_s)
+
+
+def _files(folder: VideoFile, skip: int, at_once: int) -> Iterator[_Files]:
     paths = _images(folder.path)
     sidecar = read_sidecar(folder.path)
     if sidecar is None and (folder.path / SIDECAR).exists():
         raise VideoError("read", f"{SIDECAR} does not match the {len(paths)} images: made only in part, make it again")
-    for first in range(skip, len(paths), READ_AT_ONCE):
-        some = slice(first, first + READ_AT_ONCE)
-        images = np.stack([grid.resize(read_image(path), super_img_size) for path in paths[some]])
-        unknown = np.full(len(images), np.nan)
-        yield SuperImages(
-            video_id=folder.video_id,
-            first=first,
-            total=len(paths),
-            images=images,
-            start_s=unknown if sidecar is None else np.array(sidecar.start_s[some]),
-            end_s=unknown if sidecar is None else np.array(sidecar.end_s[some]),
-        )
+    unknown = np.full(len(paths), np.nan)
+    start_s = unknown if sidecar is None else np.array(sidecar.start_s)
+    end_s = unknown if sidecar is None else np.array(sidecar.end_s)
+    for first in range(skip, len(paths), at_once):
+        some = slice(first, first + at_once)
+        yield _Files(folder.video_id, first, len(paths), paths[some], start_s[some], end_s[some])
+
+
+def _pixels(data: bytes) -> int | None:
+    """Width x height of a JPEG file that begins and ends as one does, else None."""
+    if not data.startswith(b"\xff\xd8") or b"\xff\xd9" not in data[-64:]:
+        return None
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:  # reads the header only
+            return image.width * image.height
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _read_file(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise VideoError("read", f"{path.name}: {error.strerror or error}") from error
 
 
 def read_image(path: pathlib.Path) -> np.ndarray:
@@ -164,7 +216,7 @@ def read_image(path: pathlib.Path) -> np.ndarray:
         VideoError: the file is missing, empty, cut off or damaged.
     """
     try:
-        data = path.read_bytes()
+        data = _read_file(path)
         if not data:
             raise VideoError("read", f"{path.name}: empty file")
         return _decoder()(data)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fractions
 import io
+import struct
 from collections.abc import Iterable
 
 import av
+import av.error
 import numpy as np
 from av.packet import Packet
 from av.video.stream import VideoStream as AvVideoStream
@@ -59,3 +61,20 @@ def positions(segment: Segment, table: PacketTable) -> np.ndarray:
     Every packet of the segment must show a picture.
     """
     return np.searchsorted(np.sort(table.pts[segment.packets]), table.pts[segment.wanted])
+
+
+def is_turned(stream: AvVideoStream) -> bool:
+    """Whether the stream's frames are to be shown turned or mirrored, which DALI's decoder does not do.
+
+    PyAV tells it of decoded frames only; mp4 headers have it, so one is written and read.
+    """
+    header = io.BytesIO()
+    try:
+        with av.open(header, "w", format="mp4", options={"movflags": "empty_moov"}) as container:
+            container.add_stream_from_template(stream, opaque=True)
+            container.start_encoding()
+    except (av.error.FFmpegError, ValueError):  # a codec that mp4 does not carry
+        return False
+    data = header.getvalue()
+    matrix = data.find(b"tkhd") + 44
+    return struct.unpack_from(">5i", data, matrix) != (0x10000, 0, 0, 0, 0x10000)

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
-import json
 import logging
 import os
+import pathlib
 import queue
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -25,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from .. import GridClipError
+from .child import Child
 from .source import Failure, VideoFile
 from .streams import VideoError
 
@@ -36,18 +33,19 @@ Work = Callable[..., Iterator[T]]
 
 DEFAULT_TIME_LIMIT_S = 300.0
 START_LIMIT_S = 300.0  # imports from a cold network drive
-KILL_LIMIT_S = 5.0
-LOG_TAIL_BYTES = 2000
-# The parent's sys.path goes along, so that whatever it could import its workers can.
-START_CODE = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    f"from {__name__} import serve; serve(int(sys.argv[1]))"
-)
 
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
     """The last thing that a video yields when all its results are delivered."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Woken:
+    """Not a result: the connection that the caller wanted to be woken by can be read."""
+
+
+WAKING = VideoFile("", pathlib.Path())  # goes with Woken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +81,9 @@ def run(
     *,
     num_workers: int,
     time_limit_s: float = DEFAULT_TIME_LIMIT_S,
-    size: Callable[[T], int] = lambda result: 0,
-) -> Generator[tuple[VideoFile, T | Finished | Failure], None, None]:
+    size: Callable[[Any], int] = lambda result: 0,
+    wake: Connection | None = None,
+) -> Generator[tuple[VideoFile, T | Finished | Failure | Woken], None, None]:
     """Yields the results of every video in order, then Finished or Failure; videos interleave.
 
     A work that raises VideoError loses the video. One that crashes its process, delivers nothing for time_limit_s or
@@ -96,6 +95,7 @@ def run(
         num_workers: processes, >= 1; each is started when there is a video for it.
         time_limit_s: seconds without a result after which a worker counts as hung, > 0.
         size: the units in a result, for skip.
+        wake: (WAKING, Woken()) is yielded whenever it can be read; whoever gets that empties it.
 
     Raises:
         GridClipError: a work raised one that is no VideoError (a full disk), or a worker cannot start.
@@ -114,7 +114,10 @@ def run(
             if not crew:
                 return
             next_deadline = min(worker.deadline for worker in crew)
-            ready = wait([worker.connection for worker in crew], max(0.0, next_deadline - time.monotonic()))
+            sources = [worker.connection for worker in crew] + ([] if wake is None else [wake])
+            ready = wait(sources, max(0.0, next_deadline - time.monotonic()))
+            if wake in ready:
+                yield WAKING, Woken()
             for worker in list(crew):
                 if worker.connection in ready:
                     yield from worker.receive()
@@ -141,7 +144,7 @@ class _Worker(Generic[T]):
         deadline: monotonic time at which the process counts as hung, unless a result is waiting.
     """
 
-    def __init__(self, works: Sequence[Work[T]], time_limit_s: float, size: Callable[[T], int]) -> None:
+    def __init__(self, works: Sequence[Work[T]], time_limit_s: float, size: Callable[[Any], int]) -> None:
         self._works = works
         self._time_limit_s = time_limit_s
         self._size = size
@@ -150,22 +153,11 @@ class _Worker(Generic[T]):
         self._start()
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._log = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 - decoders' stderr, kept for the case of a crash
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", START_CODE, str(theirs.fileno()), json.dumps(sys.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # a Ctrl-C in the terminal is the parent's to handle
-                env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **os.environ},
-            )
-        self.connection = Connection(ours.detach())
+        self._child = Child(serve, {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
+        self.connection = self._child.connection
         self._started = False
         self.deadline = time.monotonic() + START_LIMIT_S
-        self._send(list(self._works))
+        self._child.send(list(self._works))
 
     def give(self, video: VideoFile) -> None:
         """Hands the process its next video."""
@@ -174,19 +166,13 @@ class _Worker(Generic[T]):
         self._assign()
 
     def _assign(self) -> None:
-        if self._process.poll() is not None:
+        if not self._child.running:
             self.kill()
             self._start()
         if self._started:  # else the log is new, and may hold why the process cannot start
-            os.ftruncate(self._log.fileno(), 0)
+            self._child.clear_log()
             self.deadline = time.monotonic() + self._time_limit_s
-        self._send((self.video, self._attempt, self._delivered))
-
-    def _send(self, message: object) -> None:
-        try:
-            self.connection.send(message)
-        except OSError:  # the process has just died: the next receive() finds the end of the connection
-            pass
+        self._child.send((self.video, self._attempt, self._delivered))
 
     def receive(self) -> Iterator[tuple[VideoFile, T | Finished | Failure]]:
         """Takes the one message that is waiting."""
@@ -194,7 +180,7 @@ class _Worker(Generic[T]):
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
-            yield from self.lost(self._cause_of_death())
+            yield from self.lost(self._child.cause_of_death("the decoding process"))
             return
         self.deadline = time.monotonic() + self._time_limit_s
         match message:
@@ -217,8 +203,7 @@ class _Worker(Generic[T]):
         """Ends a hung or dead process, and gives the video to a new one for the next work, if there is one."""
         assert self.video is not None
         self.kill()
-        self._log.seek(max(0, os.fstat(self._log.fileno()).st_size - LOG_TAIL_BYTES))
-        tail = self._log.read().decode(errors="replace").strip()
+        tail = self._child.log_tail()
         logger.warning("%s: %s%s", self.video.video_id, reason, f"\n{tail}" if tail else "")
         if not self._started:
             raise GridClipError(f"a worker process does not start ({reason}): {tail or 'it wrote no message'}")
@@ -233,25 +218,9 @@ class _Worker(Generic[T]):
         else:
             self._assign()
 
-    def _cause_of_death(self) -> str:
-        try:
-            status = self._process.wait(timeout=KILL_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            return "the decoding process closed its connection"
-        if status == -signal.SIGKILL:
-            return "the decoding process was killed (out of memory?)"
-        if status < 0:
-            return f"the decoding process crashed ({signal.Signals(-status).name})"
-        return f"the decoding process ended with status {status}"
-
     def kill(self) -> None:
         """Ends the process at once, whatever it does."""
-        self._process.kill()
-        self.connection.close()
-        try:
-            self._process.wait(timeout=KILL_LIMIT_S)
-        except subprocess.TimeoutExpired:  # stuck in the kernel, on a dead network drive: it ends when that lets go
-            logger.warning("process %d does not end; going on without it", self._process.pid)
+        self._child.kill()
 
 
 def serve(connection_fd: int) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterator
 
-import numpy as np
-
-from . import fallback, grid, jpeg
+from . import fallback, jpeg, segments
 from .reading import Decoder
 from .sampling import Sampling
-from .source import SuperImages, VideoFile
+from .source import Encoded, SuperImages, VideoFile
 from .workers import Work
 
 # In this order: the second one takes over where the first one hangs or crashes.
@@ -28,6 +25,16 @@ def embedding_works(sampling: Sampling, decoder: Decoder, image_size: int) -> li
     return [
         functools.partial(decode, sampling=sampling, decoder=name, image_size=image_size) for name in _names(decoder)
     ]
+
+
+def dali_works(
+    sampling: Sampling, image_size: int, device: segments.Device, gauge: pathlib.Path | None
+) -> list[Work[Encoded | SuperImages]]:
+    """Works that yield segments for DALI, and super images where it cannot decode; see `segments.encoded_segments`."""
+    encode = functools.partial(
+        segments.encoded_segments, sampling=sampling, image_size=image_size, device=device, gauge=gauge
+    )
+    return [encode, *embedding_works(sampling, "auto", image_size)]
 
 
 def saving_works(sampling: Sampling, decoder: Decoder, save_dir: pathlib.Path) -> list[Work[int]]:
@@ -48,9 +55,12 @@ def decode(
 ) -> Iterator[SuperImages]:
     """The super images of a video, made at sampling.super_img_size and resized to image_size."""
     for run in fallback.super_images(video, sampling, decoder=decoder, skip=skip):
-        if sampling.super_img_size != image_size:
-            run = dataclasses.replace(run, images=np.stack([grid.resize(image, image_size) for image in run.images]))
-        yield run
+        yield segments.resized(run, image_size)
+
+
+def super_images(run: Encoded | SuperImages) -> int:
+    """The super images in a run: what `workers.run` counts."""
+    return len(run.start_s)
 
 
 def _names(decoder: Decoder) -> tuple[Decoder, ...]:

@@ -6,19 +6,27 @@ import functools
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnxruntime
 
 from .. import GridClipError
 from .model_folder import read_info
+from .passes import CpuPasses, Passes
 from .text import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
-Provider = Literal["auto", "cpu", "cuda"]
-EXECUTION_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+EXECUTION_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 
 
 class Encoder:
@@ -26,24 +34,49 @@ class Encoder:
 
     Args:
         model_dir: a model folder.
-        provider: where the graphs run; "auto" is CUDA where ONNX Runtime has it.
+        provider: where the graphs run; "auto" is CUDA where ONNX Runtime has it, and TensorRT is only taken when named.
         num_threads: CPU threads of ONNX Runtime, default one per core.
+        device_id: the GPU, for the other providers than "cpu".
+        cuda_graph: on a GPU, record each batch's kernels once and replay them.
 
     Attributes:
+        model_dir, cuda_graph: as given.
         info: the content of model.json.
-        provider: "cpu" or "cuda".
+        provider: "cpu", "cuda" or "tensorrt".
+        device_id: the GPU; None on the CPU.
 
     Raises:
         GridClipError: `model_dir` is no model folder, or ONNX Runtime here has no such provider.
     """
 
-    def __init__(self, model_dir: pathlib.Path, *, provider: Provider = "auto", num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model_dir: pathlib.Path,
+        *,
+        provider: Provider = "auto",
+        num_threads: int | None = None,
+        device_id: int = 0,
+        cuda_graph: bool = False,
+    ) -> None:
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads ({num_threads}) must be >= 1")
-        self._model_dir = pathlib.Path(model_dir)
-        self.info = read_info(self._model_dir)
+        self.model_dir = pathlib.Path(model_dir)
+        self.info = read_info(self.model_dir)
         self.provider = choose_provider(provider)
         self._num_threads = num_threads
+        self.device_id = None if self.provider == "cpu" else device_id
+        self.cuda_graph = cuda_graph
+
+    def image_passes(self, batch_size: int) -> Passes:
+        """Passes of one batch size through the image graph, for jobs that embed many super images."""
+        sizes = {"image_size": self.info["image_size"], "embed_dim": self.info["embed_dim"]}
+        if self.device_id is None:
+            return CpuPasses(self._image_session, batch_size, **sizes)
+        from .cuda_passes import CudaPasses  # imports torch
+
+        graph = self.cuda_graph
+        session = self._session("image.onnx", cuda_graph=graph)  # encode_images() has shapes that a graph does not fit
+        return CudaPasses(session, self._stream, batch_size, cuda_graph=graph, **sizes)
 
     def encode_images(self, super_images: np.ndarray) -> np.ndarray:
         """Embeds a batch of super images.
@@ -99,7 +132,7 @@ class Encoder:
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The model folder's tokenizer."""
-        return Tokenizer(self._model_dir)
+        return Tokenizer(self.model_dir)
 
     @functools.cached_property
     def _image_session(self) -> onnxruntime.InferenceSession:
@@ -109,16 +142,23 @@ class Encoder:
     def _text_session(self) -> onnxruntime.InferenceSession:
         return self._session("text.onnx")
 
-    def _session(self, name: str) -> onnxruntime.InferenceSession:
-        path = self._model_dir / name
+    @functools.cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        """The stream that ONNX Runtime shares with torch: copies and kernels follow each other without a wait."""
+        import torch
+
+        return torch.cuda.Stream(device=self.device_id)
+
+    def _session(self, name: str, *, cuda_graph: bool = False) -> onnxruntime.InferenceSession:
+        path = self.model_dir / name
         if not path.is_file():
-            raise GridClipError(f"{self._model_dir} lacks {name}: export the model again")
+            raise GridClipError(f"{self.model_dir} lacks {name}: export the model again")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if self._num_threads is not None:
             options.intra_op_num_threads = self._num_threads
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=[EXECUTION_PROVIDERS[self.provider]])
+            session = onnxruntime.InferenceSession(str(path), options, providers=self._providers(cuda_graph))
         except Exception as error:
             raise GridClipError(f"{path} cannot be loaded: {error}; export the model again") from error
         # ONNX Runtime goes on without a provider that it cannot load.
@@ -127,13 +167,38 @@ class Encoder:
         return session
 
 
-def choose_provider(provider: Provider) -> Literal["cpu", "cuda"]:
+    def _providers(self, cuda_graph: bool) -> list[Any]:
+        """ONNX Runtime's providers in the order of preference, with their options."""
+        if self.device_id is None:
+            return [EXECUTION_PROVIDERS["cpu"]]
+        stream = str(self._stream.cuda_stream)
+        cuda = {
+            "device_id": str(self.device_id),
+            "user_compute_stream": stream,
+            "arena_extend_strategy": "kSameAsRequested",  # the rest of the memory is for DALI
+            "enable_cuda_graph": str(int(cuda_graph)),
+        }
+        providers: list[Any] = [(EXECUTION_PROVIDERS["cuda"], cuda)]
+        if self.provider == "tensorrt":
+            tensorrt = {
+                "device_id": str(self.device_id),
+                "user_compute_stream": stream,
+                "trt_fp16_enable": str(int(self.info["precision"] == "fp16")),
+                "trt_engine_cache_enable": "1",  # building an engine takes minutes
+                "trt_engine_cache_path": str(self.model_dir / "tensorrt"),
+                "trt_cuda_graph_enable": str(int(cuda_graph)),
+            }
+            providers.insert(0, (EXECUTION_PROVIDERS["tensorrt"], tensorrt))
+        return providers
+
+
+def choose_provider(provider: Provider) -> Literal["cpu", "cuda", "tensorrt"]:
     """The provider to use: the given one, if ONNX Runtime here has it; for "auto" the fastest that it has."""
     available = onnxruntime.get_available_providers()
     if provider == "auto":
         return "cuda" if EXECUTION_PROVIDERS["cuda"] in available else "cpu"
     if provider not in EXECUTION_PROVIDERS:
-        raise ValueError(f"provider ({provider!r}) must be auto, {' or '.join(EXECUTION_PROVIDERS)}")
+        raise ValueError(f"provider ({provider!r}) must be auto, {', '.join(EXECUTION_PROVIDERS)}")
     if EXECUTION_PROVIDERS[provider] not in available:
         raise GridClipError(
             f"provider {provider} is not in this ONNX Runtime (it has {', '.join(available)}): install gridclip[gpu], "

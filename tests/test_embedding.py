@@ -14,7 +14,8 @@ import pytest
 from gridclip import GridClipError
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoder import Encoder
-from gridclip.engine.jobs import embed_images, embed_text, embed_videos, embedding, super_images
+from gridclip.engine.jobs import embed_images, embed_text, embed_videos, embedding, sources, super_images
+from gridclip.engine.passes import CpuPasses
 from gridclip.engine.store import Store
 
 SAMPLING = Sampling(super_img_size=64)
@@ -122,7 +123,7 @@ def test_shards_fill_one_store(encoder, videos, counts, tmp_path):
 def test_a_video_that_breaks_off_leaves_nothing_of_it(encoder, videos, tmp_path, monkeypatch):
     import fake_works
 
-    monkeypatch.setattr(embed_videos.works, "embedding_works", lambda *_: [fake_works.half_of_red])
+    monkeypatch.setattr(sources.works, "embedding_works", lambda *_: [fake_works.half_of_red])
     summary = run(encoder, videos, tmp_path, batch_size=2)
     assert (summary.done, summary.failures) == (7, 1)
     assert failures(tmp_path) == [("red", "decode")]
@@ -150,7 +151,7 @@ def test_errors_of_this_process_are_not_swallowed(encoder, videos, tmp_path, mon
     def out_of_memory(self, images):
         raise MemoryError
 
-    monkeypatch.setattr(Encoder, "encode_images", out_of_memory)
+    monkeypatch.setattr(CpuPasses, "_run", out_of_memory)
     with pytest.raises(MemoryError):
         run(encoder, videos, tmp_path)
 

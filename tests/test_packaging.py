@@ -7,7 +7,7 @@ import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-NOT_PINNED = {"onnxruntime-gpu", "nvidia-dali-cuda130"}  # for GPUs only
+NOT_PINNED = {"onnxruntime-gpu"}  # for GPUs only
 
 
 def setup_cfg() -> configparser.ConfigParser:

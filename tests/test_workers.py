@@ -10,7 +10,7 @@ import time
 
 import pytest
 from gridclip import GridClipError
-from gridclip.dali_pipes import workers
+from gridclip.dali_pipes import child, workers
 from gridclip.dali_pipes.source import Failure, VideoFile
 
 TESTS = pathlib.Path(__file__).parent
@@ -93,7 +93,7 @@ def test_an_error_that_is_not_the_videos_ends_the_job(fakes):
 
 
 def test_a_worker_that_cannot_start_is_an_error_not_a_failure_of_every_video(fakes, monkeypatch):
-    monkeypatch.setattr(workers, "START_CODE", "raise SystemExit('no decord here')")
+    monkeypatch.setattr(child, "START_CODE", "raise SystemExit('no decord here')")
     with pytest.raises(GridClipError, match="no decord here"):
         list(workers.run([video("a")], [fakes.by_name], num_workers=1))
 

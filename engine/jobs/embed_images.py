@@ -13,9 +13,11 @@ from ...dali_pipes import jpeg, workers
 from ...dali_pipes.sampling import Sampling
 from ...dali_pipes.source import VideoFile
 from ..encoder import Encoder
+from . import devices
 from .embedding import embed, open_store
 from .listing import Listing, list_image_folders
 from .progress import JobSummary
+from .sources import cpu_image_source, image_source
 
 
 def embed_images(
@@ -28,6 +30,7 @@ def embed_images(
     time_limit_s: float = workers.DEFAULT_TIME_LIMIT_S,
     resume: bool = False,
     overwrite: bool = False,
+    num_gpus: int = 1,
 ) -> JobSummary:
     """Embeds every folder <image_dir>/<video_id> of img_0001.jpg ... into a store.
 
@@ -36,10 +39,11 @@ def embed_images(
         image_dir: what `make_super_images` wrote, or another program (then times are unknown).
         store_path: made if it is missing; failures.jsonl goes there, too.
         batch_size: super images per pass, default by the encoder's provider.
-        num_workers: reading processes.
+        num_workers: reading processes, of all GPUs together.
         time_limit_s: seconds without a result after which a reader counts as hung (a network drive).
         resume: leave out the videos that are in the store.
         overwrite: remove all super images from the store first.
+        num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
 
     Raises:
         GridClipError: an argument is not usable, the folders were made with different settings, the store has some of
@@ -50,16 +54,22 @@ def embed_images(
     sampling = _common_sampling(folders)
     store, stored = open_store(store_path, encoder, folders, resume=resume, overwrite=overwrite)
     store.check_sampling({"source": "super image folders", **sampling})
-    jpeg.warn_without_turbojpeg()
-    return embed(
-        Listing(folders, []),
-        [functools.partial(jpeg.read, super_img_size=encoder.info["image_size"])],
+    settings: dict[str, Any] = {"image_size": encoder.info["image_size"], "time_limit_s": time_limit_s}
+    make_source = functools.partial(image_source, **settings)
+    listing = Listing(folders, [])
+    if num_gpus < 2:
+        source = make_source(device_id=encoder.device_id, num_workers=num_workers)
+        return embed(listing, source, encoder, store, stored, batch_size=batch_size)
+    return devices.embed(
+        listing,
+        make_source,
+        functools.partial(cpu_image_source, **settings),
         encoder,
         store,
         stored,
-        batch_size=batch_size,
+        device_ids=range(num_gpus),
         num_workers=num_workers,
-        time_limit_s=time_limit_s,
+        batch_size=batch_size,
     )
 
 

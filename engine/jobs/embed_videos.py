@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
+from typing import Any
 
-from ...dali_pipes import workers, works
-from ...dali_pipes.reading import Decoder
+from ...dali_pipes import workers
 from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
 from ..encoder import Encoder
+from . import devices
 from .embedding import embed, open_store
 from .listing import list_videos
 from .progress import JobSummary
+from .sources import Decoder, cpu_video_source, video_source
 
 
 def embed_videos(
@@ -30,6 +33,7 @@ def embed_videos(
     overwrite: bool = False,
     num_shards: int = 1,
     shard_id: int = 0,
+    num_gpus: int = 1,
 ) -> JobSummary:
     """Embeds every video into a store; failures.jsonl goes into the store's folder.
 
@@ -39,14 +43,15 @@ def embed_videos(
         store_path: made if it is missing.
         sampling: which frames, and how they are laid out; super images of another size than the model's are resized.
         anno_file: only the videos of this annotation file.
-        decoder: see `fallback.super_images`.
+        decoder: see `sources.video_source`.
         batch_size: super images per pass, default by the encoder's provider.
-        num_workers: decoding processes.
+        num_workers: decoding processes, of all GPUs together.
         time_limit_s: seconds without a result after which a decoder counts as hung.
         resume: leave out the videos that are in the store.
         overwrite: remove all super images from the store first.
         num_shards: parallel jobs that share the work and the store.
         shard_id: which of them this one is, from 0.
+        num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
 
     Raises:
         GridClipError: an argument is not usable, the store has videos of the folder and neither resume nor overwrite is
@@ -59,15 +64,22 @@ def embed_videos(
     listing = list_videos(video_dir, annotated).shard(num_shards, shard_id)
     store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
     store.check_sampling({"source": "videos", **dataclasses.asdict(sampling)})
-    return embed(
+    settings: dict[str, Any] = {
+        "sampling": sampling, "image_size": encoder.info["image_size"], "time_limit_s": time_limit_s
+    }
+    make_source = functools.partial(video_source, decoder, **settings)
+    shard: dict[str, Any] = {"batch_size": batch_size, "num_shards": num_shards, "shard_id": shard_id}
+    if num_gpus < 2:
+        source = make_source(device_id=encoder.device_id, num_workers=num_workers)
+        return embed(listing, source, encoder, store, stored, **shard)
+    return devices.embed(
         listing,
-        works.embedding_works(sampling, decoder, encoder.info["image_size"]),
+        make_source,
+        functools.partial(cpu_video_source, "auto", **settings),
         encoder,
         store,
         stored,
-        batch_size=batch_size,
+        device_ids=range(num_gpus),
         num_workers=num_workers,
-        time_limit_s=time_limit_s,
-        num_shards=num_shards,
-        shard_id=shard_id,
+        **shard,
     )

@@ -1,0 +1,126 @@
+"""Videos or JPEG folders and a device in, super images out: which DALI pipelines run, how many, and what they may hold.
+
+GPU memory of the video path: each of NUM_PIPELINES pipelines holds one batch: at most VIDEO_LIMITS.decoded_bytes of
+frames at their own size, their copies at 446 x 336, their super images, and NVDEC's surfaces. As many decoded batches
+wait to be encoded, as super images only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import pathlib
+import tempfile
+from collections.abc import Generator, Iterable
+
+from . import dali_run, jpeg, works
+from .batching import Limits
+from .gauge import Gauge
+from .pipeline_threads import PipelineThreads
+from .sampling import Sampling
+from .source import VideoFile
+
+NUM_PIPELINES = 2  # one decodes while the other hands over its batch
+VIDEO_LIMITS = Limits(items=16, decoded_bytes=1 << 30, waiting=48)
+IMAGE_LIMITS = Limits(items=512, decoded_bytes=1 << 30, waiting=32)
+NUM_THREADS = 8  # of each pipeline; NVDEC's sessions are fed by them
+
+
+def why_not() -> str | None:
+    """Why DALI cannot be used here; None where it can. Nothing is imported: a broken DALI shows itself later."""
+    try:
+        found = importlib.util.find_spec("nvidia.dali")
+    except ModuleNotFoundError:
+        found = None
+    return None if found else "DALI is not installed: pip install gridclip[gpu]"
+
+
+def decode_videos(
+    videos: Iterable[VideoFile],
+    sampling: Sampling,
+    image_size: int,
+    *,
+    device_id: int | None,
+    hybrid: bool,
+    num_workers: int,
+    time_limit_s: float,
+    num_pipelines: int = NUM_PIPELINES,
+    limits: Limits = VIDEO_LIMITS,
+) -> Generator[dali_run.Event, None, None]:
+    """Yields what `dali_run.run` yields, with images of image_size x image_size pixels.
+
+    Args:
+        videos: read lazily.
+        sampling: which frames, and how they are laid out.
+        device_id: the GPU that decodes; None is DALI's CPU variant (VP8, VP9 and MJPEG; the rest is for the workers).
+        hybrid: the worker processes decode, too, whatever DALI has no room for.
+        num_workers, time_limit_s: see `workers.run`.
+        num_pipelines: DALI pipelines side by side.
+        limits: of each pipeline's batches.
+    """
+    from .video_pipeline import VideoPipeline  # imports torch
+
+    build = functools.partial(
+        VideoPipeline,
+        sampling,
+        image_size,
+        device_id=device_id,
+        max_items=limits.items,
+        num_threads=_num_threads(device_id, num_pipelines),
+    )
+    with contextlib.ExitStack() as stack:
+        gauge_path = None
+        if hybrid:
+            gauge_path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gridclip-"))) / "room"
+        gauge = None if gauge_path is None else Gauge.create(gauge_path, limits.waiting)
+        pipelines = stack.enter_context(PipelineThreads(build, num_pipelines=num_pipelines, limits=limits))
+        events = dali_run.run(
+            videos,
+            works.dali_works(sampling, image_size, "cpu" if device_id is None else "gpu", gauge_path),
+            works.embedding_works(sampling, "auto", image_size),
+            pipelines,
+            num_workers=num_workers,
+            time_limit_s=time_limit_s,
+            gauge=gauge,
+        )
+        yield from stack.enter_context(contextlib.closing(events))
+
+
+def decode_images(
+    folders: Iterable[VideoFile],
+    image_size: int,
+    *,
+    device_id: int | None,
+    num_workers: int,
+    time_limit_s: float,
+    num_pipelines: int = NUM_PIPELINES,
+    limits: Limits = IMAGE_LIMITS,
+) -> Generator[dali_run.Event, None, None]:
+    """The same for folders of JPEG super images, which worker processes only read."""
+    from .jpeg_pipeline import JpegPipeline  # imports torch
+
+    build = functools.partial(
+        JpegPipeline,
+        image_size,
+        device_id=device_id,
+        max_items=limits.items,
+        num_threads=_num_threads(device_id, num_pipelines),
+    )
+    read = functools.partial(jpeg.read, super_img_size=image_size)
+    with PipelineThreads(build, num_pipelines=num_pipelines, limits=limits) as pipelines:
+        events = dali_run.run(
+            folders,
+            [functools.partial(jpeg.encoded_images, super_img_size=image_size), read],
+            [read],
+            pipelines,
+            num_workers=num_workers,
+            time_limit_s=time_limit_s,
+        )
+        with contextlib.closing(events):
+            yield from events
+
+
+def _num_threads(device_id: int | None, num_pipelines: int) -> int:
+    return NUM_THREADS if device_id is not None else max(1, (os.cpu_count() or 1) // num_pipelines)

@@ -1,0 +1,103 @@
+"""What a user asked of decoding, and the device, in; the source of super images that a job draws from out.
+
+Sources are partial functions of videos that can be pickled: with several GPUs each has its own in a process of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Literal, get_args
+
+from ... import GridClipError
+from ...dali_pipes import dali_source, jpeg, workers, works
+from ...dali_pipes.reading import Decoder as CpuDecoder
+from ...dali_pipes.sampling import Sampling
+from .embedding import Source
+
+logger = logging.getLogger(__name__)
+
+Decoder = Literal["auto", "dali", "hybrid", "decord", "pyav"]
+
+
+def video_source(
+    decoder: Decoder,
+    sampling: Sampling,
+    image_size: int,
+    *,
+    device_id: int | None,
+    num_workers: int,
+    time_limit_s: float,
+) -> Source:
+    """A source of the super images of videos.
+
+    Args:
+        decoder: `auto` is `hybrid` where there is a GPU and DALI, else the fastest decoder on the CPU. `dali` without a
+            GPU is DALI's CPU variant, for VP8, VP9 and MJPEG. `decord` and `pyav` are the CPU's.
+        image_size: super images are resized to it.
+        device_id: the GPU; None: no GPU is used.
+        num_workers, time_limit_s: see `workers.run`.
+
+    Raises:
+        GridClipError: DALI was asked for by name and cannot be used.
+    """
+    if decoder not in get_args(Decoder):
+        raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(get_args(Decoder))}")
+    obstacle = dali_source.why_not()
+    if decoder in ("dali", "hybrid") and obstacle:
+        raise GridClipError(f"--decoder {decoder}: {obstacle}; or use --decoder pyav")
+    if decoder in ("dali", "hybrid") or (decoder == "auto" and device_id is not None and not obstacle):
+        return functools.partial(
+            dali_source.decode_videos,
+            sampling=sampling,
+            image_size=image_size,
+            device_id=device_id,
+            hybrid=decoder != "dali",
+            num_workers=num_workers,
+            time_limit_s=time_limit_s,
+        )
+    if device_id is not None and decoder == "auto":
+        logger.warning("videos are decoded on the CPU: %s", obstacle)
+    on_cpu: CpuDecoder = "auto" if decoder in ("auto", "dali", "hybrid") else decoder  # type: ignore[assignment]
+    return cpu_video_source(on_cpu, sampling, image_size, num_workers=num_workers, time_limit_s=time_limit_s)
+
+
+def cpu_video_source(
+    decoder: CpuDecoder, sampling: Sampling, image_size: int, *, num_workers: int, time_limit_s: float
+) -> Source:
+    """The same, in worker processes alone."""
+    return functools.partial(
+        workers.run,
+        works=works.embedding_works(sampling, decoder, image_size),
+        num_workers=num_workers,
+        time_limit_s=time_limit_s,
+        size=works.super_images,
+    )
+
+
+def image_source(image_size: int, *, device_id: int | None, num_workers: int, time_limit_s: float) -> Source:
+    """A source of the super images in JPEG folders: nvJPEG where there are a GPU and DALI, else worker processes."""
+    obstacle = dali_source.why_not()
+    if device_id is not None and not obstacle:
+        return functools.partial(
+            dali_source.decode_images,
+            image_size=image_size,
+            device_id=device_id,
+            num_workers=num_workers,
+            time_limit_s=time_limit_s,
+        )
+    if device_id is not None:
+        logger.warning("JPEG files are decoded on the CPU: %s", obstacle)
+    return cpu_image_source(image_size, num_workers=num_workers, time_limit_s=time_limit_s)
+
+
+def cpu_image_source(image_size: int, *, num_workers: int, time_limit_s: float) -> Source:
+    """The same, in worker processes alone."""
+    jpeg.warn_without_turbojpeg()
+    return functools.partial(
+        workers.run,
+        works=[functools.partial(jpeg.read, super_img_size=image_size)],
+        num_workers=num_workers,
+        time_limit_s=time_limit_s,
+        size=works.super_images,
+    )
