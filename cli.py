@@ -21,7 +21,7 @@ from . import GridClipError, __version__
 
 if TYPE_CHECKING:
     from .dali_pipes.sampling import Sampling
-    from .engine.encoder import Encoder
+    from .engine.encoder import Encoder, Provider
     from .engine.jobs.progress import JobSummary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -143,17 +143,21 @@ _num_workers = click.option(
 _num_gpus = click.option(
     "--num-gpus", type=click.IntRange(min=0), default=1, help="0: the CPU; 1: a GPU where ONNX Runtime has one."
 )
-
-
-def _available(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    if value in ("dali", "hybrid"):
-        raise click.ClickException(f"--decoder {value}: decoding on the GPU {NOT_YET}; use auto, decord or pyav")
-    return value
-
-
+_several_gpus = click.option(
+    "--num-gpus", type=click.IntRange(min=0), default=1,
+    help="0: the CPU; 1: a GPU where ONNX Runtime has one; more: a process for each, one queue, one store.",
+)
+_provider = _options(
+    click.option(
+        "--provider", type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]), default="auto",
+        help="Where ONNX Runtime runs the model; tensorrt is only taken when named.",
+    ),
+    click.option("--cuda-graph", is_flag=True, help="Record the GPU's work of a batch once and replay it."),
+)
 _decoder = click.option(
-    "--decoder", type=click.Choice(["auto", "decord", "pyav", "dali", "hybrid"]), default="auto", callback=_available,
-    help="auto takes the fastest that this machine has.",
+    "--decoder", type=click.Choice(["auto", "dali", "hybrid", "decord", "pyav"]), default="auto",
+    help="dali: NVDEC (without a GPU: DALI's CPU decoders); hybrid: NVDEC and the worker processes; "
+    "auto: hybrid where there are a GPU and DALI, else pyav.",
 )
 _batch_size = click.option(
     "--batch-size", type=click.IntRange(min=1), show_default="100 on a GPU, 8 on the CPU", help="Super images per pass."
@@ -177,15 +181,16 @@ _scoring = _options(
 
 
 @main.command()
+@click.option("--model", type=_PATH, help="A model folder: also say which kernels its attention runs on a GPU.")
 @_as_json
-def doctor(as_json: bool) -> None:
+def doctor(model: pathlib.Path | None, as_json: bool) -> None:
     """Say what this machine has and what is missing.
 
-    For every stage of the work: which path it takes here. And how to get what is missing.
+    For every stage of the work: which path it takes here, and why not the GPU's. And how to get what is missing.
     """
     from .engine import doctor
 
-    report = doctor.examine()
+    report = doctor.examine(model)
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else doctor.as_text(report))
     if not report.healthy:
         sys.exit(1)
@@ -331,7 +336,8 @@ def embed_text(
 @click.option("--image-dir", type=_PATH, help="What `gridclip superimages` was given as --save-dir.  [required]")
 @_store
 @_batch_size
-@_num_gpus
+@_several_gpus
+@_provider
 @click.option("--num-workers", "--num-worker", type=click.IntRange(min=1), default=16, help="Reading processes.")
 @click.option("--image-size", type=click.IntRange(min=1), show_default="the model's", help="Side of its images, px.")
 @_time_limit
@@ -342,6 +348,8 @@ def embed_images(
     image_dir: pathlib.Path | None,
     store: pathlib.Path,
     num_gpus: int,
+    provider: Provider,
+    cuda_graph: bool,
     image_size: int | None,
     strict: bool,
     **options: Any,
@@ -351,7 +359,8 @@ def embed_images(
         raise click.UsageError("Missing option '--image-dir': what `gridclip superimages` was given as --save-dir")
     from .engine.jobs.embed_images import embed_images
 
-    _finish(embed_images(_load_encoder(model, num_gpus, image_size), image_dir, store, **options), strict)
+    encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph, image_size=image_size)
+    _finish(embed_images(encoder, image_dir, store, num_gpus=num_gpus, **options), strict)
 
 
 @main.command()
@@ -366,7 +375,8 @@ def embed_images(
 )
 @_batch_size
 @_decoder
-@_num_gpus
+@_several_gpus
+@_provider
 @_num_workers
 @_time_limit
 @_resume
@@ -383,6 +393,8 @@ def embed_videos(
     super_img_size: int | None,
     min_frames: int,
     num_gpus: int,
+    provider: Provider,
+    cuda_graph: bool,
     cluster: str | None,
     strict: bool,
     **options: Any,
@@ -397,10 +409,10 @@ def embed_videos(
         raise click.UsageError("--overwrite would remove what the other shards have done: remove the store yourself")
     from .engine.jobs.embed_videos import embed_videos
 
-    encoder = _load_encoder(model, num_gpus)
+    encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph)
     size = super_img_size or encoder.info["image_size"]
     sampling = _make_sampling(fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames)
-    _finish(embed_videos(encoder, video_dir, store, sampling=sampling, **options), strict)
+    _finish(embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
 
 
 class _Cutoffs(click.ParamType):
@@ -548,20 +560,26 @@ def _make_sampling(**settings: Any) -> Sampling:
         raise click.UsageError(str(error)) from error
 
 
-def _load_encoder(model: str, num_gpus: int, image_size: int | None = None) -> Encoder:
-    if num_gpus > 1:
-        raise click.ClickException(
-            f"--num-gpus {num_gpus}: more than one GPU per job {NOT_YET}; start one job per GPU with --num-shards, "
-            "--shard-id and CUDA_VISIBLE_DEVICES"
-        )
-    from .engine.encoder import Encoder
+def _load_encoder(
+    model: str,
+    num_gpus: int,
+    provider: Provider = "auto",
+    *,
+    cuda_graph: bool = False,
+    image_size: int | None = None,
+) -> Encoder:
+    from .engine.encoder import Encoder, check_gpus, choose_provider
 
+    chosen = choose_provider(provider if num_gpus else "cpu")
+    check_gpus(chosen, num_gpus)
     folder = pathlib.Path(model)
     if image_size is not None or not (folder / "model.json").is_file():
-        from .export.folder import ensure_model_folder  # imports torch
+        from .export.folder import ensure_model_folder, is_model_folder  # imports torch
 
-        folder = ensure_model_folder(model, image_size=image_size)
-    return Encoder(folder, provider="auto" if num_gpus else "cpu")
+        # A checkpoint is exported as suits the machine; a model folder stays as it is.
+        suited: dict[str, Any] = {} if chosen == "cpu" or is_model_folder(folder) else {"precision": "fp16"}
+        folder = ensure_model_folder(model, image_size=image_size, **suited)
+    return Encoder(folder, provider=chosen, cuda_graph=cuda_graph)
 
 
 def _finish(summary: JobSummary, strict: bool) -> None:
