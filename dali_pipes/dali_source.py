@@ -15,16 +15,16 @@ import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import cast
 
 from .. import GridClipError
 from . import dali_run, jpeg, workers, works
 from .batching import Limits
 from .gauge import Gauge
-from .pipeline_threads import PipelineThreads
+from .pipeline_threads import Pipeline, PipelineThreads
 from .sampling import Sampling
-from .source import VideoFile
+from .source import SuperImages, VideoFile
 
 logger = logging.getLogger(__name__)
 
@@ -93,17 +93,8 @@ def decode_videos(
         num_threads=_num_threads(device_id, num_pipelines),
     )
     on_cpu = works.embedding_works(sampling, "auto", image_size)
-    try:
-        build()
-    except GridClipError as error:
-        if required:
-            raise
-        logger.warning("videos are decoded on the CPU: %s", error)
-        alone = workers.run(
-            videos, on_cpu, num_workers=num_workers, time_limit_s=time_limit_s, size=works.super_images
-        )
-        with contextlib.closing(alone):
-            yield from cast("Generator[dali_run.Event, None, None]", alone)
+    if not _starts(build, required):
+        yield from _alone(videos, on_cpu, num_workers, time_limit_s)
         return
     with contextlib.ExitStack() as stack:
         gauge_path = None
@@ -133,7 +124,7 @@ def decode_images(
     num_pipelines: int = NUM_PIPELINES,
     limits: Limits = IMAGE_LIMITS,
 ) -> Generator[dali_run.Event, None, None]:
-    """The same for folders of JPEG super images, which worker processes only read."""
+    """The same for folders of JPEG super images; worker processes read, and decode only where DALI cannot start."""
     from .jpeg_pipeline import JpegPipeline  # imports torch
 
     build = functools.partial(
@@ -144,6 +135,9 @@ def decode_images(
         num_threads=_num_threads(device_id, num_pipelines),
     )
     read = functools.partial(jpeg.read, super_img_size=image_size)
+    if not _starts(build, required=False):
+        yield from _alone(folders, [read], num_workers, time_limit_s)
+        return
     with PipelineThreads(build, num_pipelines=num_pipelines, limits=limits) as pipelines:
         events = dali_run.run(
             folders,
@@ -155,6 +149,27 @@ def decode_images(
         )
         with contextlib.closing(events):
             yield from events
+
+
+def _starts(build: Callable[[], Pipeline], required: bool) -> bool:
+    """Whether a pipeline can be built; if it is required and cannot, that is an error."""
+    try:
+        build()
+    except GridClipError as error:
+        if required:
+            raise
+        logger.warning("decoding on the CPU: %s", error)
+        return False
+    return True
+
+
+def _alone(
+    videos: Iterable[VideoFile], on_cpu: list[workers.Work[SuperImages]], num_workers: int, time_limit_s: float
+) -> Generator[dali_run.Event, None, None]:
+    """What the worker processes yield without DALI."""
+    events = workers.run(videos, on_cpu, num_workers=num_workers, time_limit_s=time_limit_s, size=works.super_images)
+    with contextlib.closing(events):
+        yield from cast("Generator[dali_run.Event, None, None]", events)
 
 
 def _num_threads(device_id: int | None, num_pipelines: int) -> int:
