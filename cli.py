@@ -123,6 +123,17 @@ _sampling = _options(
         help="1: a video shorter than one period gives its first frame; 0: it counts as failed.",
     ),
 )
+_keyframes = _options(
+    click.option(
+        "--sampling", type=click.Choice(["exact", "keyframes"]), default="exact",
+        help="keyframes: each wanted frame moves to the nearest keyframe within --max-shift; faster, not exact.",
+    ),
+    click.option(
+        "--max-shift", "max_shift_s", type=click.FloatRange(min=0), show_default="2.0 with --sampling keyframes",
+        help="Seconds by which a frame may move.",
+    ),
+)
+KEYFRAMES_MAX_SHIFT_S = 2.0
 
 
 def _exclusive(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
@@ -274,6 +285,7 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 @_anno_file
 @click.option("--save-dir", type=_PATH, required=True, help="Gets <video id>/img_0001.jpg ...")
 @_sampling
+@_keyframes
 @click.option("--super-img-size", type=click.IntRange(min=1), default=336, help="Side of a super image in pixels.")
 @_num_workers
 @_decoder
@@ -287,14 +299,19 @@ def superimages(
     grid_size: int,
     super_img_size: int,
     min_frames: int,
+    sampling: str,
+    max_shift_s: float | None,
     strict: bool,
     **options: Any,
 ) -> None:
     """Write super images of videos as JPEG files."""
     from .engine.jobs.super_images import make_super_images
 
-    sampling = _make_sampling(fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames)
-    _finish(make_super_images(video_dir, save_dir, sampling=sampling, **options), strict)
+    settings = _make_sampling(
+        fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames,
+        max_shift_s=_max_shift(sampling, max_shift_s),
+    )
+    _finish(make_super_images(video_dir, save_dir, sampling=settings, **options), strict)
 
 
 @main.command()
@@ -369,6 +386,7 @@ def embed_images(
 @_anno_file
 @_store
 @_sampling
+@_keyframes
 @click.option(
     "--super-img-size", type=click.IntRange(min=1), show_default="the model's image size",
     help="Side of a super image in pixels; resized where the model's image size differs.",
@@ -392,6 +410,8 @@ def embed_videos(
     grid_size: int,
     super_img_size: int | None,
     min_frames: int,
+    sampling: str,
+    max_shift_s: float | None,
     num_gpus: int,
     provider: Provider,
     cuda_graph: bool,
@@ -402,6 +422,7 @@ def embed_videos(
     """Embed videos into a store, without JPEG files."""
     if cluster is not None:
         raise click.ClickException(f"--cluster {NOT_YET}: start one job per machine with --num-shards and --shard-id")
+    shift_s = _max_shift(sampling, max_shift_s)
     shard_id, num_shards = options["shard_id"], options["num_shards"]
     if shard_id >= num_shards:
         raise click.UsageError(f"--shard-id {shard_id} must be less than --num-shards {num_shards}")
@@ -411,8 +432,10 @@ def embed_videos(
 
     encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph)
     size = super_img_size or encoder.info["image_size"]
-    sampling = _make_sampling(fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames)
-    _finish(embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
+    settings = _make_sampling(
+        fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames, max_shift_s=shift_s
+    )
+    _finish(embed_videos(encoder, video_dir, store, sampling=settings, num_gpus=num_gpus, **options), strict)
 
 
 class _Cutoffs(click.ParamType):
@@ -550,6 +573,14 @@ _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 def _write_json(path: pathlib.Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def _max_shift(sampling: str, max_shift_s: float | None) -> float | None:
+    if sampling == "keyframes":
+        return KEYFRAMES_MAX_SHIFT_S if max_shift_s is None else max_shift_s
+    if max_shift_s is not None:
+        raise click.UsageError("--max-shift is for --sampling keyframes: exact frames do not move")
+    return None
 
 
 def _make_sampling(**settings: Any) -> Sampling:

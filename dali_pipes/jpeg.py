@@ -148,7 +148,7 @@ def read_sidecar(folder: pathlib.Path) -> Sidecar | None:
     """The sidecar of a finished folder; None where there is none, it is damaged, or images are missing."""
     try:
         record = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
-        settings = {field.name: record[field.name] for field in dataclasses.fields(Sampling)}
+        settings = {field.name: record[field.name] for field in dataclasses.fields(Sampling) if field.name in record}
         sidecar = Sidecar(Sampling(**settings), list(map(float, record["start_s"])), list(map(float, record["end_s"])))
         complete = len(_images(folder)) == record["count"] == len(sidecar.start_s) == len(sidecar.end_s)
     except (OSError, ValueError, KeyError, TypeError, VideoError):

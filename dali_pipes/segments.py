@@ -53,7 +53,7 @@ def encoded_segments(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with opened(video.path, sampling.fps, sampling.min_frames) as reading:
+    with opened(video.path, sampling) as reading:
         segments = plan_segments(
             reading.table,
             reading.wanted,

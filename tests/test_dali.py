@@ -232,7 +232,7 @@ def test_a_file_that_nothing_reads_is_recorded_once(generated, tmp_path):
     [("h264_10bits.mp4", "yuv420p10le"), ("bbb480.mp4", None), ("crystal.webm", None), ("av1_video.mkv", None)],
 )
 def test_what_is_not_for_nvdec(shared_data, name, reason):
-    with segments.opened(shared_data / "videos" / name, 0.5, 1) as reading:
+    with segments.opened(shared_data / "videos" / name, SAMPLING) as reading:
         obstacle = segments.why_not(reading, "gpu")
         assert (obstacle is None) if reason is None else reason in obstacle
         assert (segments.why_not(reading, "cpu") is None) == name.endswith(".webm")
@@ -244,9 +244,9 @@ def test_turned_videos_are_not_for_dali(tmp_path):
     source = write(tmp_path, Recipe("upright.mp4", options=(("preset", "ultrafast"),)))
     for turns in (1, 2, 3):
         turned = rotated(source, tmp_path / "turned.mp4", turns)
-        with segments.opened(turned, 0.5, 1) as reading:
+        with segments.opened(turned, SAMPLING) as reading:
             assert "turned" in segments.why_not(reading, "gpu")
-    with segments.opened(source, 0.5, 1) as reading:
+    with segments.opened(source, SAMPLING) as reading:
         assert segments.why_not(reading, "gpu") is None
 
 
