@@ -530,6 +530,7 @@ def _benchmark(name: str, help: str) -> None:
 
 
 _benchmark("decode", "Frames per second of the decoders.")
+_benchmark("sweep", "How the gain of pruning grows with the interval between wanted frames.")
 _benchmark("encode", "Super images per second of ViT-L/14 in ONNX Runtime and torch.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 

@@ -18,6 +18,7 @@ import os
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from gridclip.dali_pipes import streams
 from gridclip.dali_pipes.sampling import wanted_frames
@@ -37,7 +38,7 @@ def run(
     processes: int | None = None,
     readers: Mapping[str, Reader] | None = None,
     target: pathlib.Path | None = None,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Times every reader on every file, on one core and on all, and writes the result to `target`.
 
     Args:
@@ -80,7 +81,7 @@ def speeds(
     duration_s: float,
     processes: int,
     not_compared: Mapping[str, str],
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """What follows from the repetitions of every reader on one file.
 
     Args:
@@ -119,7 +120,7 @@ def _start_readers(crew: Crew, readers: Mapping[str, Reader], paths: Sequence[pa
 
 def _one_file(
     path: pathlib.Path, fps: float, repetitions: int, readers: Mapping[str, Reader], crew: Crew
-) -> dict[str, object]:
+) -> dict[str, Any]:
     summary = streams.inspect(path)
     wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
     with one_core():
@@ -131,7 +132,7 @@ def _one_file(
     decoded, packets = packets_decoded(path, fps)
     measured = functools.partial(speeds, wanted=len(wanted), duration_s=summary.duration_s, not_compared=left_out)
     ours = statistics.median(seconds["gridclip"])
-    entry: dict[str, object] = {
+    entry: dict[str, Any] = {
         "video": path.name,
         "duration_s": round(summary.duration_s, 3),
         "wanted_frames": len(wanted),
@@ -157,6 +158,18 @@ def _times_slower(seconds: Mapping[str, list[float]]) -> str:
     return "  ".join(f"{name} {value / ours:.2f}" for name, value in medians.items())
 
 
+def readable(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folder's files that are videos; says which are not."""
+    paths = []
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        try:
+            streams.inspect(path)
+            paths.append(path)
+        except streams.VideoError as error:
+            print(f"{path.name} is left out: {error}", flush=True)
+    return paths
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=pathlib.Path, help="a folder of videos instead of the generated ones")
@@ -170,11 +183,11 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path, default=measure.RESULTS / "decode.json")
     args = parser.parse_args()
     if args.videos:
-        paths = sorted(path for path in args.videos.iterdir() if path.is_file())
+        paths = readable(args.videos)
     else:
         paths = [corpus.make(clip, args.work_dir / "videos") for clip in (corpus.LONG if args.long else corpus.SHORT)]
     results = run(paths, fps=args.fps, repetitions=args.repetitions, processes=args.processes, target=args.json)
-    ratios = [float(str(entry["ratio_to_best_peer"])) for entry in results if entry["ratio_to_best_peer"]]
+    ratios = [entry["ratio_to_best_peer"] for entry in results if entry["ratio_to_best_peer"]]
     if ratios:
         mean = measure.geometric_mean(ratios)
         print(f"one core, ratio to the best peer: geometric mean {mean:.2f}, least {min(ratios):.2f}")
