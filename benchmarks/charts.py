@@ -94,7 +94,7 @@ def sweep_chart(report: Mapping[str, Any]) -> Figure:
                 for rate in entry["rates"]
                 if peer in rate["ratio_to_peer"]
             ]
-            line(axes, points, f"{peer}, whole file", number)
+            line(axes, points, peer, number)
             crossing = entry["crossover_fps"].get(peer)
             if crossing:
                 axes.plot(1 / crossing, 1, "o", markersize=11, markerfacecolor="none", color=colour(number))

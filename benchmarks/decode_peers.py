@@ -62,6 +62,7 @@ def _torchcodec(path: pathlib.Path, fps: float, seek_mode: Literal["exact", "app
     from torchcodec.decoders import VideoDecoder
     from torchcodec.transforms import Resize
 
+    torch.set_num_threads(1)  # on a single core, torch's several threads would make it wait three times as long
     decoder = VideoDecoder(
         str(path),
         seek_mode=seek_mode,
@@ -143,7 +144,7 @@ def _spdl_wanted(packets: Any, fps: float) -> list[int]:
 def ffmpeg_command(path: pathlib.Path, fps: float) -> np.ndarray:
     """ffmpeg's command line with the `fps` and `scale` filters: about the same times, not the formula's frames."""
     filters = f"fps={fps}:round=up,scale={DECODE_WIDTH_PX}:{DECODE_HEIGHT_PX}:flags=bicubic"
-    command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(path), "-vf", filters]
+    command = ["ffmpeg", "-v", "error", "-filter_threads", "1", "-threads", "1", "-i", str(path), "-vf", filters]
     command += ["-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
     data = subprocess.run(command, check=True, capture_output=True).stdout
     return np.frombuffer(data, np.uint8).reshape(-1, DECODE_HEIGHT_PX, DECODE_WIDTH_PX, 3)
