@@ -21,7 +21,7 @@ from . import GridClipError, __version__
 
 if TYPE_CHECKING:
     from .dali_pipes.sampling import Sampling
-    from .engine.encoder import Encoder
+    from .engine.encoder import Encoder, Provider
     from .engine.jobs.progress import JobSummary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -123,6 +123,17 @@ _sampling = _options(
         help="1: a video shorter than one period gives its first frame; 0: it counts as failed.",
     ),
 )
+_keyframes = _options(
+    click.option(
+        "--sampling", type=click.Choice(["exact", "keyframes"]), default="exact",
+        help="keyframes: each wanted frame moves to the nearest keyframe within --max-shift; faster, not exact.",
+    ),
+    click.option(
+        "--max-shift", "max_shift_s", type=click.FloatRange(min=0), show_default="2.0 with --sampling keyframes",
+        help="Seconds by which a frame may move.",
+    ),
+)
+KEYFRAMES_MAX_SHIFT_S = 2.0
 
 
 def _exclusive(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
@@ -143,17 +154,21 @@ _num_workers = click.option(
 _num_gpus = click.option(
     "--num-gpus", type=click.IntRange(min=0), default=1, help="0: the CPU; 1: a GPU where ONNX Runtime has one."
 )
-
-
-def _available(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    if value in ("dali", "hybrid"):
-        raise click.ClickException(f"--decoder {value}: decoding on the GPU {NOT_YET}; use auto, decord or pyav")
-    return value
-
-
+_several_gpus = click.option(
+    "--num-gpus", type=click.IntRange(min=0), default=1,
+    help="0: the CPU; 1: a GPU where ONNX Runtime has one; more: a process for each, one queue, one store.",
+)
+_provider = _options(
+    click.option(
+        "--provider", type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]), default="auto",
+        help="Where ONNX Runtime runs the model; tensorrt is only taken when named.",
+    ),
+    click.option("--cuda-graph", is_flag=True, help="Record the GPU's work of a batch once and replay it."),
+)
 _decoder = click.option(
-    "--decoder", type=click.Choice(["auto", "decord", "pyav", "dali", "hybrid"]), default="auto", callback=_available,
-    help="auto takes the fastest that this machine has.",
+    "--decoder", type=click.Choice(["auto", "dali", "hybrid", "decord", "pyav"]), default="auto",
+    help="dali: NVDEC (without a GPU: DALI's CPU decoders); hybrid: NVDEC and the worker processes; "
+    "auto: hybrid where there are a GPU and DALI, else pyav.",
 )
 _batch_size = click.option(
     "--batch-size", type=click.IntRange(min=1), show_default="100 on a GPU, 8 on the CPU", help="Super images per pass."
@@ -177,15 +192,16 @@ _scoring = _options(
 
 
 @main.command()
+@click.option("--model", type=_PATH, help="A model folder: also say which kernels its attention runs on a GPU.")
 @_as_json
-def doctor(as_json: bool) -> None:
+def doctor(model: pathlib.Path | None, as_json: bool) -> None:
     """Say what this machine has and what is missing.
 
-    For every stage of the work: which path it takes here. And how to get what is missing.
+    For every stage of the work: which path it takes here, and why not the GPU's. And how to get what is missing.
     """
     from .engine import doctor
 
-    report = doctor.examine()
+    report = doctor.examine(model)
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else doctor.as_text(report))
     if not report.healthy:
         sys.exit(1)
@@ -269,6 +285,7 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 @_anno_file
 @click.option("--save-dir", type=_PATH, required=True, help="Gets <video id>/img_0001.jpg ...")
 @_sampling
+@_keyframes
 @click.option("--super-img-size", type=click.IntRange(min=1), default=336, help="Side of a super image in pixels.")
 @_num_workers
 @_decoder
@@ -282,14 +299,19 @@ def superimages(
     grid_size: int,
     super_img_size: int,
     min_frames: int,
+    sampling: str,
+    max_shift_s: float | None,
     strict: bool,
     **options: Any,
 ) -> None:
     """Write super images of videos as JPEG files."""
     from .engine.jobs.super_images import make_super_images
 
-    sampling = _make_sampling(fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames)
-    _finish(make_super_images(video_dir, save_dir, sampling=sampling, **options), strict)
+    settings = _make_sampling(
+        fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames,
+        max_shift_s=_max_shift(sampling, max_shift_s),
+    )
+    _finish(make_super_images(video_dir, save_dir, sampling=settings, **options), strict)
 
 
 @main.command()
@@ -331,7 +353,8 @@ def embed_text(
 @click.option("--image-dir", type=_PATH, help="What `gridclip superimages` was given as --save-dir.  [required]")
 @_store
 @_batch_size
-@_num_gpus
+@_several_gpus
+@_provider
 @click.option("--num-workers", "--num-worker", type=click.IntRange(min=1), default=16, help="Reading processes.")
 @click.option("--image-size", type=click.IntRange(min=1), show_default="the model's", help="Side of its images, px.")
 @_time_limit
@@ -342,6 +365,8 @@ def embed_images(
     image_dir: pathlib.Path | None,
     store: pathlib.Path,
     num_gpus: int,
+    provider: Provider,
+    cuda_graph: bool,
     image_size: int | None,
     strict: bool,
     **options: Any,
@@ -351,7 +376,8 @@ def embed_images(
         raise click.UsageError("Missing option '--image-dir': what `gridclip superimages` was given as --save-dir")
     from .engine.jobs.embed_images import embed_images
 
-    _finish(embed_images(_load_encoder(model, num_gpus, image_size), image_dir, store, **options), strict)
+    encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph, image_size=image_size)
+    _finish(embed_images(encoder, image_dir, store, num_gpus=num_gpus, **options), strict)
 
 
 @main.command()
@@ -360,13 +386,15 @@ def embed_images(
 @_anno_file
 @_store
 @_sampling
+@_keyframes
 @click.option(
     "--super-img-size", type=click.IntRange(min=1), show_default="the model's image size",
     help="Side of a super image in pixels; resized where the model's image size differs.",
 )
 @_batch_size
 @_decoder
-@_num_gpus
+@_several_gpus
+@_provider
 @_num_workers
 @_time_limit
 @_resume
@@ -382,7 +410,11 @@ def embed_videos(
     grid_size: int,
     super_img_size: int | None,
     min_frames: int,
+    sampling: str,
+    max_shift_s: float | None,
     num_gpus: int,
+    provider: Provider,
+    cuda_graph: bool,
     cluster: str | None,
     strict: bool,
     **options: Any,
@@ -390,6 +422,7 @@ def embed_videos(
     """Embed videos into a store, without JPEG files."""
     if cluster is not None:
         raise click.ClickException(f"--cluster {NOT_YET}: start one job per machine with --num-shards and --shard-id")
+    shift_s = _max_shift(sampling, max_shift_s)
     shard_id, num_shards = options["shard_id"], options["num_shards"]
     if shard_id >= num_shards:
         raise click.UsageError(f"--shard-id {shard_id} must be less than --num-shards {num_shards}")
@@ -397,10 +430,12 @@ def embed_videos(
         raise click.UsageError("--overwrite would remove what the other shards have done: remove the store yourself")
     from .engine.jobs.embed_videos import embed_videos
 
-    encoder = _load_encoder(model, num_gpus)
+    encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph)
     size = super_img_size or encoder.info["image_size"]
-    sampling = _make_sampling(fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames)
-    _finish(embed_videos(encoder, video_dir, store, sampling=sampling, **options), strict)
+    settings = _make_sampling(
+        fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames, max_shift_s=shift_s
+    )
+    _finish(embed_videos(encoder, video_dir, store, sampling=settings, num_gpus=num_gpus, **options), strict)
 
 
 class _Cutoffs(click.ParamType):
@@ -526,18 +561,29 @@ def _benchmark(name: str, help: str) -> None:
     @click.argument("options", nargs=-1, type=click.UNPROCESSED)
     def run(json_file: pathlib.Path, options: tuple[str, ...]) -> None:
         sys.argv = [f"gridclip bench {name}", "--json", str(json_file), *options]
-        importlib.import_module(f".benchmarks.{name}", __package__).main()
+        importlib.import_module(f".benchmarks.{name.replace('-', '_')}", __package__).main()
 
 
 _benchmark("decode", "Frames per second of the decoders.")
 _benchmark("sweep", "How the gain of pruning grows with the interval between wanted frames.")
+_benchmark("pipelines", "Frames per second into the encoder: DALI, hybrid, worker processes.")
 _benchmark("encode", "Super images per second of ViT-L/14 in ONNX Runtime and torch.")
+_benchmark("end-to-end", "Videos per second to a store: the two-stage procedure and the fused path.")
+_benchmark("scaling", "Time and memory over workers and over videos.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 
 
 def _write_json(path: pathlib.Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def _max_shift(sampling: str, max_shift_s: float | None) -> float | None:
+    if sampling == "keyframes":
+        return KEYFRAMES_MAX_SHIFT_S if max_shift_s is None else max_shift_s
+    if max_shift_s is not None:
+        raise click.UsageError("--max-shift is for --sampling keyframes: exact frames do not move")
+    return None
 
 
 def _make_sampling(**settings: Any) -> Sampling:
@@ -549,20 +595,26 @@ def _make_sampling(**settings: Any) -> Sampling:
         raise click.UsageError(str(error)) from error
 
 
-def _load_encoder(model: str, num_gpus: int, image_size: int | None = None) -> Encoder:
-    if num_gpus > 1:
-        raise click.ClickException(
-            f"--num-gpus {num_gpus}: more than one GPU per job {NOT_YET}; start one job per GPU with --num-shards, "
-            "--shard-id and CUDA_VISIBLE_DEVICES"
-        )
-    from .engine.encoder import Encoder
+def _load_encoder(
+    model: str,
+    num_gpus: int,
+    provider: Provider = "auto",
+    *,
+    cuda_graph: bool = False,
+    image_size: int | None = None,
+) -> Encoder:
+    from .engine.encoder import Encoder, check_gpus, choose_provider
 
+    chosen = choose_provider(provider if num_gpus else "cpu")
+    check_gpus(chosen, num_gpus)
     folder = pathlib.Path(model)
     if image_size is not None or not (folder / "model.json").is_file():
-        from .export.folder import ensure_model_folder  # imports torch
+        from .export.folder import ensure_model_folder, is_model_folder  # imports torch
 
-        folder = ensure_model_folder(model, image_size=image_size)
-    return Encoder(folder, provider="auto" if num_gpus else "cpu")
+        # A checkpoint is exported as suits the machine; a model folder stays as it is.
+        suited: dict[str, Any] = {} if chosen == "cpu" or is_model_folder(folder) else {"precision": "fp16"}
+        folder = ensure_model_folder(model, image_size=image_size, **suited)
+    return Encoder(folder, provider=chosen, cuda_graph=cuda_graph)
 
 
 def _finish(summary: JobSummary, strict: bool) -> None:

@@ -48,7 +48,7 @@ def _device(device_id: int | None) -> segments.Device:
 
 
 def _why_not(path: pathlib.Path, fps: float, device_id: int | None) -> str:
-    with opened(path, fps, 1) as reading:
+    with opened(path, Sampling(fps)) as reading:
         return segments.why_not(reading, _device(device_id)) or "not every segment can be handed to DALI"
 
 

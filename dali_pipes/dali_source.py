@@ -8,19 +8,25 @@ wait to be encoded, as super images only.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib.util
+import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
+from typing import cast
 
-from . import dali_run, jpeg, works
+from .. import GridClipError
+from . import dali_run, jpeg, workers, works
 from .batching import Limits
 from .gauge import Gauge
-from .pipeline_threads import PipelineThreads
+from .pipeline_threads import Pipeline, PipelineThreads
 from .sampling import Sampling
-from .source import VideoFile
+from .source import SuperImages, VideoFile
+
+logger = logging.getLogger(__name__)
 
 NUM_PIPELINES = 2  # one decodes while the other hands over its batch
 VIDEO_LIMITS = Limits(items=16, decoded_bytes=1 << 30, waiting=48)
@@ -37,6 +43,17 @@ def why_not() -> str | None:
     return None if found else "DALI is not installed: pip install gridclip[gpu]"
 
 
+def first_gpu() -> int | None:
+    """The GPU that a job takes which was told of none; None where the driver shows no GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    count = ctypes.c_int()
+    shows = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    return 0 if shows else None
+
+
 def decode_videos(
     videos: Iterable[VideoFile],
     sampling: Sampling,
@@ -46,6 +63,7 @@ def decode_videos(
     hybrid: bool,
     num_workers: int,
     time_limit_s: float,
+    required: bool = True,
     num_pipelines: int = NUM_PIPELINES,
     limits: Limits = VIDEO_LIMITS,
 ) -> Generator[dali_run.Event, None, None]:
@@ -57,8 +75,12 @@ def decode_videos(
         device_id: the GPU that decodes; None is DALI's CPU variant (VP8, VP9 and MJPEG; the rest is for the workers).
         hybrid: the worker processes decode, too, whatever DALI has no room for.
         num_workers, time_limit_s: see `workers.run`.
+        required: where DALI cannot start, that is an error; else the worker processes decode alone.
         num_pipelines: DALI pipelines side by side.
         limits: of each pipeline's batches.
+
+    Raises:
+        GridClipError: as `dali_run.run`, and where DALI cannot start.
     """
     from .video_pipeline import VideoPipeline  # imports torch
 
@@ -70,6 +92,10 @@ def decode_videos(
         max_items=limits.items,
         num_threads=_num_threads(device_id, num_pipelines),
     )
+    on_cpu = works.embedding_works(sampling, "auto", image_size)
+    if not _starts(build, required):
+        yield from _alone(videos, on_cpu, num_workers, time_limit_s)
+        return
     with contextlib.ExitStack() as stack:
         gauge_path = None
         if hybrid:
@@ -79,7 +105,7 @@ def decode_videos(
         events = dali_run.run(
             videos,
             works.dali_works(sampling, image_size, "cpu" if device_id is None else "gpu", gauge_path),
-            works.embedding_works(sampling, "auto", image_size),
+            on_cpu,
             pipelines,
             num_workers=num_workers,
             time_limit_s=time_limit_s,
@@ -98,7 +124,7 @@ def decode_images(
     num_pipelines: int = NUM_PIPELINES,
     limits: Limits = IMAGE_LIMITS,
 ) -> Generator[dali_run.Event, None, None]:
-    """The same for folders of JPEG super images, which worker processes only read."""
+    """The same for folders of JPEG super images; worker processes read, and decode only where DALI cannot start."""
     from .jpeg_pipeline import JpegPipeline  # imports torch
 
     build = functools.partial(
@@ -109,6 +135,9 @@ def decode_images(
         num_threads=_num_threads(device_id, num_pipelines),
     )
     read = functools.partial(jpeg.read, super_img_size=image_size)
+    if not _starts(build, required=False):
+        yield from _alone(folders, [read], num_workers, time_limit_s)
+        return
     with PipelineThreads(build, num_pipelines=num_pipelines, limits=limits) as pipelines:
         events = dali_run.run(
             folders,
@@ -120,6 +149,27 @@ def decode_images(
         )
         with contextlib.closing(events):
             yield from events
+
+
+def _starts(build: Callable[[], Pipeline], required: bool) -> bool:
+    """Whether a pipeline can be built; if it is required and cannot, that is an error."""
+    try:
+        build()
+    except GridClipError as error:
+        if required:
+            raise
+        logger.warning("decoding on the CPU: %s", error)
+        return False
+    return True
+
+
+def _alone(
+    videos: Iterable[VideoFile], on_cpu: list[workers.Work[SuperImages]], num_workers: int, time_limit_s: float
+) -> Generator[dali_run.Event, None, None]:
+    """What the worker processes yield without DALI."""
+    events = workers.run(videos, on_cpu, num_workers=num_workers, time_limit_s=time_limit_s, size=works.super_images)
+    with contextlib.closing(events):
+        yield from cast("Generator[dali_run.Event, None, None]", events)
 
 
 def _num_threads(device_id: int | None, num_pipelines: int) -> int:

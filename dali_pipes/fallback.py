@@ -32,7 +32,7 @@ def super_images(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with opened(video.path, sampling.fps, sampling.min_frames) as reading:
+    with opened(video.path, sampling) as reading:
         frames = reading.frames(decoder, first=skip * sampling.cells, cells=sampling.cells)
         yield from packed(video.video_id, reading, frames, sampling, first=skip)
 
@@ -44,13 +44,15 @@ def packed(
     total = super_image_count(len(reading.wanted), sampling.grid_size)
     start_s, end_s = reading.times_s(sampling.cells)
     while chunk := list(itertools.islice(frames, RUN_SUPER_IMAGES * sampling.cells)):
-        images = grid.assemble(np.stack(chunk), sampling.grid_size, sampling.super_img_size)
+        images = grid.assemble(chunk, sampling.grid_size, sampling.super_img_size)
         span = slice(first, first + len(images))
         yield SuperImages(video_id, first, total, images, start_s[span], end_s[span])
         first += len(images)
 
 
-def frames(path: pathlib.Path, fps: float, *, decoder: Decoder = "auto") -> Iterator[np.ndarray]:
-    """Yields a video's wanted frames in order, each uint8 [336, 446, 3]; raises VideoError."""
-    with opened(path, fps, 1) as reading:
+def frames(
+    path: pathlib.Path, fps: float, *, decoder: Decoder = "auto", max_shift_s: float | None = None
+) -> Iterator[np.ndarray]:
+    """Yields a video's wanted frames in order, each uint8 [336, 446, 3]; raises VideoError. See Sampling."""
+    with opened(path, Sampling(fps=fps, max_shift_s=max_shift_s)) as reading:
         yield from reading.frames(decoder)

@@ -69,37 +69,67 @@ def save(
         video: the video to decode.
         skip: must be 0: a folder is written whole.
         decode: yields the video's super images.
-        sampling: goes into the sidecar.
-        save_dir: an existing directory.
+        sampling, save_dir: see FolderWriter.
 
     Raises:
         VideoError: the video cannot be decoded, or its folder cannot be replaced.
         GridClipError: the disk is full or read-only.
     """
     assert skip == 0
-    part = part_folder(save_dir, video.video_id)
-    start_s: list[float] = []
-    end_s: list[float] = []
+    writer = FolderWriter(video.video_id, sampling, save_dir)
     try:
-        with _disk_errors(save_dir):
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
         for run in decode(video):
-            with _disk_errors(save_dir):
-                for position, image in enumerate(run.images, start=run.first + 1):
-                    (part / f"img_{position:04d}.jpg").write_bytes(encode(image))
-            start_s += run.start_s.tolist()
-            end_s += run.end_s.tolist()
+            writer.write(run)
             yield len(run.images)
-        record = {"format": 1, **dataclasses.asdict(sampling), "count": len(start_s)}
-        record |= {"start_s": start_s, "end_s": end_s}
-        with _disk_errors(save_dir):
-            (part / SIDECAR).write_text(json.dumps(record), encoding="utf-8")
-            folder = save_dir / video.video_id
-            _remove(folder)
-            part.rename(folder)
+        writer.finish()
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        writer.discard()
+
+
+class FolderWriter:
+    """The folder of one video while it grows.
+
+    Args:
+        video_id: names the folder.
+        sampling: goes into the sidecar.
+        save_dir: an existing directory.
+
+    Raises:
+        VideoError: the folder cannot be replaced.
+        GridClipError: the disk is full or read-only.
+    """
+
+    def __init__(self, video_id: str, sampling: Sampling, save_dir: pathlib.Path) -> None:
+        self._folder = save_dir / video_id
+        self._part = part_folder(save_dir, video_id)
+        self._sampling = sampling
+        self._times: list[tuple[int, list[float], list[float]]] = []
+        with _disk_errors(save_dir):
+            shutil.rmtree(self._part, ignore_errors=True)
+            self._part.mkdir()
+
+    def write(self, run: SuperImages) -> None:
+        """Writes a run's images; runs may come in any order."""
+        with _disk_errors(self._folder.parent):
+            for number, image in enumerate(run.on_cpu(), start=run.first + 1):
+                (self._part / f"img_{number:04d}.jpg").write_bytes(encode(image))
+        self._times.append((run.first, run.start_s.tolist(), run.end_s.tolist()))
+
+    def finish(self) -> None:
+        """Puts the complete folder in the place of an older one."""
+        ordered = sorted(self._times)
+        start_s = [time for _, times, _ in ordered for time in times]
+        end_s = [time for _, _, times in ordered for time in times]
+        record = {"format": 1, **dataclasses.asdict(self._sampling), "count": len(start_s)}
+        record |= {"start_s": start_s, "end_s": end_s}
+        with _disk_errors(self._folder.parent):
+            (self._part / SIDECAR).write_text(json.dumps(record), encoding="utf-8")
+            _remove(self._folder)
+            self._part.rename(self._folder)
+
+    def discard(self) -> None:
+        """Removes what is not finished."""
+        shutil.rmtree(self._part, ignore_errors=True)
 
 
 def part_folder(save_dir: pathlib.Path, video_id: str) -> pathlib.Path:
@@ -118,7 +148,7 @@ def read_sidecar(folder: pathlib.Path) -> Sidecar | None:
     """The sidecar of a finished folder; None where there is none, it is damaged, or images are missing."""
     try:
         record = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
-        settings = {field.name: record[field.name] for field in dataclasses.fields(Sampling)}
+        settings = {field.name: record[field.name] for field in dataclasses.fields(Sampling) if field.name in record}
         sidecar = Sidecar(Sampling(**settings), list(map(float, record["start_s"])), list(map(float, record["end_s"])))
         complete = len(_images(folder)) == record["count"] == len(sidecar.start_s) == len(sidecar.end_s)
     except (OSError, ValueError, KeyError, TypeError, VideoError):

@@ -16,8 +16,9 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from . import decoding, remux, streams
 from .bitstream import HIDDEN, OPEN
+from .keyframes import nearest_keyframes
 from .pruning import Segment, plan_segments, whole
-from .sampling import wanted_frames
+from .sampling import Sampling, wanted_frames
 from .streams import PacketTable, VideoError, VideoStream
 
 logger = logging.getLogger(__name__)
@@ -28,14 +29,19 @@ MAX_REMUX_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path, fps: float, min_frames: int) -> Iterator[Reading]:
+def opened(path: pathlib.Path, sampling: Sampling) -> Iterator[Reading]:
     """Opens and scans a video; raises VideoError, also where it has no wanted frame."""
     with streams.open_video(path) as (container, stream):
         summary, table, packets = streams.scan(container, stream)
-        wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps, min_frames=min_frames)
-        if not len(wanted):
-            raise VideoError("sample", f"{summary.duration_s:.2f} s is shorter than one period of {1 / fps:g} s")
-        yield Reading(path, stream, summary, table, packets, wanted)
+        planned = wanted_frames(
+            summary.frame_count, summary.avg_fps, fps=sampling.fps, min_frames=sampling.min_frames
+        )
+        if not len(planned):
+            period_s = 1 / sampling.fps
+            raise VideoError("sample", f"{summary.duration_s:.2f} s is shorter than one period of {period_s:g} s")
+        shift_s = sampling.max_shift_s
+        wanted = planned if shift_s is None else nearest_keyframes(table, planned, shift_s)
+        yield Reading(path, stream, summary, table, packets, planned, wanted)
 
 
 @dataclasses.dataclass
@@ -47,7 +53,8 @@ class Reading:
         stream: its video stream, opened.
         summary, table: see `streams.scan`.
         packets: all of them where they fit into memory.
-        wanted: int64 [n], indices of the wanted frames in presentation order.
+        planned: int64 [n], indices in presentation order of the frames at the wanted times.
+        wanted: int64 [n], the frames to decode: the planned ones, or keyframes near them.
     """
 
     path: pathlib.Path
@@ -55,11 +62,15 @@ class Reading:
     summary: VideoStream
     table: PacketTable
     packets: list[Packet] | None
+    planned: np.ndarray
     wanted: np.ndarray
 
     def times_s(self, cells: int) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds from the video's start at which each super image of `cells` frames starts and ends, float64 [L]."""
-        times_s = self.table.times_s[self.wanted]
+        """Seconds from the video's start at which each super image of `cells` frames starts and ends, float64 [L].
+
+        They are the planned frames' times: the part of the video that a super image stands for.
+        """
+        times_s = self.table.times_s[self.planned]
         start_s = times_s[::cells]
         return start_s, np.append(start_s[1:], max(self.summary.duration_s, float(times_s[-1])))
 

@@ -18,6 +18,7 @@ class Sampling:
         grid_size: cells per row and column of a super image, >= 1.
         super_img_size: width and height of a super image in pixels, >= grid_size.
         min_frames: wanted frames of a video shorter than one period (0 or 1).
+        max_shift_s: seconds by which a wanted frame may move to a keyframe, >= 0; None: it stays where it is.
 
     Raises:
         ValueError: a value is out of range.
@@ -27,6 +28,7 @@ class Sampling:
     grid_size: int = 2
     super_img_size: int = 336
     min_frames: int = 1
+    max_shift_s: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.fps > 0 and np.isfinite(self.fps)):
@@ -37,6 +39,8 @@ class Sampling:
             raise ValueError(f"super_img_size ({self.super_img_size}) must be >= grid_size ({self.grid_size})")
         if self.min_frames not in (0, 1):
             raise ValueError(f"min_frames ({self.min_frames}) must be 0 or 1")
+        if self.max_shift_s is not None and not (self.max_shift_s >= 0 and np.isfinite(self.max_shift_s)):
+            raise ValueError(f"max_shift_s ({self.max_shift_s}) must be a finite number >= 0")
 
     @property
     def cells(self) -> int:

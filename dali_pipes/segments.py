@@ -53,7 +53,7 @@ def encoded_segments(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with opened(video.path, sampling.fps, sampling.min_frames) as reading:
+    with opened(video.path, sampling) as reading:
         segments = plan_segments(
             reading.table,
             reading.wanted,
@@ -90,7 +90,7 @@ def resized(run: SuperImages, image_size: int) -> SuperImages:
     """The run with super images of image_size x image_size pixels."""
     if run.images.shape[1] == image_size:
         return run
-    return dataclasses.replace(run, images=np.stack([grid.resize(np.asarray(i), image_size) for i in run.images]))
+    return dataclasses.replace(run, images=np.stack([grid.resize(image, image_size) for image in run.on_cpu()]))
 
 
 def why_not(reading: Reading, device: Device) -> str | None:

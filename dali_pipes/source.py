@@ -42,6 +42,10 @@ class SuperImages:
     start_s: np.ndarray
     end_s: np.ndarray
 
+    def on_cpu(self) -> np.ndarray:
+        """The images in the host's memory."""
+        return self.images if isinstance(self.images, np.ndarray) else self.images.cpu().numpy()
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:

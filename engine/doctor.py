@@ -6,10 +6,15 @@ import concurrent.futures
 import dataclasses
 import json
 import os
+import pathlib
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+
+from .. import GridClipError
+from . import attention_kernels
+from .model_folder import read_info
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 PROBE_LIMIT_S = 120.0  # torch from a cold network drive
@@ -68,8 +73,21 @@ _PYAV = """
 codecs = [name for name in ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg") if name in module.codecs_available]
 detail = "decodes " + ", ".join(codecs)
 """
+# A driver that is too old for DALI's CUDA shows when something runs.
+_DALI = """
+from nvidia.dali import fn
+from gridclip.dali_pipes import dali_source
+detail, gpu = "no GPU: only its CPU variant (VP8, VP9, MJPEG, JPEG)", dali_source.first_gpu()
+if gpu is not None:
+    pipeline = module.Pipeline(batch_size=1, num_threads=1, device_id=gpu)
+    with pipeline:
+        pipeline.set_outputs(fn.constant(idata=[1], device="gpu"))
+    pipeline.build()
+    pipeline.run()
+    detail = f"runs on GPU {gpu}"
+"""
 _PROVIDERS = "detail = ', '.join(module.get_available_providers())"
-_DALI_REMEDY = "pip install nvidia-dali-cuda130 (needs an NVIDIA GPU)"
+_DALI_REMEDY = "pip install nvidia-dali-cuda130 (its GPU path needs an NVIDIA driver for CUDA 13)"
 _TURBOJPEG_REMEDY = (
     "make setup (in a checkout), or apt install libturbojpeg0 (Debian), libturbojpeg (Ubuntu); or name the file in "
     "GRIDCLIP_LIBTURBOJPEG"
@@ -77,7 +95,7 @@ _TURBOJPEG_REMEDY = (
 
 PROBES = (
     _Probe("nvidia-smi", _NVIDIA_SMI, "install NVIDIA's driver (only for machines with an NVIDIA GPU)", optional=True),
-    _package("nvidia.dali", name="nvidia-dali", remedy=_DALI_REMEDY, optional=True),
+    _package("nvidia.dali", name="nvidia-dali", remedy=_DALI_REMEDY, optional=True, more=_DALI),
     _package("av", more=_PYAV),
     _package("decord", remedy="pip install decord (wheels for x86-64 only)", optional=True),
     _package("PIL", name="Pillow"),
@@ -133,6 +151,7 @@ class Report:
     findings: tuple[Finding, ...]
     routes: tuple[Route, ...]
     advice: tuple[str, ...]
+    attention: str | None = None
 
     @property
     def healthy(self) -> bool:
@@ -144,13 +163,30 @@ class Report:
         return {**dataclasses.asdict(self), "healthy": self.healthy}
 
 
-def examine() -> Report:
-    """Tries everything that gridclip can use. Never raises for what is broken: that is what it reports."""
+def examine(model_dir: pathlib.Path | None = None) -> Report:
+    """Tries everything that gridclip can use. Never raises for what is broken: that is what it reports.
+
+    Args:
+        model_dir: a model folder whose attention kernels are looked at where there is a GPU.
+    """
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         findings = tuple(pool.map(_try, PROBES))
     machine = f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} CPU cores"
     found = {finding.name: finding for finding in findings}
-    return Report(machine, findings, routes(found), advice(found))
+    kernels = None if model_dir is None else attention(model_dir, found)
+    return Report(machine, findings, routes(found), advice(found), kernels)
+
+
+def attention(model_dir: pathlib.Path, found: Mapping[str, Finding]) -> str:
+    """One line on the kernels of the model's attention nodes."""
+    obstacle = _encoder_obstacle(found)
+    if obstacle:
+        return f"not on a GPU: {obstacle}"
+    try:
+        nodes = read_info(model_dir)["fused_attention"]["image"]
+        return attention_kernels.verdict(attention_kernels.attention_kernels(model_dir), nodes)
+    except (GridClipError, KeyError, subprocess.TimeoutExpired) as error:
+        return f"not known: {error}"
 
 
 def advice(found: Mapping[str, Finding]) -> tuple[str, ...]:
@@ -164,8 +200,6 @@ def advice(found: Mapping[str, Finding]) -> tuple[str, ...]:
         )
     if found["nvidia-smi"].usable and found["torch"].usable and not found["torch"].detail.startswith("CUDA"):
         lines.append("the GPU is not used for evaluation: install a CUDA build of torch")
-    if found["nvidia-dali"].usable:
-        lines.append("DALI is not used yet: videos are decoded on the CPU")
     return tuple(lines)
 
 
@@ -175,21 +209,30 @@ def routes(found: Mapping[str, Finding]) -> tuple[Route, ...]:
     def usable(name: str) -> bool:
         return found[name].usable
 
-    runtime_cuda = usable("onnxruntime") and CUDA_PROVIDER in found["onnxruntime"].detail
+    runtime_cuda = usable("onnxruntime") and _encoder_obstacle(found) is None
     torch_cuda = usable("torch") and found["torch"].detail.startswith("CUDA")
     second = "decord steps in when PyAV fails" if usable("decord") else "without a second decoder: decord is not usable"
+    obstacle = gpu_obstacle(found)
+    decoding, jpeg_on_gpu = "PyAV on the CPU", f"; not on a GPU: {obstacle}"
+    if obstacle is None:
+        decoding, jpeg_on_gpu = "DALI on the GPU and PyAV on the CPU (hybrid)", ""
+        second = f"--decoder dali leaves the CPU out; {second}"
+    else:
+        second += jpeg_on_gpu
     if usable("libturbojpeg"):
         jpeg, jpeg_why = "jpeg4py", found["libturbojpeg"].detail
     else:
         jpeg, jpeg_why = "Pillow", "slower; libturbojpeg is not usable"
+    if obstacle is None:
+        jpeg, jpeg_why = "DALI on the GPU", f"{jpeg} for what it cannot read"
     return (
         _route("find and prune packets", "PyAV", "packets only, nothing is decoded", needs=[found["av"]]),
-        _route("decode videos", "PyAV on the CPU", second, needs=[found["av"], found["Pillow"]]),
-        _route("read JPEG super images", jpeg, jpeg_why, needs=[found["Pillow"]]),
+        _route("decode videos", decoding, second, needs=[found["av"], found["Pillow"]]),
+        _route("read JPEG super images", jpeg, jpeg_why + jpeg_on_gpu, needs=[found["Pillow"]]),
         _route(
             "embed images and texts",
             "ONNX Runtime on CUDA" if runtime_cuda else "ONNX Runtime on the CPU",
-            found["onnxruntime"].detail,
+            found["onnxruntime"].detail if runtime_cuda else f"not on a GPU: {_encoder_obstacle(found)}",
             needs=[found["onnxruntime"], found["tokenizers"], found["ftfy"]],
         ),
         _route("store", "Lance", "one append per batch of whole videos", needs=[found["pylance"], found["pyarrow"]]),
@@ -208,6 +251,28 @@ def routes(found: Mapping[str, Finding]) -> tuple[Route, ...]:
     )
 
 
+def gpu_obstacle(found: Mapping[str, Finding]) -> str | None:
+    """Why videos and JPEG files are not decoded on a GPU; None where they are."""
+    dali = found["nvidia-dali"]
+    if not found["nvidia-smi"].usable:
+        return found["nvidia-smi"].detail
+    if not dali.usable:
+        return f"DALI is not usable ({dali.detail})"
+    obstacle = _encoder_obstacle(found)
+    return f"the pixels would have to leave it again: {obstacle}" if obstacle else None
+
+
+def _encoder_obstacle(found: Mapping[str, Finding]) -> str | None:
+    runtime, torch = found["onnxruntime"], found["torch"]
+    if not found["nvidia-smi"].usable:
+        return found["nvidia-smi"].detail
+    if CUDA_PROVIDER not in runtime.detail:
+        return f"this ONNX Runtime has only {runtime.detail or 'errors'}"
+    if not torch.detail.startswith("CUDA"):
+        return "this torch has no CUDA, and ONNX Runtime shares memory and stream with it"
+    return None
+
+
 def _route(stage: str, path: str, why: str, *, needs: list[Finding]) -> Route:
     missing = [finding.name for finding in needs if not finding.usable]
     return Route(stage, None, f"needs {', '.join(missing)}") if missing else Route(stage, path, why)
@@ -223,6 +288,8 @@ def as_text(report: Report) -> str:
     lines += ["", "Paths:"]
     stages = max(len(route.stage) for route in report.routes)
     lines += [f"  {route.stage:{stages}}  {route.path or 'NONE'} ({route.why})" for route in report.routes]
+    if report.attention:
+        lines += ["", f"Attention kernels: {report.attention}"]
     if report.advice:
         lines += ["", "To get more:", *(f"  {line}" for line in report.advice)]
     return "\n".join(lines)

@@ -68,7 +68,8 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """Replaces the model; the recorder shows what was asked of export."""
     info = {"image_size": 224, "context_length": 77, "fingerprint": "f"}
     monkeypatch.setattr(
-        "gridclip.engine.encoder.Encoder", lambda folder, provider: SimpleNamespace(info=info, provider=provider)
+        "gridclip.engine.encoder.Encoder",
+        lambda folder, provider, cuda_graph: SimpleNamespace(info=info, provider=provider),
     )
     return Recorder(pathlib.Path("model")).replace(monkeypatch, "gridclip.export.folder.ensure_model_folder")
 
@@ -121,10 +122,16 @@ def test_embed_videos(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> Non
     assert result.exit_code == 0, result.output
     assert job.arguments["encoder"].provider == "cpu"
     assert job.arguments["sampling"] == Sampling(super_img_size=224)  # the model's
+    assert run(*"embed-videos --model m --video-dir v --sampling keyframes".split()).exit_code == 0
+    assert job.arguments["sampling"] == Sampling(super_img_size=224, max_shift_s=2.0)
+    assert run(*"embed-videos --model m --video-dir v --sampling keyframes --max-shift 0.5".split()).exit_code == 0
+    assert job.arguments["sampling"] == Sampling(super_img_size=224, max_shift_s=0.5)
+    assert run(*"embed-videos --model m --video-dir v --store s --num-shards 4 --shard-id 3".split()).exit_code == 0
     assert (job.arguments["num_shards"], job.arguments["shard_id"]) == (4, 3)
     assert run(*"embed-videos --model m --video-dir v --super-img-size 336".split()).exit_code == 0
     assert job.arguments["sampling"] == Sampling(super_img_size=336)
-    assert job.arguments["encoder"].provider == "auto"
+    assert job.arguments["encoder"].provider == "cpu"  # this machine's
+    assert job.arguments["num_gpus"] == 1
 
 
 def test_export(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +170,10 @@ def test_benchmarks_get_their_own_options(monkeypatch: pytest.MonkeyPatch) -> No
         "superimages --video-dir v --save-dir s --resume --overwrite",
         "superimages --video-dir v --save-dir s --overwrite --resume",
         "superimages --video-dir v --save-dir s --num-workers 0",
+        "superimages --video-dir v --save-dir s --max-shift 1",
+        "superimages --video-dir v --save-dir s --sampling keyframes --max-shift -1",
+        "superimages --video-dir v --save-dir s --sampling nearest",
+        "embed-videos --model m --video-dir v --sampling exact --max-shift 1",
         "plan",
         "plan --video-dir v --video-info i",
         "embed-videos --model m --video-dir v --num-shards 2 --shard-id 2",
@@ -190,9 +201,6 @@ def test_an_empty_sentence_is_wrong_usage(encoder: Recorder) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        "superimages --video-dir v --save-dir s --decoder dali",
-        "embed-videos --model m --video-dir v --decoder hybrid",
-        "embed-videos --model m --video-dir v --num-gpus 2",
         "embed-videos --model m --video-dir v --cluster auto",
     ],
 )

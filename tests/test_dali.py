@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from generated_videos import Recipe, write
+from gridclip import GridClipError
 from gridclip.dali_pipes import dali_source, fallback, grid, jpeg, segments
 from gridclip.dali_pipes.batching import Limits
 from gridclip.dali_pipes.jpeg_pipeline import JpegPipeline
@@ -231,7 +232,7 @@ def test_a_file_that_nothing_reads_is_recorded_once(generated, tmp_path):
     [("h264_10bits.mp4", "yuv420p10le"), ("bbb480.mp4", None), ("crystal.webm", None), ("av1_video.mkv", None)],
 )
 def test_what_is_not_for_nvdec(shared_data, name, reason):
-    with segments.opened(shared_data / "videos" / name, 0.5, 1) as reading:
+    with segments.opened(shared_data / "videos" / name, SAMPLING) as reading:
         obstacle = segments.why_not(reading, "gpu")
         assert (obstacle is None) if reason is None else reason in obstacle
         assert (segments.why_not(reading, "cpu") is None) == name.endswith(".webm")
@@ -243,9 +244,9 @@ def test_turned_videos_are_not_for_dali(tmp_path):
     source = write(tmp_path, Recipe("upright.mp4", options=(("preset", "ultrafast"),)))
     for turns in (1, 2, 3):
         turned = rotated(source, tmp_path / "turned.mp4", turns)
-        with segments.opened(turned, 0.5, 1) as reading:
+        with segments.opened(turned, SAMPLING) as reading:
             assert "turned" in segments.why_not(reading, "gpu")
-    with segments.opened(source, 0.5, 1) as reading:
+    with segments.opened(source, SAMPLING) as reading:
         assert segments.why_not(reading, "gpu") is None
 
 
@@ -299,6 +300,22 @@ def test_a_damaged_jpeg_loses_its_video_only(jpeg_folders, tmp_path, damage):
     found = collect(jpeg_events([VideoFile(path.name, path) for path in sorted(tmp_path.iterdir())], 64))
     assert isinstance(found["bbb480.mp4"], Failure) and "img_0001.jpg" in found["bbb480.mp4"].reason
     assert all(isinstance(found[name], np.ndarray) for name in ("echo.webm", "pancake.mkv"))
+
+
+@pytest.mark.skipif(dali_source.first_gpu() is not None, reason="there is a GPU")
+@pytest.mark.may_skip
+def test_dali_that_cannot_start_leaves_the_work_to_the_cpu(jpeg_folders, shared_data, caplog):
+    """A GPU whose driver is too old for DALI: here, none at all."""
+    options = {"device_id": 0, "num_workers": 1, "time_limit_s": 60}
+    echo = VideoFile("echo", shared_data / "videos" / "echo.webm")
+    found = collect(dali_source.decode_videos([echo], SAMPLING, 64, hybrid=True, required=False, **options))
+    assert np.array_equal(found["echo"], expected(echo.path))
+    folder = VideoFile("echo.webm", jpeg_folders / "echo.webm")
+    found = collect(dali_source.decode_images([folder], 64, **options))
+    assert found["echo.webm"].shape[1:] == (64, 64, 3)
+    assert caplog.text.count("decoding on the CPU: DALI cannot build its pipeline") == 2
+    with pytest.raises(GridClipError, match="DALI cannot build its pipeline"):
+        collect(dali_source.decode_videos([echo], SAMPLING, 64, hybrid=True, required=True, **options))
 
 
 def test_jpeg_batches_are_one_tensor(jpeg_folders):

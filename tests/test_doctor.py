@@ -7,7 +7,7 @@ import json
 import pathlib
 
 import pytest
-from gridclip.engine import doctor
+from gridclip.engine import attention_kernels, doctor
 from gridclip.engine.doctor import Finding
 
 PRINTS_ITS_ANSWER = 'import json; print(json.dumps(["1.2", "fine", True]))'
@@ -95,7 +95,48 @@ def test_routes_of_a_gpu_machine() -> None:
     paths = {route.stage: route.path for route in doctor.routes(everything())}
     assert paths["embed images and texts"] == "ONNX Runtime on CUDA"
     assert paths["evaluate and search"] == "torch on CUDA"
-    assert paths["read JPEG super images"] == "jpeg4py"
+    assert paths["decode videos"] == "DALI on the GPU and PyAV on the CPU (hybrid)"
+    assert paths["read JPEG super images"] == "DALI on the GPU"
+
+
+@pytest.mark.parametrize(
+    ("broken", "detail", "reason"),
+    [
+        ("nvidia_smi", "no NVIDIA driver", "no NVIDIA driver"),
+        ("nvidia_dali", "CUDA driver version is insufficient", "CUDA driver version is insufficient"),
+        ("onnxruntime", None, "only CPUExecutionProvider"),
+        ("torch", None, "this torch has no CUDA"),
+    ],
+)
+def test_every_reason_not_to_take_the_gpu_is_said(broken: str, detail: str | None, reason: str) -> None:
+    found = everything(**({broken: detail} if detail else {}))
+    if broken == "onnxruntime":
+        found[broken] = dataclasses.replace(found[broken], detail="CPUExecutionProvider")
+    if broken == "torch":
+        found[broken] = dataclasses.replace(found[broken], detail="CPU with 8 threads")
+    routes = {route.stage: route for route in doctor.routes(found)}
+    assert routes["decode videos"].path == "PyAV on the CPU" and reason in routes["decode videos"].why
+    assert routes["read JPEG super images"].path == "jpeg4py" and reason in routes["read JPEG super images"].why
+    if broken != "nvidia_dali":
+        embedding = routes["embed images and texts"]
+        assert embedding.path == "ONNX Runtime on the CPU" and reason in embedding.why
+
+
+def test_attention_kernels_are_told_and_judged() -> None:
+    printed = "Operator=Attention Node=a0 DataType=fp16 SdpaKernel=FLASH_ATTENTION\nnoise\n" * 2
+    kernels = attention_kernels.parse(printed)
+    assert kernels == {"FLASH_ATTENTION": 2}
+    assert attention_kernels.verdict(kernels, 2) == "FLASH_ATTENTION x 2: all fused"
+    assert "1 of 3 nodes run unfused" in attention_kernels.verdict(
+        attention_kernels.parse(printed + "Operator=Attention Node=a2 DataType=fp32 SdpaKernel=MATH\n"), 3
+    )
+    assert "did not tell of all" in attention_kernels.verdict(kernels, 24)
+    assert "did not tell of all" in attention_kernels.verdict(attention_kernels.parse(""), 24)
+
+
+def test_attention_without_a_gpu_is_said(tmp_path: pathlib.Path) -> None:
+    assert doctor.attention(tmp_path, everything(nvidia_smi="no driver")) == "not on a GPU: no driver"
+    assert "not known" in doctor.attention(tmp_path, everything())  # no model folder
 
 
 def test_routes_around_what_is_missing() -> None:

@@ -88,6 +88,8 @@ def test_a_second_run_needs_a_choice_and_resume_goes_on(encoder, videos, counts,
     assert (again.done, again.finished_before) == (0, 8) and again.succeeded
     with pytest.raises(GridClipError, match=r"fps.*--overwrite"):
         run(encoder, videos, tmp_path / "s", resume=True, sampling=Sampling(fps=1.0, super_img_size=64))
+    with pytest.raises(GridClipError, match=r"max_shift_s = None.*2\.0"):
+        run(encoder, videos, tmp_path / "s", resume=True, sampling=Sampling(super_img_size=64, max_shift_s=2.0))
     summary = run(encoder, videos, tmp_path / "s", overwrite=True, sampling=Sampling(fps=0.25, super_img_size=64))
     assert summary.done == 8 and summary.super_images < sum(counts.values())
 

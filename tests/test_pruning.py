@@ -83,7 +83,7 @@ def assert_decord_equals_whole(path: pathlib.Path, fps: float) -> None:
 
 
 def uses_decord(path: pathlib.Path, fps: float) -> bool:
-    with reading.opened(path, fps, 1) as video:
+    with reading.opened(path, Sampling(fps=fps)) as video:
         segments = pruning.plan_segments(video.table, video.wanted, cells=4)
         return all(video.counts_right(segment) for segment in segments)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from ... import GridClipError
 from ...dali_pipes import dali_source, jpeg, workers, works
@@ -41,25 +41,31 @@ def video_source(
     Raises:
         GridClipError: DALI was asked for by name and cannot be used.
     """
-    if decoder not in get_args(Decoder):
-        raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(get_args(Decoder))}")
-    obstacle = dali_source.why_not()
-    if decoder in ("dali", "hybrid") and obstacle:
-        raise GridClipError(f"--decoder {decoder}: {obstacle}; or use --decoder pyav")
-    if decoder in ("dali", "hybrid") or (decoder == "auto" and device_id is not None and not obstacle):
+    if uses_dali(decoder, device_id):
         return functools.partial(
             dali_source.decode_videos,
             sampling=sampling,
             image_size=image_size,
             device_id=device_id,
             hybrid=decoder != "dali",
+            required=decoder != "auto",
             num_workers=num_workers,
             time_limit_s=time_limit_s,
         )
     if device_id is not None and decoder == "auto":
-        logger.warning("videos are decoded on the CPU: %s", obstacle)
-    on_cpu: CpuDecoder = "auto" if decoder in ("auto", "dali", "hybrid") else decoder  # type: ignore[assignment]
+        logger.warning("videos are decoded on the CPU: %s", dali_source.why_not())
+    on_cpu = cast(CpuDecoder, decoder)
     return cpu_video_source(on_cpu, sampling, image_size, num_workers=num_workers, time_limit_s=time_limit_s)
+
+
+def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
+    """Whether DALI decodes videos; raises GridClipError where it was asked for by name and cannot be used."""
+    if decoder not in get_args(Decoder):
+        raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(get_args(Decoder))}")
+    obstacle = dali_source.why_not()
+    if decoder in ("dali", "hybrid") and obstacle:
+        raise GridClipError(f"--decoder {decoder}: {obstacle}; or use --decoder pyav")
+    return decoder in ("dali", "hybrid") or (decoder == "auto" and device_id is not None and obstacle is None)
 
 
 def cpu_video_source(

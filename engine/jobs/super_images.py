@@ -7,17 +7,20 @@ import dataclasses
 import logging
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any, cast
 
 from ... import GridClipError
-from ...dali_pipes import jpeg, workers, works
-from ...dali_pipes.reading import Decoder
+from ...dali_pipes import dali_source, jpeg, workers, works
+from ...dali_pipes.reading import Decoder as CpuDecoder
 from ...dali_pipes.sampling import Sampling
 from ...dali_pipes.source import Failure, VideoFile
 from ..annotations import load_annotations
 from .failures import FailureLog, failures_path
+from .folders import write_folders
 from .listing import list_videos
 from .progress import Interrupted, JobSummary, Tally
+from .sources import Decoder, uses_dali, video_source
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ def make_super_images(
         save_dir: made if it is missing; failures.jsonl goes there, too.
         anno_file: only the videos of this annotation file.
         sampling: which frames, and how they are laid out.
-        decoder: see `fallback.super_images`.
+        decoder: see `sources.video_source`; a GPU is the first one.
         num_workers: decoding processes.
         time_limit_s: seconds without a result after which a decoder counts as hung.
         resume: leave finished folders as they are, make unfinished ones again.
@@ -85,12 +88,7 @@ def make_super_images(
         for failure in listing.failures:
             failures.add(failure)
         try:
-            jobs = workers.run(
-                handed_out(),
-                works.saving_works(sampling, decoder, save_dir),
-                num_workers=num_workers,
-                time_limit_s=time_limit_s,
-            )
+            jobs = _saved(handed_out(), sampling, save_dir, decoder, num_workers=num_workers, time_limit_s=time_limit_s)
             with contextlib.closing(jobs) as results:
                 for video, result in results:
                     if isinstance(result, int):
@@ -108,6 +106,35 @@ def make_super_images(
             for video_id in in_work:
                 _remove_part(save_dir, video_id)
         return tally.summary()
+
+
+def _saved(
+    videos: Iterator[VideoFile],
+    sampling: Sampling,
+    save_dir: pathlib.Path,
+    decoder: Decoder,
+    *,
+    num_workers: int,
+    time_limit_s: float,
+) -> Generator[tuple[VideoFile, Any], None, None]:
+    """Numbers of super images, then Finished or Failure, of every video: saved where they are decoded, or here."""
+    device_id = dali_source.first_gpu()
+    if not uses_dali(decoder, device_id):
+        return workers.run(
+            videos,
+            works.saving_works(sampling, cast(CpuDecoder, decoder), save_dir),
+            num_workers=num_workers,
+            time_limit_s=time_limit_s,
+        )
+    source = video_source(
+        decoder,
+        sampling,
+        sampling.super_img_size,
+        device_id=device_id,
+        num_workers=num_workers,
+        time_limit_s=time_limit_s,
+    )
+    return write_folders(source(videos), sampling, save_dir, num_threads=num_workers)
 
 
 def _finished(existing: list[VideoFile], save_dir: pathlib.Path, sampling: Sampling) -> set[str]:
