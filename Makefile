@@ -34,6 +34,7 @@ lint: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/gridclip bench decode --json benchmarks/results/decode_generated.json
+	$(BIN)/gridclip bench keyframes --json benchmarks/results/keyframes.json
 	$(BIN)/gridclip bench encode --json benchmarks/results/encode_cpu.json
 	$(BIN)/gridclip bench retrieve --json benchmarks/results/retrieve_cpu.json
 	$(BIN)/python -m gridclip.benchmarks.readme_table

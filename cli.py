@@ -566,6 +566,7 @@ def _benchmark(name: str, help: str) -> None:
 
 _benchmark("decode", "Frames per second of the decoders.")
 _benchmark("pipelines", "Frames per second into the encoder: DALI, hybrid, worker processes.")
+_benchmark("keyframes", "What --sampling keyframes gains in speed, and what it costs in recall.")
 _benchmark("encode", "Super images per second of ViT-L/14 in ONNX Runtime and torch.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 
