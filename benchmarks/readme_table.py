@@ -25,6 +25,7 @@ def table() -> str:
     lines += _decode_real("decode_real_files.json")
     lines.append(_pruning("decode_generated.json", "decode_real_files.json"))
     lines += _sweep("sweep.json") if (measure.RESULTS / "sweep.json").exists() else []
+    lines += _keyframes("keyframes.json")
     lines += _encode("encode_cpu.json")
     lines += _retrieve("retrieve_cpu.json")
     return "\n".join(lines)
@@ -93,6 +94,41 @@ def _sweep(name: str) -> list[str]:
         result = f"{gains} times as fast; pruning {crossing_text(entry['crossover_fps'])}"
         rows.append(_row(what, "the best of decord, torchcodec and PyAV", result, name))
     return rows
+
+
+def _keyframes(name: str) -> list[str]:
+    """Speed and shifts of each set of videos, then the recall, at the default --max-shift; nothing before it is run."""
+    if not (measure.RESULTS / name).exists():
+        return []
+    report = _load(name)
+    settings, results = report["settings"], report["results"]
+    way = f"max shift {settings['default_max_shift_s']:g} s"
+    rows = []
+    for kind in dict.fromkeys(entry["set"] for entry in results["decode"]):
+        entries = [entry for entry in results["decode"] if entry["set"] == kind]
+        rows.append(_keyframes_decode(entries, way, name))
+    for corpus, recall in results["recall"].items():
+        losses = [
+            f"R@1 {recall[way][temperature]['R@1']:.1f} for {recall['exact'][temperature]['R@1']:.1f} ({temperature})"
+            for temperature in ("temperature 1", "temperature 0.1")
+        ]
+        queries = recall[way]["queries"]
+        rows.append(_row(f"`--sampling keyframes`: {corpus}, {queries} queries", "exact", ", ".join(losses), name))
+    return rows
+
+
+def _keyframes_decode(entries: list[dict[str, Any]], way: str, name: str) -> str:
+    gains = {entry["name"]: entry["times_as_fast"][way] for entry in entries}
+    shifts = [entry["shifts"][way] for entry in entries]
+    moved = sum(each["moved_share"] * each["wanted_frames"] for each in shifts)
+    share = moved / sum(each["wanted_frames"] for each in shifts)
+    result = f"{measure.geometric_mean(gains.values()):.2f} times as fast in geometric mean"
+    if len(entries) > 1:
+        result += f", {min(gains.values()):.2f} to {max(gains.values()):.2f}"
+    result += f"; {share:.0%} of the frames move, at most {max(each.get('max_s', 0) for each in shifts):.1f} s"
+    of = {"generated": "generated files", "real files": "real files", "demo": "ways to encode the demo's videos"}
+    what = f"`--sampling keyframes`: decode {len(entries)} {of[entries[0]['set']]}, one core"
+    return _row(what, "exact", result, name)
 
 
 def _encode(name: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import pathlib
+from typing import Any
 
 from .. import GridClipError
 from .evaluation import TIE_RULE, Evaluation, Example
@@ -47,7 +48,7 @@ def _page(evaluation: Evaluation) -> str:
         "Aggregate": f"{evaluation.scoring.aggregate}, temperature {evaluation.scoring.temperature:g}",
         "Ties": TIE_RULE,
         "Model": str((evaluation.model or {}).get("name", "unknown")),
-        "Sampling": ", ".join(f"{name} {value}" for name, value in (evaluation.sampling or {}).items()) or "unknown",
+        "Sampling": _sampling(evaluation.sampling or {}),
     }
     listed = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>\n" for name, value in facts.items())
     examples = "".join(map(_example, evaluation.examples))
@@ -60,6 +61,11 @@ def _page(evaluation: Evaluation) -> str:
 {f"<h2>Some queries</h2>{examples}" if examples else ""}
 </body></html>
 """
+
+
+def _sampling(settings: dict[str, Any]) -> str:
+    """The settings that are known and in use."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None) or "unknown"
 
 
 def _example(example: Example) -> str:

@@ -1,5 +1,6 @@
 """Tests of engine/evaluation.py and engine/report.py: recall of hand-made stores, missing videos, annotation files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -111,6 +112,9 @@ def test_report_is_one_page_with_escaped_texts(tmp_path):
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "R@100" in page and "<script>" not in page and "&lt;script&gt;&amp;" in page
     assert "http" not in page
+    found = dataclasses.replace(found, sampling={"fps": 0.5, "max_shift_s": None})
+    write_report(found, tmp_path / "r.html")
+    assert "<td>fps 0.5</td>" in (tmp_path / "r.html").read_text(encoding="utf-8")
     with pytest.raises(GridClipError, match="cannot write the report"):
         write_report(found, tmp_path / "nowhere" / "r.html")
 

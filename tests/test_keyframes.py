@@ -8,8 +8,8 @@ import pathlib
 
 import numpy as np
 import pytest
-from generated_videos import Recipe, write
-from gridclip.dali_pipes import fallback, segments, streams
+from generated_videos import STRUCTURES, Recipe, write
+from gridclip.dali_pipes import fallback, pruning, segments, streams
 from gridclip.dali_pipes.bitstream import CLOSED, OPEN, UNSAFE
 from gridclip.dali_pipes.keyframes import nearest_keyframes
 from gridclip.dali_pipes.reading import opened
@@ -71,15 +71,21 @@ RECIPES = (
     Recipe("closed.mp4", gop=20, options=(("preset", "ultrafast"), ("x264-params", "bframes=2:scenecut=0"))),
     Recipe("open.mp4", gop=15, options=(("preset", "veryfast"), ("x264-params", "open-gop=1:bframes=3:scenecut=0"))),
     Recipe("hevc.mkv", codec="libx265", gop=15, options=(("preset", "ultrafast"), ("x265-params", "log-level=none"))),
-    Recipe("vp9.webm", codec="libvpx-vp9", gop=25, options=(("deadline", "realtime"),)),
+    Recipe("vp9.webm", codec="libvpx-vp9", gop=25, options=(("deadline", "realtime"), ("cpu-used", "8"))),
 )
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    folder = tmp_path_factory.mktemp("recipes")
+    return {recipe.name: write(folder, recipe) for recipe in RECIPES}
+
+
+@pytest.mark.parametrize("name", [recipe.name for recipe in RECIPES])
 @pytest.mark.parametrize("max_shift_s", [0.1, 0.4, 9.0])
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
-def test_the_moved_frames_come_out(tmp_path, recipe, max_shift_s, decoder):
-    path = write(tmp_path, recipe)
+def test_the_moved_frames_come_out(files, name, max_shift_s, decoder):
+    path = files[name]
     with opened(path, Sampling(fps=8, max_shift_s=max_shift_s)) as reading:
         moved, planned = reading.wanted, reading.planned
     assert len(moved) == len(planned) and (moved != planned).any()
@@ -94,8 +100,54 @@ def test_the_moved_frames_come_out(tmp_path, recipe, max_shift_s, decoder):
         assert np.abs(found.astype(int) - expected).mean() < 6
 
 
-def test_dali_gives_a_frame_several_times(tmp_path):
-    path = write(tmp_path, RECIPES[-1])
+def assert_moved_frames_come_out(path: pathlib.Path, samplings: list[Sampling]) -> None:
+    everything = decode_all(path)
+    for sampling in samplings:
+        with opened(path, sampling) as reading:
+            moved = reading.wanted
+            found = list(reading.frames("pyav"))
+        assert len(found) == len(moved) > 0
+        for index, frame in zip(moved, found, strict=True):
+            assert np.array_equal(frame, everything[index]), f"frame {index} differs with {sampling}"
+
+
+# Hidden and leading pictures, no presentation times, no random access, another stream first, superframes.
+TRICKY = (
+    "h264_open_gop.mkv", "h264_edit_list.mp4", "h264_variable_rate.mp4", "h264_two_streams.mp4", "h264_no_pts.avi",
+    "h264_annexb.ts", "h264_all_key.mp4", "hevc_open_gop.mp4", "vp8.webm", "av1.mkv", "mpeg4.avi", "mjpeg.avi",
+    "mpeg2.mkv",
+)
+
+
+@pytest.mark.parametrize("recipe", [each for each in STRUCTURES if each.name in TRICKY], ids=lambda recipe: recipe.name)
+def test_the_moved_frames_of_every_structure_come_out(tmp_path, recipe):
+    path = write(tmp_path, dataclasses.replace(recipe, frames=min(recipe.frames, 90)))
+    assert_moved_frames_come_out(path, [Sampling(fps=4, max_shift_s=0.3), Sampling(fps=4, max_shift_s=9.0)])
+
+
+def test_the_moved_frames_of_real_files_come_out(shared_data: pathlib.Path) -> None:
+    for path in sorted((shared_data / "videos").iterdir()):
+        assert_moved_frames_come_out(path, [Sampling(max_shift_s=2.0), Sampling(fps=1.5, max_shift_s=9.0)])
+
+
+def test_a_keyframe_that_many_segments_share_is_read_twice_with_the_same_result(tmp_path, monkeypatch):
+    options = (("preset", "ultrafast"), ("x264-params", "keyint=300:scenecut=0"))
+    path = write(tmp_path, Recipe("long_gop.mp4", frames=400, gop=300, options=options, size=(64, 48)))
+    sampling = Sampling(fps=30, grid_size=1, super_img_size=32, max_shift_s=9.0)
+    monkeypatch.setattr(pruning, "CHEAP_CUT", 1.0)  # cuts between frames that have moved to the same keyframe
+    with opened(path, sampling) as reading:
+        plan = pruning.plan_segments(reading.table, reading.wanted, cells=1)
+        assert len(plan) > 4 and sum(0 in segment.packets for segment in plan) > 2
+    kept_images = np.concatenate([run.images for run in fallback.super_images(VideoFile("v", path), sampling)])
+    monkeypatch.setattr(streams, "KEEP_PACKETS_BYTES", 0)
+    images = np.concatenate([run.images for run in fallback.super_images(VideoFile("v", path), sampling)])
+    assert len(images) == 400 and np.array_equal(kept_images, images)
+    rest = list(fallback.super_images(VideoFile("v", path), sampling, skip=70))
+    assert np.array_equal(np.concatenate([run.images for run in rest]), images[70:])
+
+
+def test_dali_gives_a_frame_several_times(files):
+    path = files[RECIPES[-1].name]
     sampling = Sampling(fps=8, super_img_size=64, max_shift_s=9.0)
     video = VideoFile("v", path)
     options = {"sampling": sampling, "image_size": 64, "device": "cpu", "gauge": None}
@@ -117,13 +169,11 @@ def test_times_and_counts_stay_as_planned(shared_data: pathlib.Path):
 
 
 def test_fewer_packets_are_decoded(shared_data: pathlib.Path):
-    from gridclip.dali_pipes.pruning import plan_segments
-
     path = shared_data / "videos" / "nasa_13013.mp4"
     decoded = []
     for shift_s in (None, 100.0):
         with opened(path, Sampling(max_shift_s=shift_s)) as reading:
-            plan = plan_segments(reading.table, reading.wanted, cells=4)
+            plan = pruning.plan_segments(reading.table, reading.wanted, cells=4)
             decoded.append(sum(len(segment.packets) for segment in plan))
     assert decoded[1] <= len(wanted_frames(streams.inspect(path).frame_count, 30, fps=0.5)) < decoded[0]
 

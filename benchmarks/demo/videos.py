@@ -17,7 +17,7 @@ from . import scenes
 
 ANNOTATION_FILE, VIDEO_FOLDER = "captions.json", "videos"
 _FRAME_RATES = (12, 15, 20)
-_ENCODER = {"preset": "veryfast", "crf": "24", "x264-params": "bframes=3:b-pyramid=normal:keyint=120"}
+_B_FRAMES = "bframes=3:b-pyramid=normal"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +72,20 @@ def activitynet_captions(videos: list[DemoVideo]) -> dict[str, dict[str, object]
     }
 
 
-def write_video(video: DemoVideo, path: pathlib.Path) -> None:
-    """Encode a video as H.264 with B-frames; the file appears under its name only when it is whole."""
+def write_video(video: DemoVideo, path: pathlib.Path, gop_s: float | None = None) -> None:
+    """Encode a video as H.264 with B-frames; the file appears under its name only when it is whole.
+
+    Args:
+        video: what to draw.
+        path: of the file.
+        gop_s: seconds between keyframes, wherever the scenes change; None puts one where they do, and at least one in
+            120 frames.
+    """
+    gop = "keyint=120" if gop_s is None else f"scenecut=0:keyint={round(gop_s * video.frame_rate)}"
+    options = {"preset": "veryfast", "crf": "24", "x264-params": f"{_B_FRAMES}:{gop}"}
     unfinished = path.with_suffix(".part")
     with av.open(str(unfinished), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(video.frame_rate), options=_ENCODER)
+        stream = container.add_stream("libx264", rate=Fraction(video.frame_rate), options=options)
         stream.width, stream.height, stream.pix_fmt = scenes.WIDTH_PX, scenes.HEIGHT_PX, "yuv420p"
         stream.codec_context.thread_count = 1
         for scene, count in zip(video.scenes, video.frames, strict=True):
@@ -88,7 +97,9 @@ def write_video(video: DemoVideo, path: pathlib.Path) -> None:
     os.replace(unfinished, path)
 
 
-def write_videos(folder: pathlib.Path, count: int, *, seed: int, processes: int) -> pathlib.Path:
+def write_videos(
+    folder: pathlib.Path, count: int, *, seed: int, processes: int, gop_s: float | None = None
+) -> pathlib.Path:
     """Generate unseen videos and their annotation file; videos that are there already are kept.
 
     Args:
@@ -96,6 +107,7 @@ def write_videos(folder: pathlib.Path, count: int, *, seed: int, processes: int)
         count: videos.
         seed: of the scenes.
         processes: that draw and encode.
+        gop_s: see write_video; videos of another one belong into another folder.
 
     Returns:
         Path of the annotation file.
@@ -113,6 +125,6 @@ def write_videos(folder: pathlib.Path, count: int, *, seed: int, processes: int)
     if tasks:
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context) as pool:
-            for done in [pool.submit(write_video, video, path) for video, path in tasks]:
+            for done in [pool.submit(write_video, video, path, gop_s) for video, path in tasks]:
                 done.result()
     return annotation_file
