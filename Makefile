@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TURBOJPEG := $(VENV)/.turbojpeg
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench bench-long clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +15,8 @@ help:
 	@echo 'make test    set up, then: ruff, mypy and the tests'
 	@echo 'make setup   only set up $(VENV)'
 	@echo 'make lint    ruff and mypy'
-	@echo 'make bench   measure decoding, encoding and retrieval beside their peers (takes long)'
+	@echo 'make bench   measure decoding, encoding and retrieval beside their peers, draw charts (takes long)'
+	@echo 'make bench-long   the same on the long sets (an hour or more)'
 	@echo 'make clean   remove $(VENV) and everything else that was made here'
 	@echo 'PYTHON=python3.12 make ...   another Python than python3 (3.11 or newer)'
 
@@ -31,12 +32,20 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+bench-long: LONG := --long
+bench-long: bench
+
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/gridclip bench decode --json benchmarks/results/decode_generated.json
-	$(BIN)/gridclip bench keyframes --json benchmarks/results/keyframes.json
+	$(BIN)/gridclip bench decode $(LONG) --json benchmarks/results/decode_generated.json
+	$(BIN)/gridclip bench sweep $(LONG) --json benchmarks/results/sweep.json
+	$(BIN)/gridclip bench pipelines --device cpu --json benchmarks/results/pipelines_cpu.json
+	$(BIN)/gridclip bench keyframes $(LONG) --json benchmarks/results/keyframes.json
 	$(BIN)/gridclip bench encode --json benchmarks/results/encode_cpu.json
+	$(BIN)/gridclip bench end-to-end --json benchmarks/results/end_to_end.json
+	$(BIN)/gridclip bench scaling $(LONG) --json benchmarks/results/scaling.json
 	$(BIN)/gridclip bench retrieve --json benchmarks/results/retrieve_cpu.json
+	$(BIN)/python -m gridclip.benchmarks.charts
 	$(BIN)/python -m gridclip.benchmarks.readme_table
 
 clean:

@@ -561,13 +561,16 @@ def _benchmark(name: str, help: str) -> None:
     @click.argument("options", nargs=-1, type=click.UNPROCESSED)
     def run(json_file: pathlib.Path, options: tuple[str, ...]) -> None:
         sys.argv = [f"gridclip bench {name}", "--json", str(json_file), *options]
-        importlib.import_module(f".benchmarks.{name}", __package__).main()
+        importlib.import_module(f".benchmarks.{name.replace('-', '_')}", __package__).main()
 
 
 _benchmark("decode", "Frames per second of the decoders.")
 _benchmark("pipelines", "Frames per second into the encoder: DALI, hybrid, worker processes.")
+_benchmark("sweep", "How the gain of pruning grows with the interval between wanted frames.")
 _benchmark("keyframes", "What --sampling keyframes gains in speed, and what it costs in recall.")
 _benchmark("encode", "Super images per second of ViT-L/14 in ONNX Runtime and torch.")
+_benchmark("end-to-end", "Videos per second to a store: the two-stage procedure and the fused path.")
+_benchmark("scaling", "Time and memory over workers and over videos.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 
 

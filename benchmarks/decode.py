@@ -4,111 +4,170 @@
     python -m gridclip.benchmarks.decode --videos FOLDER      the user's own files
     python -m gridclip.benchmarks.decode --long               the whole matrix
 
-Every reader is pinned to one core and returns the same frames; that is checked before it is timed.
+Every reader returns the same frames, on one thread; that is checked before it is timed. There are two settings: one
+process on one core, and one process for every core, all of which decode the file at the same time, pinned to nothing,
+as a job with many files would.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import numpy as np
 from gridclip.dali_pipes import streams
 from gridclip.dali_pipes.sampling import wanted_frames
 
-from . import corpus, measure
-from .decode_peers import READERS, Reader, packets_decoded, pruning_seconds, thumbnails, thumbnails_around
+from . import corpus, measure, same_frames
+from .crew import Crew
+from .decode_peers import Reader, packets_decoded, pruning_seconds, readers_here
 
-PACKAGES = ("av", "decord", "torchcodec", "opencv-python-headless", "numpy")
-# A returned frame must be as near to the wanted frame as to any of this many before and after it, but for this slack.
-NEIGHBOURS = 8
-SAME_FRAME_LEVELS = 0.3
+PACKAGES = ("av", "decord", "torchcodec", "opencv-python-headless", "spdl-io", "nvidia-dali-cuda130", "numpy")
 
 
 def run(
     paths: Sequence[pathlib.Path],
     *,
     fps: float = 0.5,
-    repetitions: int = 5,
-    readers: dict[str, Reader] = READERS,
+    repetitions: int = 3,
+    processes: int | None = None,
+    readers: Mapping[str, Reader] | None = None,
     target: pathlib.Path | None = None,
-) -> list[dict[str, object]]:
-    """Times every reader on every file on one core, and writes the result to `target`.
+) -> list[dict[str, Any]]:
+    """Times every reader on every file, on one core and on all, and writes the result to `target`.
+
+    Args:
+        paths: the videos.
+        fps: wanted frames per second.
+        repetitions: of each reader on each file in each setting.
+        processes: of the setting with all cores; None is one for each core that this process may use.
+        readers: by name; all that this machine may run unless given.
+        target: a JSON file.
 
     Returns:
-        One entry a file: frames, packets decoded of all, seconds of each reader, why others were left out, and the
-        ratio of the best peer's median to GridCLIP's.
+        One entry a file: frames, packets decoded of all, why readers were left out, `speeds` of one core, and those of
+        all cores under `all_cores`.
     """
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    try:
-        results = [_one_file(path, fps, repetitions, readers) for path in paths]
-    finally:
-        os.sched_setaffinity(0, cores)
+    readers = readers_here() if readers is None else readers
+    with Crew(processes or len(os.sched_getaffinity(0))) as crew:
+        _start_readers(crew, readers, paths, fps)
+        results = [_one_file(path, fps, repetitions, readers, crew) for path in paths]
+        settings = {"fps": fps, "repetitions": repetitions, "all_cores": len(crew), "frame_size": [446, 336]}
     if target is not None:
-        settings = {"fps": fps, "repetitions": repetitions, "cores_used": 1, "frame_size": [446, 336]}
         measure.write(target, packages=PACKAGES, settings=settings, results=results)
     return results
 
 
-def _one_file(path: pathlib.Path, fps: float, repetitions: int, readers: dict[str, Reader]) -> dict[str, object]:
-    summary = streams.inspect(path)
-    wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
-    references = thumbnails_around(path, wanted, NEIGHBOURS)
-    usable, left_out = {}, {}
-    for name, reader in readers.items():
-        try:
-            reason = _other_frames(reader(path, fps), references, wanted)
-        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
-            left_out[name] = f"cannot read it: {type(error).__name__}: {' '.join(str(error).split())[:150]}"
-            continue
-        usable[name] = functools.partial(reader, path, fps)
-        if reason:
-            left_out[name] = reason
-    seconds = measure.interleaved(usable, repetitions=repetitions)
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Pins this process, and threads started meanwhile, to one core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def speeds(
+    seconds: Mapping[str, list[float]],
+    *,
+    wanted: int,
+    duration_s: float,
+    processes: int,
+    not_compared: Mapping[str, str],
+) -> dict[str, Any]:
+    """What follows from the repetitions of every reader on one file.
+
+    Args:
+        seconds: of each repetition, in which each process decoded the file once.
+        wanted: wanted frames of the file.
+        duration_s: the file's length.
+        processes: at the same time.
+        not_compared: readers that return other frames.
+
+    Returns:
+        Wanted frames and seconds of video a second, medians, and each peer's median as a multiple of GridCLIP's.
+    """
     medians = measure.medians(seconds)
     ours = medians["gridclip"]
-    peers = {name: value for name, value in medians.items() if "gridclip" not in name and name not in left_out}
+    peers = {name: value for name, value in medians.items() if "gridclip" not in name and name not in not_compared}
+    return {
+        "processes": processes,
+        "frames_per_second": {name: round(processes * wanted / value, 2) for name, value in medians.items()},
+        "video_seconds_per_second": {name: round(processes * duration_s / value, 2) for name, value in medians.items()},
+        "median_s": medians,
+        "seconds": dict(seconds),
+        "ratio_to_peer": {name: round(value / ours, 3) for name, value in peers.items()},
+        "ratio_to_best_peer": round(min(peers.values()) / ours, 3) if peers else None,
+    }
+
+
+def _start_readers(crew: Crew, readers: Mapping[str, Reader], paths: Sequence[pathlib.Path], fps: float) -> None:
+    """Lets every process import and set up what each reader needs, by decoding the smallest file that it can read."""
+    by_size = sorted(paths, key=lambda path: path.stat().st_size)
+    for reader in readers.values():
+        for path in by_size:
+            with contextlib.suppress(RuntimeError):  # same_frames will say what is wrong
+                crew.do(functools.partial(reader, path, fps))
+                break
+
+
+def _one_file(
+    path: pathlib.Path, fps: float, repetitions: int, readers: Mapping[str, Reader], crew: Crew
+) -> dict[str, Any]:
+    summary = streams.inspect(path)
+    wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
+    with one_core():
+        calls, left_out = same_frames.usable(path, fps, wanted, readers)
+        seconds = measure.interleaved(calls, repetitions=repetitions)
+        pruning_s = statistics.median(pruning_seconds(path, fps) for _ in range(max(5, repetitions)))
+    on_all = {name: functools.partial(crew.do, call) for name, call in calls.items()}
+    seconds_on_all = measure.interleaved(on_all, repetitions=repetitions)
     decoded, packets = packets_decoded(path, fps)
-    pruning_s = statistics.median(pruning_seconds(path, fps) for _ in range(max(5, repetitions)))
-    entry: dict[str, object] = {
+    measured = functools.partial(speeds, wanted=len(wanted), duration_s=summary.duration_s, not_compared=left_out)
+    ours = statistics.median(seconds["gridclip"])
+    entry: dict[str, Any] = {
         "video": path.name,
+        "duration_s": round(summary.duration_s, 3),
         "wanted_frames": len(wanted),
         "packets_decoded": decoded,
         "packets": packets,
         "pruning_s": pruning_s,
         "pruning_to_decoding": round(pruning_s / (ours - pruning_s), 4),
-        "frames_per_second": {name: round(len(wanted) / value, 2) for name, value in medians.items()},
-        "median_s": medians,
-        "seconds": seconds,
         "not_compared": left_out,
-        "ratio_to_peer": {name: round(value / ours, 3) for name, value in peers.items()},
-        "ratio_to_best_peer": round(min(peers.values()) / ours, 3) if peers else None,
+        **measured(seconds, processes=1),
+        "all_cores": measured(seconds_on_all, processes=len(crew)),
     }
-    ratios = "  ".join(f"{name} {value / ours:.2f}" for name, value in medians.items() if name != "gridclip")
-    spent = f"{ours:.3f} s (pruning {pruning_s:.4f})"
-    print(f"{path.name}: {decoded}/{packets} packets, {spent}; times slower: {ratios}", flush=True)
+    print(f"{path.name}: {decoded}/{packets} packets, {ours:.3f} s (pruning {pruning_s:.4f})", flush=True)
+    for cores, times in ((1, seconds), (len(crew), seconds_on_all)):
+        print(f"  {cores} at a time, times slower: {_times_slower(times)}", flush=True)
     for name, reason in left_out.items():
         print(f"  {name}: {reason}", flush=True)
     return entry
 
 
-def _other_frames(frames: np.ndarray, references: dict[int, np.ndarray], wanted: np.ndarray) -> str:
-    """Why these are not the wanted frames; empty where each is nearest to the wanted one among its neighbours."""
-    if len(frames) != len(wanted):
-        return f"returns {len(frames)} frames instead of {len(wanted)}"
-    wrong = []
-    for index, thumbnail in zip(wanted.tolist(), thumbnails(frames), strict=True):
-        near = [other for other in range(index - NEIGHBOURS, index + NEIGHBOURS + 1) if other in references]
-        distances = {other: float(np.abs(references[other] - thumbnail).mean()) for other in near}
-        nearest = min(near, key=distances.__getitem__)
-        if distances[index] > distances[nearest] + SAME_FRAME_LEVELS:
-            wrong.append(f"{nearest} instead of {index}")
-    return f"{len(wrong)} of {len(wanted)} frames are others, e.g. {wrong[0]}" if wrong else ""
+def _times_slower(seconds: Mapping[str, list[float]]) -> str:
+    medians = measure.medians(seconds)
+    ours = medians.pop("gridclip")
+    return "  ".join(f"{name} {value / ours:.2f}" for name, value in medians.items())
+
+
+def readable(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folder's files that are videos; says which are not."""
+    paths = []
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        try:
+            streams.inspect(path)
+            paths.append(path)
+        except streams.VideoError as error:
+            print(f"{path.name} is left out: {error}", flush=True)
+    return paths
 
 
 def main() -> None:
@@ -119,17 +178,19 @@ def main() -> None:
         "--work-dir", type=pathlib.Path, default=pathlib.Path("bench-output"), help="for generated files"
     )
     parser.add_argument("--fps", type=float, default=0.5)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--processes", type=int, help="of the setting with all cores (default: one a core)")
     parser.add_argument("--json", type=pathlib.Path, default=measure.RESULTS / "decode.json")
     args = parser.parse_args()
     if args.videos:
-        paths = sorted(path for path in args.videos.iterdir() if path.is_file())
+        paths = readable(args.videos)
     else:
         paths = [corpus.make(clip, args.work_dir / "videos") for clip in (corpus.LONG if args.long else corpus.SHORT)]
-    results = run(paths, fps=args.fps, repetitions=args.repetitions, target=args.json)
-    ratios = [float(str(entry["ratio_to_best_peer"])) for entry in results if entry["ratio_to_best_peer"]]
+    results = run(paths, fps=args.fps, repetitions=args.repetitions, processes=args.processes, target=args.json)
+    ratios = [entry["ratio_to_best_peer"] for entry in results if entry["ratio_to_best_peer"]]
     if ratios:
-        print(f"ratio to the best peer: geometric mean {measure.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
+        mean = measure.geometric_mean(ratios)
+        print(f"one core, ratio to the best peer: geometric mean {mean:.2f}, least {min(ratios):.2f}")
 
 
 if __name__ == "__main__":

@@ -5,17 +5,21 @@ Every reader returns uint8 [n, 336, 446, 3], the frames of the sampling formula,
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from gridclip.dali_pipes import fallback, streams
 from gridclip.dali_pipes.pruning import plan_segments
 from gridclip.dali_pipes.reading import Decoder
 from gridclip.dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, wanted_frames
+
+from . import decode_dali
 
 Reader = Callable[[pathlib.Path, float], np.ndarray]
 
@@ -58,6 +62,7 @@ def _torchcodec(path: pathlib.Path, fps: float, seek_mode: Literal["exact", "app
     from torchcodec.decoders import VideoDecoder
     from torchcodec.transforms import Resize
 
+    torch.set_num_threads(1)  # on a single core, torch's several threads would make it wait three times as long
     decoder = VideoDecoder(
         str(path),
         seek_mode=seek_mode,
@@ -108,10 +113,38 @@ def pyav_whole(path: pathlib.Path, fps: float) -> np.ndarray:
     return np.stack(frames)
 
 
+def spdl_select(path: pathlib.Path, fps: float) -> np.ndarray:
+    """SPDL: decode every frame, let FFmpeg's `select` filter pick the wanted ones, scale those."""
+    import spdl.io
+
+    packets = spdl.io.demux_video(str(path))
+    terms = "+".join(f"eq(n\\,{index})" for index in _spdl_wanted(packets, fps))
+    scale = f"scale={DECODE_WIDTH_PX}:{DECODE_HEIGHT_PX}:flags=bicubic"
+    frames = spdl.io.decode_packets(packets, filter_desc=f"select='{terms}',{scale},format=rgb24")
+    return spdl.io.to_numpy(spdl.io.convert_frames(frames))
+
+
+def spdl_sample(path: pathlib.Path, fps: float) -> np.ndarray:
+    """SPDL's own sampling: each GOP up to its last wanted frame only, but every decoded frame is scaled."""
+    import spdl.io
+
+    scale = spdl.io.get_video_filter_desc(
+        scale_width=DECODE_WIDTH_PX, scale_height=DECODE_HEIGHT_PX, scale_mode=None, pix_fmt="rgb24"
+    )
+    packets = spdl.io.demux_video(str(path))
+    frames = spdl.io.sample_decode_video(packets, _spdl_wanted(packets, fps), filter_desc=scale)
+    return spdl.io.to_numpy(spdl.io.convert_frames(frames))
+
+
+def _spdl_wanted(packets: Any, fps: float) -> list[int]:
+    rate, base = packets.frame_rate
+    return wanted_frames(len(packets), rate / base, fps=fps).tolist()
+
+
 def ffmpeg_command(path: pathlib.Path, fps: float) -> np.ndarray:
     """ffmpeg's command line with the `fps` and `scale` filters: about the same times, not the formula's frames."""
     filters = f"fps={fps}:round=up,scale={DECODE_WIDTH_PX}:{DECODE_HEIGHT_PX}:flags=bicubic"
-    command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(path), "-vf", filters]
+    command = ["ffmpeg", "-v", "error", "-filter_threads", "1", "-threads", "1", "-i", str(path), "-vf", filters]
     command += ["-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
     data = subprocess.run(command, check=True, capture_output=True).stdout
     return np.frombuffer(data, np.uint8).reshape(-1, DECODE_HEIGHT_PX, DECODE_WIDTH_PX, 3)
@@ -125,32 +158,22 @@ READERS: dict[str, Reader] = {
     "torchcodec approximate": torchcodec_approximate,
     "OpenCV": opencv,
     "PyAV": pyav_whole,
+    "SPDL select": spdl_select,
+    "SPDL sample": spdl_sample,
     "ffmpeg command": ffmpeg_command,
+    "gridclip --decoder dali": decode_dali.gridclip_dali,
+    "DALI": decode_dali.dali_whole,
+}
+# DALI decodes with NVDEC; everything else is as above.
+GPU_READERS: dict[str, Reader] = {
+    "gridclip --decoder dali, GPU": functools.partial(decode_dali.gridclip_dali, device_id=0),
+    "DALI, GPU": functools.partial(decode_dali.dali_whole, device_id=0),
 }
 
 
-def thumbnails(frames: np.ndarray) -> np.ndarray:
-    """Frames uint8 [n, 336, 446, 3] as float32 [n, 21 * 27 * 3]: means of 16 x 16 pixels, less each channel's own mean.
-
-    Scalers and colour matrices differ between readers; which frame it is shows all the same.
-    """
-    count = len(frames)
-    blocks = frames[:, :, :432].reshape(count, 21, 16, 27, 16, 3).mean(axis=(2, 4), dtype=np.float32)
-    return (blocks - blocks.mean(axis=(1, 2), keepdims=True)).reshape(count, -1)
-
-
-def thumbnails_around(path: pathlib.Path, wanted: np.ndarray, neighbours: int) -> dict[int, np.ndarray]:
-    """Thumbnails of the frames within `neighbours` of a wanted one, by frame index, from decoding the whole file."""
-    from av.video.reformatter import VideoReformatter
-    from gridclip.dali_pipes.decoding import to_rgb
-
-    near = {index + step for index in wanted.tolist() for step in range(-neighbours, neighbours + 1)}
-    reformatter = VideoReformatter()
-    with streams.open_video(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = 0
-        decoded = enumerate(container.decode(stream))
-        return {index: thumbnails(to_rgb(frame, reformatter)[None])[0] for index, frame in decoded if index in near}
+def readers_here() -> dict[str, Reader]:
+    """All readers that this machine may run."""
+    return READERS | GPU_READERS if torch.cuda.is_available() else READERS
 
 
 def pruning_seconds(path: pathlib.Path, fps: float) -> float:

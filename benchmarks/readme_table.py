@@ -12,6 +12,7 @@ import statistics
 from typing import Any
 
 from . import measure
+from .charts import crossing_text
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- measured: written by benchmarks/readme_table.py -->", "<!-- end of measured -->"
@@ -23,6 +24,7 @@ def table() -> str:
     lines += _decode("decode_generated.json")
     lines += _decode_real("decode_real_files.json")
     lines.append(_pruning("decode_generated.json", "decode_real_files.json"))
+    lines += _sweep("sweep.json") if (measure.RESULTS / "sweep.json").exists() else []
     lines += _keyframes("keyframes.json")
     lines += _encode("encode_cpu.json")
     lines += _retrieve("retrieve_cpu.json")
@@ -78,6 +80,20 @@ def _pruning(*names: str) -> str:
     worst = max(shares, key=lambda video: shares[video])
     result = f"{statistics.median(shares.values()):.1%} in the median, {shares[worst]:.1%} at most (`{worst}`)"
     return _row("choose the packets of these files", "decoding them afterwards", result, names[-1])
+
+
+def _sweep(name: str) -> list[str]:
+    rows = []
+    for entry in _load(name)["results"]:
+        rates = [rate for rate in entry["rates"] if rate["ratio_to_best_peer"]]
+        if not rates:
+            continue
+        sparsest, densest = rates[0], rates[-1]
+        what = f"decode `{entry['video']}` at {sparsest['fps']:g} to {densest['fps']:g} fps, one core"
+        gains = " to ".join(f"{rate['ratio_to_best_peer']:.1f}" for rate in (sparsest, densest))
+        result = f"{gains} times as fast; pruning {crossing_text(entry['crossover_fps'])}"
+        rows.append(_row(what, "the best of decord, torchcodec and PyAV", result, name))
+    return rows
 
 
 def _keyframes(name: str) -> list[str]:

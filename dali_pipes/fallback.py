@@ -44,7 +44,7 @@ def packed(
     total = super_image_count(len(reading.wanted), sampling.grid_size)
     start_s, end_s = reading.times_s(sampling.cells)
     while chunk := list(itertools.islice(frames, RUN_SUPER_IMAGES * sampling.cells)):
-        images = grid.assemble(np.stack(chunk), sampling.grid_size, sampling.super_img_size)
+        images = grid.assemble(chunk, sampling.grid_size, sampling.super_img_size)
         span = slice(first, first + len(images))
         yield SuperImages(video_id, first, total, images, start_s[span], end_s[span])
         first += len(images)

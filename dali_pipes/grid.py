@@ -1,6 +1,8 @@
-"""Frames uint8 [F, H, W, 3] in, super images uint8 [L, S, S, 3] out."""
+"""Frames uint8 [H, W, 3] in, super images uint8 [L, S, S, 3] out."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -8,21 +10,22 @@ from PIL import Image
 from .sampling import super_image_count
 
 
-def assemble(frames: np.ndarray, grid_size: int, super_img_size: int) -> np.ndarray:
+def assemble(frames: Sequence[np.ndarray] | np.ndarray, grid_size: int, super_img_size: int) -> np.ndarray:
     """Fills frames into super images, row by row, left to right; unused cells and the margin stay black.
 
     Each frame is resized (bicubic, antialiased, aspect not kept) to a cell of super_img_size // grid_size pixels.
 
     Args:
-        frames: uint8 [F, H, W, 3], RGB, in the order of time.
+        frames: F frames uint8 [H, W, 3], RGB, in the order of time.
         grid_size: cells per row and column, >= 1.
         super_img_size: width and height of a super image in pixels, >= grid_size.
 
     Returns:
         uint8 [L, S, S, 3] with L = ceil(F / grid_size^2): the partial last super image is kept.
     """
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
-        raise ValueError(f"frames ({frames.dtype} {list(frames.shape)}) must be uint8 [F, H, W, 3]")
+    for frame in frames:
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise ValueError(f"frames ({frame.dtype} {list(frame.shape)}) must be uint8 [H, W, 3]")
     if not 1 <= grid_size <= super_img_size:
         raise ValueError(f"grid_size ({grid_size}) must be in [1, super_img_size ({super_img_size})]")
     cell_px = super_img_size // grid_size

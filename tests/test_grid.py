@@ -49,7 +49,7 @@ def test_a_frame_of_the_cell_size_is_not_touched():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match=r"float32 \[2, 3, 3, 3\]"):
+    with pytest.raises(ValueError, match=r"float32 \[3, 3, 3\]"):
         grid.assemble(np.zeros((2, 3, 3, 3), np.float32), 2, 8)
     with pytest.raises(ValueError, match=r"grid_size \(9\)"):
         grid.assemble(np.zeros((2, 3, 3, 3), np.uint8), 9, 8)

@@ -19,6 +19,9 @@ class Sink(Protocol):
     def encoded(self, super_images: int) -> None:
         """So many super images went through the model."""
 
+    def encoder_time(self, seconds: float) -> None:
+        """The model was at work for so long."""
+
     def finished(self, video: VideoEmbedding) -> None:
         """A whole video."""
 

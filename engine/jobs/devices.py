@@ -59,6 +59,11 @@ class _Encoded:
 
 
 @dataclasses.dataclass(frozen=True)
+class _EncoderTime:
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class _Ended:
     """All its videos are finished or lost."""
 
@@ -145,6 +150,7 @@ class _Devices:
         self._suspects: collections.deque[VideoFile] = collections.deque()
         self._deaths: collections.Counter[str] = collections.Counter()
         self._sink = sink
+        self._count = len(setups)
         self._devices: list[_Device] = []
         for number, (setup, careful_setup) in enumerate(setups):
             if self._next is not None:
@@ -180,6 +186,8 @@ class _Devices:
                 device.child.send(self._hand_out(device))
             case _Encoded(super_images):
                 self._sink.encoded(super_images)
+            case _EncoderTime(seconds):
+                self._sink.encoder_time(seconds / self._count)
             case VideoEmbedding():
                 device.in_work.pop(message.video_id, None)
                 self._sink.finished(message)
@@ -237,6 +245,9 @@ class _ConnectionSink:
 
     def encoded(self, super_images: int) -> None:
         self._connection.send(_Encoded(super_images))
+
+    def encoder_time(self, seconds: float) -> None:
+        self._connection.send(_EncoderTime(seconds))
 
     def finished(self, video: VideoEmbedding) -> None:
         self._connection.send(video)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import pathlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,8 +16,6 @@ from .batches import Batches, Sink
 from .failures import FailureLog, failures_path
 from .listing import Listing
 from .progress import Interrupted, JobSummary, Tally
-
-logger = logging.getLogger(__name__)
 
 # Called with videos, yields (video, SuperImages | Finished | Failure | Restarted): see `workers.run`, `dali_run.run`.
 Source = Callable[[Iterator[VideoFile]], Generator[tuple[VideoFile, Any], None, None]]
@@ -143,7 +140,6 @@ def embed_all(
     """Encodes what a source yields, until its end."""
     with contextlib.closing(encoder.image_passes(batch_size)) as passes, contextlib.closing(events) as results:
         batches = Batches(passes, sink)
-        began = time.monotonic()
         try:
             for video, result in results:
                 if isinstance(result, SuperImages):
@@ -159,9 +155,7 @@ def embed_all(
         except KeyboardInterrupt:
             batches.collect_ready()
             raise
-        seconds = time.monotonic() - began
-        logger.info("the encoder was busy for %.1f of %.1f s (%.0f%%)", passes.busy_s, seconds,
-                    100 * passes.busy_s / max(seconds, 1e-9))
+        sink.encoder_time(passes.busy_s)
 
 
 class StoreSink:
@@ -182,6 +176,10 @@ class StoreSink:
         """So many super images went through the model."""
         self._tally.add_super_images(super_images)
         self._append_if_due()
+
+    def encoder_time(self, seconds: float) -> None:
+        """The model was at work for so long."""
+        self._tally.add_encoder_time(seconds)
 
     def finished(self, video: VideoEmbedding) -> None:
         """A whole video."""

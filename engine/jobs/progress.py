@@ -31,6 +31,7 @@ class JobSummary:
         finished_before: left out because an earlier run had finished them.
         seconds: how long it took.
         failures_file: where the failures are listed.
+        encoder_s: of them, the model was at work; None where the job has no model.
     """
 
     action: str
@@ -41,6 +42,7 @@ class JobSummary:
     finished_before: int
     seconds: float
     failures_file: str
+    encoder_s: float | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -56,6 +58,8 @@ class JobSummary:
         parts[0] += f" in {seconds:.1f} s, {self.done / seconds:.1f} {self.unit}/s"
         if self.super_images is not None:
             parts[0] += f", {self.super_images / seconds:.1f} super images/s"
+        if self.encoder_s is not None:
+            parts.append(f"the encoder was busy {self.encoder_s / seconds:.0%} of the time")
         if self.finished_before:
             parts.append(f"{self.finished_before:,} were finished before")
         parts.append(f"{self.failures:,} failed, see {self.failures_file}" if self.failures else "none failed")
@@ -98,6 +102,7 @@ class Tally:
         self._finished_before = finished_before
         self._done = self._lost = 0
         self._super_images: int | None = 0 if with_super_images else None
+        self._encoder_s: float | None = None
         self._started = self._last_line = time.monotonic()
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -136,6 +141,10 @@ class Tally:
         self._lost += 1
         self._show()
 
+    def add_encoder_time(self, seconds: float) -> None:
+        """The model was at work for so long."""
+        self._encoder_s = (self._encoder_s or 0.0) + seconds
+
     def summary(self) -> JobSummary:
         """What was done so far."""
         return JobSummary(
@@ -147,6 +156,7 @@ class Tally:
             finished_before=self._finished_before,
             seconds=time.monotonic() - self._started,
             failures_file=str(self._failures.path),
+            encoder_s=self._encoder_s,
         )
 
     def _show(self) -> None:
