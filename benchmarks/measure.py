@@ -74,6 +74,11 @@ def geometric_mean(ratios: Iterable[float]) -> float:
     return statistics.geometric_mean(ratios)
 
 
+def significant(value: float) -> float:
+    """Four significant digits: the others are noise."""
+    return float(f"{value:.4g}")
+
+
 def write(path: pathlib.Path, *, packages: Iterable[str], settings: Mapping[str, object], results: object) -> None:
     """Writes one result file: command, machine, versions, settings, results."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import json
 import pathlib
 import re
 import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import measure
@@ -134,16 +135,36 @@ def _keyframes_decode(entries: list[dict[str, Any]], way: str, name: str) -> str
 def _encode(name: str) -> list[str]:
     report = _load(name)
     has_vnni = any("vnni" in flag for flag in report["settings"]["int8_flags"])
+    entries = {candidate: entry for candidate, entry in report["results"].items() if "images_per_s" in entry}
+    eager = next(iter(entries))
     rows = []
-    for candidate, entry in report["results"].items():
+    for candidate, entry in entries.items():
         if not candidate.startswith("onnxruntime"):
             continue
         result = f"{entry['times_torch_eager']:.2f} times as fast, {entry['images_per_s']:.2f} images/s"
+        if "share_of_peak" in entry:
+            result += f", {entry['share_of_peak']:.0%} of the rate of a large {_precision(eager)} matrix product"
         if "int8" in candidate and not has_vnni:
             result += " (a processor without VNNI)"
         what = f"ViT-L/14 with random weights, {candidate.replace('onnxruntime', 'ONNX Runtime')}"
-        rows.append(_row(what, "torch eager fp32", result, name))
-    return rows
+        rows.append(_row(what, eager, result, name))
+    return rows + _encode_peers(entries, eager, name)
+
+
+def _encode_peers(entries: Mapping[str, Mapping[str, Any]], eager: str, name: str) -> list[str]:
+    """ONNX Runtime in the peers' own precision beside all of them."""
+    peers = [candidate for candidate in entries if not candidate.startswith("onnxruntime") and candidate != eager]
+    ours = f"onnxruntime {_precision(eager)}"
+    if not peers or ours not in entries:
+        return []
+    speed = entries[ours]["images_per_s"]
+    ratios = ", ".join(f"{peer} {speed / entries[peer]['images_per_s']:.2f}" for peer in peers)
+    what = f"ViT-L/14 with random weights, {ours.replace('onnxruntime', 'ONNX Runtime')}"
+    return [_row(what, "torch.compile and other runtimes", f"times as fast as {ratios}", name)]
+
+
+def _precision(candidate: str) -> str:
+    return candidate.split()[-1]
 
 
 def _retrieve(name: str) -> list[str]:
@@ -155,7 +176,25 @@ def _retrieve(name: str) -> list[str]:
     )
     took = f"{results['medians']['evaluation']:.0f} s, {results['evaluation_to_bare_product']:.2f} times its time"
     memory = f"{results['peak_mib_above_embeddings']:.0f} MiB above the embeddings"
-    return [_row(what, "the bare matrix product", f"{took}; {memory}", name)]
+    rows = [_row(what, "the bare matrix product", f"{took}; {memory}", name)]
+    peers = {peer: entry for peer, entry in results.get("peers", {}).items() if entry["times_kernel"] > 1}
+    if peers:
+        ratios = ", ".join(f"{peer} {entry['times_kernel']:.1f}" for peer, entry in peers.items())
+        rows.append(_row("rank by the kernel", "other ways to the same scores", f"times as fast as {ratios}", name))
+    return rows + _scaling(results.get("scaling", []), name)
+
+
+def _scaling(entries: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """The largest size that was measured in full, and the range of all sizes' ratios to the floor."""
+    full = [entry for entry in entries if "extrapolated_from" not in entry]
+    if not full:
+        return []
+    largest = max(full, key=lambda entry: entry["queries"] * entry["super_images"])
+    ratios = [entry["times_floor"] for entry in entries]
+    what = f"search {largest['queries']:,} queries x {largest['videos']:,} videos, generated in blocks"
+    others = f"{min(ratios):.2f} to {max(ratios):.2f} at {len(entries)} sizes"
+    took = f"{largest['seconds']:.3g} s, {largest['times_floor']:.2f} times its time ({others})"
+    return [_row(what, "the bare matrix product", f"{took}; {largest['peak_mib']} MiB", name)]
 
 
 def main() -> None:

@@ -2,17 +2,21 @@
 
     python -m gridclip.benchmarks.retrieve                      4,901 videos of 1 to 29 super images
     python -m gridclip.benchmarks.retrieve --video-info FILE    the real lengths (see gridclip plan)
+    python -m gridclip.benchmarks.retrieve --long               no size of the scaling run extrapolated
 
 The bare matrix product of all queries with all super images, whose result is thrown away, is the floor for any exact
-method. What is timed beside it is a whole evaluation: the store read from disk, every query's rank, recall.
+method. What is timed beside it is a whole evaluation: the store read from disk, every query's rank, recall. Other ways
+to score get the first queries only, and their time for all is multiplied up; then come queries x videos of many sizes
+(see retrieve_scaling).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
+import math
 import pathlib
-import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,13 +30,18 @@ from ..engine import retrieval
 from ..engine.annotations import Query, load_video_info
 from ..engine.evaluation import evaluate
 from ..engine.store import Store, VideoEmbedding
-from . import measure
+from . import measure, retrieve_peers, retrieve_scaling
+from .process_memory import PeakMemory
 
 PACKAGES = ("torch", "numpy", "pylance", "pyarrow")
 SAMPLE_QUERIES = 20
+KERNEL = "kernel, with ranks"
+LOOP_QUERIES = 2
 
 
-def run(lengths: np.ndarray, *, queries: int, width: int, repetitions: int, loop_queries: int) -> dict[str, Any]:
+def run(
+    lengths: np.ndarray, *, queries: int, width: int, repetitions: int, peer_queries: int, loop_queries: int
+) -> dict[str, Any]:
     """Measures on random embeddings.
 
     Args:
@@ -40,61 +49,104 @@ def run(lengths: np.ndarray, *, queries: int, width: int, repetitions: int, loop
         queries: how many queries.
         width: of the vectors.
         repetitions: of every candidate.
-        loop_queries: queries of the per-video loop, which is too slow for all of them; 0 leaves it out.
+        peer_queries: queries of the peers, which are too slow for all of them; 0 leaves the peers out.
+        loop_queries: queries of the loop over queries and videos, slower still.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        store, embeddings_bytes = _store(pathlib.Path(folder), lengths, queries, width)
+        memory = PeakMemory()
+        evaluate(store, device="cpu")
+        peak_above = memory.peak_above_start() - embeddings_bytes
+
+        table, texts = store.read_super_images(), store.read_queries().vectors
+        unit_vectors, unit_texts = torch.from_numpy(table.vectors).float(), torch.from_numpy(texts).float()
+        candidates: dict[str, Callable[[], object]] = {
+            "bare matrix product": lambda: retrieve_peers.bare_product(unit_vectors, unit_texts),
+            "evaluation": lambda: evaluate(store, device="cpu"),
+        }
+        peers: dict[str, _Peer] = {}
+        if peer_queries:
+            peers = _peers(unit_vectors, unit_texts, table.offsets, peer_queries, loop_queries)
+        candidates |= {name: peer.work for name, peer in peers.items()}
+        cpu_seconds: dict[str, list[float]] = {name: [] for name in candidates}
+        seconds = measure.interleaved(
+            {name: functools.partial(_with_cpu_time, work, cpu_seconds[name]) for name, work in candidates.items()},
+            repetitions=repetitions,
+        )
+        error = _largest_error(texts[:SAMPLE_QUERIES], table.vectors, table.offsets)
+    medians, cpu_medians = measure.medians(seconds), measure.medians(cpu_seconds)
+    return {
+        "seconds": {name: list(map(measure.significant, values)) for name, values in seconds.items()},
+        "cpu_seconds": {name: list(map(measure.significant, values)) for name, values in cpu_seconds.items()},
+        "medians": {name: measure.significant(value) for name, value in medians.items()},
+        "evaluation_to_bare_product": medians["evaluation"] / medians["bare matrix product"],
+        "evaluation_to_bare_product_cpu": cpu_medians["evaluation"] / cpu_medians["bare matrix product"],
+        "peak_mib_above_embeddings": peak_above / 2**20,
+        "largest_difference_to_float64_loop": error,
+        "peers": _peer_entries(peers, medians, queries=queries),
+        "load_after": measure.machine()["load_before"],
+    }
+
+
+def _store(folder: pathlib.Path, lengths: np.ndarray, queries: int, width: int) -> tuple[Store, int]:
+    """A store of random embeddings, and their bytes in it."""
     generator = np.random.default_rng(0)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     vectors = generator.standard_normal((offsets[-1], width), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     captions = generator.standard_normal((queries, width), np.float32)
     captions /= np.linalg.norm(captions, axis=1, keepdims=True)
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store.open(pathlib.Path(folder) / "store", create=True)
-        names = [f"{video:07d}" for video in range(len(lengths))]
-        store.append_videos([
+    store = Store.open(folder / "store", create=True)
+    names = [f"{video:07d}" for video in range(len(lengths))]
+    store.append_videos(
+        [
             VideoEmbedding(name, None, None, vectors[offsets[video] : offsets[video + 1]])
-            for video, name in enumerate(names)])
-        own = generator.integers(0, len(lengths), queries)
-        store.put_queries([Query(number, names[video], "") for number, video in enumerate(own)], captions)
-        embeddings_bytes = vectors.nbytes // 2 + captions.nbytes // 2
-        del vectors, captions
+            for video, name in enumerate(names)
+        ]
+    )
+    own = generator.integers(0, len(lengths), queries)
+    store.put_queries([Query(number, names[video], "") for number, video in enumerate(own)], captions)
+    return store, vectors.nbytes // 2 + captions.nbytes // 2
 
-        before = _memory("VmRSS")
-        _reset_peak()
-        evaluate(store)
-        peak_above = _memory("VmHWM") - before - embeddings_bytes
 
-        table, texts = store.read_super_images(), store.read_queries().vectors
-        unit_vectors, unit_texts = torch.from_numpy(table.vectors).float(), torch.from_numpy(texts).float()
-        candidates: dict[str, Callable[[], object]] = {
-            "bare matrix product": lambda: _bare_product(unit_vectors, unit_texts),
-            "evaluation": lambda: evaluate(store),
-        }
-        if loop_queries:
-            scoring = retrieval.Scoring()
-            few, few_own, few_units = texts[:loop_queries], own[:loop_queries], unit_texts[:loop_queries]
-            candidates["per-video loop, few queries"] = lambda: _loop(unit_vectors, table.offsets, few_units)
-            candidates["ranks, few queries"] = lambda: retrieval.ranks(
-                few, few_own, table.vectors, table.offsets, scoring)
-        cpu_seconds: dict[str, list[float]] = {name: [] for name in candidates}
-        seconds = measure.interleaved(
-            {name: functools.partial(_with_cpu_time, work, cpu_seconds[name]) for name, work in candidates.items()},
-            repetitions=repetitions)
-        error = _largest_error(texts[:SAMPLE_QUERIES], table.vectors, table.offsets)
-    medians, cpu_medians = measure.medians(seconds), measure.medians(cpu_seconds)
-    results: dict[str, Any] = {
-        "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
-        "medians": medians,
-        "evaluation_to_bare_product": medians["evaluation"] / medians["bare matrix product"],
-        "evaluation_to_bare_product_cpu": cpu_medians["evaluation"] / cpu_medians["bare matrix product"],
-        "peak_mib_above_embeddings": peak_above / 2**20,
-        "largest_difference_to_float64_loop": error,
-        "load_after": measure.machine()["load_before"],
+@dataclasses.dataclass(frozen=True)
+class _Peer:
+    """Something that scores the first so many queries against all videos."""
+
+    work: Callable[[], object]
+    queries: int
+
+
+def _peers(vectors: torch.Tensor, texts: torch.Tensor, offsets: np.ndarray, few: int, fewer: int) -> dict[str, _Peer]:
+    """The kernel and its peers; the kernel also ranks, from half the bytes, the others only score."""
+    videos = retrieve_peers.padded(vectors, offsets)
+    half_vectors, half_texts = vectors.half().numpy(), texts[:few].half().numpy()
+    own = np.random.default_rng(1).integers(0, len(offsets) - 1, few)
+    scoring = retrieval.Scoring()
+    return {
+        KERNEL: _Peer(lambda: retrieval.ranks(half_texts, own, half_vectors, offsets, scoring, device="cpu"), few),
+        "bare matrix product, few queries": _Peer(lambda: retrieve_peers.bare_product(vectors, texts[:few]), few),
+        "per-video matrix products": _Peer(lambda: retrieve_peers.per_video(vectors, offsets, texts[:few]), few),
+        "einsum over padded videos": _Peer(lambda: retrieve_peers.padded_einsum(videos, texts[:few]), few),
+        "loop over queries and videos": _Peer(
+            lambda: retrieve_peers.plain_loop(vectors, offsets, texts[:fewer]), fewer
+        ),
     }
-    if loop_queries:
-        results["loop_to_ranks"] = medians["per-video loop, few queries"] / medians["ranks, few queries"]
-    return results
+
+
+def _peer_entries(peers: dict[str, _Peer], medians: dict[str, float], *, queries: int) -> dict[str, dict[str, Any]]:
+    """Per peer the seconds that all queries would take, its time per query over the kernel's, and what was measured."""
+    entries: dict[str, dict[str, Any]] = {}
+    for name, peer in peers.items():
+        per_query = medians[name] / peer.queries
+        entries[name] = {
+            "seconds": measure.significant(per_query * queries),
+            "times_kernel": measure.significant(per_query / (medians[KERNEL] / peers[KERNEL].queries)),
+        }
+        if peer.queries < queries:
+            measured = {"queries": peer.queries, "seconds": measure.significant(medians[name])}
+            entries[name]["extrapolated_from"] = measured
+    return entries
 
 
 def _with_cpu_time(work: Callable[[], object], spent: list[float]) -> None:
@@ -104,25 +156,10 @@ def _with_cpu_time(work: Callable[[], object], spent: list[float]) -> None:
     spent.append(time.process_time() - start)
 
 
-def _bare_product(vectors: torch.Tensor, queries: torch.Tensor) -> None:
-    size = retrieval.CPU_BLOCK
-    for rows in vectors.split(size.rows):
-        for block in queries.split(size.queries):
-            torch.mm(rows, block.T)
-
-
-def _loop(vectors: torch.Tensor, offsets: np.ndarray, queries: torch.Tensor) -> None:
-    """The straightforward vectorised way: one video at a time, all queries at once, aggregates built in full."""
-    for first, last in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        own = vectors[first:last]
-        mixed = (queries @ own.T).softmax(dim=1) @ own
-        torch.nn.functional.cosine_similarity(queries, mixed)
-
-
 def _largest_error(queries: np.ndarray, vectors: np.ndarray, offsets: np.ndarray) -> float:
     """Largest difference of the kernel's scores from a plain float64 loop."""
     scores = np.zeros((len(queries), len(offsets) - 1))
-    for block in retrieval.score_blocks(queries, vectors, offsets, retrieval.Scoring()):
+    for block in retrieval.score_blocks(queries, vectors, offsets, retrieval.Scoring(), device="cpu"):
         scores[np.ix_(block.queries.cpu().numpy(), block.videos.cpu().numpy())] = block.scores.T.cpu().numpy()
     worst = 0.0
     for row, query in enumerate(queries.astype(np.float64)):
@@ -136,24 +173,19 @@ def _largest_error(queries: np.ndarray, vectors: np.ndarray, offsets: np.ndarray
     return worst
 
 
-def _memory(name: str) -> int:
-    """VmRSS or VmHWM of this process in bytes; Linux only."""
-    match = re.search(rf"{name}:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())
-    if match is None:
-        raise RuntimeError(f"/proc/self/status has no {name}")
-    return int(match.group(1)) * 1024
-
-
-def _reset_peak() -> None:
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-
-
 def _lengths(video_info: pathlib.Path | None) -> np.ndarray:
     if video_info is None:
         return np.random.default_rng(0).integers(1, 30, 4901)
-    counts = [super_image_count(len(wanted_frames(info.frame_count, info.avg_fps, fps=0.5)), 2)
-              for info in load_video_info(video_info)]
+    counts = [
+        super_image_count(len(wanted_frames(info.frame_count, info.avg_fps, fps=0.5)), 2)
+        for info in load_video_info(video_info)
+    ]
     return np.array([count for count in counts if count])
+
+
+def _sizes(text: str) -> list[retrieve_scaling.Size]:
+    """Sizes such as "1000x1000,1000x10000" (queries x videos)."""
+    return [retrieve_scaling.Size(*map(int, size.split("x"))) for size in text.split(",") if size]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -164,25 +196,62 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--loop-queries", type=int, default=2048)
+    parser.add_argument("--peer-queries", type=int, default=1024, help="queries of the slower peers; 0: no peers")
+    parser.add_argument(
+        "--sizes",
+        type=_sizes,
+        default=retrieve_scaling.SIZES,
+        help="queries x videos of the scaling run, 1000x1000,1000x10000; '' for none",
+    )
+    parser.add_argument("--budget-s", type=float, default=60, help="seconds for a size; longer ones are extrapolated")
+    parser.add_argument("--long", action="store_true", help="measure every size in full (the largest takes hours)")
     parser.add_argument("--json", type=pathlib.Path, default=measure.RESULTS / "retrieve_cpu.json")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     lengths = _lengths(arguments.video_info)
     settings = {
-        "videos": len(lengths), "super_images": int(lengths.sum()), "queries": arguments.queries,
-        "width": arguments.width, "threads": arguments.threads, "repetitions": arguments.repetitions,
-        "loop_queries": arguments.loop_queries, "load_before": measure.machine()["load_before"],
+        "videos": len(lengths),
+        "super_images": int(lengths.sum()),
+        "queries": arguments.queries,
+        "width": arguments.width,
+        "threads": arguments.threads,
+        "repetitions": arguments.repetitions,
+        "longest_video": int(lengths.max()),
+        "budget_s": None if arguments.long else arguments.budget_s,
+        "load_before": measure.machine()["load_before"],
     }
-    results = run(lengths, queries=arguments.queries, width=arguments.width, repetitions=arguments.repetitions,
-                  loop_queries=arguments.loop_queries)
+    results = run(
+        lengths,
+        queries=arguments.queries,
+        width=arguments.width,
+        repetitions=arguments.repetitions,
+        peer_queries=min(arguments.peer_queries, arguments.queries),
+        loop_queries=LOOP_QUERIES,
+    )
+    budget_s = math.inf if arguments.long else arguments.budget_s
+    results["scaling"] = retrieve_scaling.run(
+        arguments.sizes, width=arguments.width, lengths=lengths, budget_s=budget_s
+    )
     measure.write(arguments.json, packages=PACKAGES, settings=settings, results=results)
+    _print(results)
+
+
+def _print(results: dict[str, Any]) -> None:
     for name, value in results["medians"].items():
-        print(f"{name:30} {value:8.2f} s")
-    print(f"evaluation / bare product      {results['evaluation_to_bare_product']:8.2f}")
-    print(f"  the same in processor seconds {results['evaluation_to_bare_product_cpu']:7.2f}")
-    print(f"peak memory above embeddings   {results['peak_mib_above_embeddings']:8.0f} MiB")
-    print(f"largest difference to float64  {results['largest_difference_to_float64_loop']:8.1e}")
+        print(f"{name:34} {value:8.2f} s")
+    print(f"evaluation / bare product          {results['evaluation_to_bare_product']:8.2f}")
+    print(f"  the same in processor seconds    {results['evaluation_to_bare_product_cpu']:8.2f}")
+    print(f"peak memory above embeddings       {results['peak_mib_above_embeddings']:8.0f} MiB")
+    print(f"largest difference to float64      {results['largest_difference_to_float64_loop']:8.1e}")
+    for name, entry in results["peers"].items():
+        print(f"{name:34} {entry['seconds']:8.0f} s for all queries, {entry['times_kernel']:.2f} times the kernel's")
+    for entry in results["scaling"]:
+        size = f"{entry['queries']:,} queries x {entry['videos']:,} videos"
+        extrapolated = " (extrapolated)" if "extrapolated_from" in entry else ""
+        print(
+            f"{size:34} {entry['seconds']:8.4g} s, {entry['times_floor']:.2f} times the bare product's,"
+            f" {entry['peak_mib']} MiB{extrapolated}"
+        )
 
 
 if __name__ == "__main__":
