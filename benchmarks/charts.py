@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import measure
 from .chart_parts import GRIDCLIP, colour, in_order, legend, line, new_figure, ratio_bars, rc_context, save, title
+from .charts_encode_retrieve import encode_chart, retrieve_chart
 from .charts_end_to_end import end_to_end_chart, scaling_chart
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def draw_all(results: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
     with rc_context():
         for path in sorted(results.glob("*.json")):
             draw = next((draw for prefix, draw in DRAWN_BY.items() if path.stem.startswith(prefix)), None)
-            if draw is not None:
-                written += save(draw(json.loads(path.read_text("utf-8"))), out / path.stem)
+            figure = draw(json.loads(path.read_text("utf-8"))) if draw is not None else None
+            if figure is not None:
+                written += save(figure, out / path.stem)
     return written
 
 
@@ -93,10 +95,12 @@ def sweep_chart(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-# File names of results by how they begin, and who draws them.
-DRAWN_BY: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
+# File names of results by how they begin, and who draws them; None is for a result with nothing to draw.
+DRAWN_BY: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "decode": decode_chart,
+    "encode": encode_chart,
     "end_to_end": end_to_end_chart,
+    "retrieve": retrieve_chart,
     "scaling": scaling_chart,
     "sweep": sweep_chart,
 }
