@@ -72,6 +72,17 @@ class CudaPasses:
         ]
         self._filling = self._free.pop()
         self._flying: collections.deque[_Slot] = collections.deque()
+        self._warm_up(2 if cuda_graph else 1)
+
+    def _warm_up(self, runs: int) -> None:
+        """Runs every slot: kernels are chosen and memory is taken before DALI takes the rest.
+
+        The second run of a slot records its CUDA graph, which fails if another thread allocates memory meanwhile.
+        """
+        for slot in [*self._free, self._filling]:
+            for _ in range(runs):
+                self._session.run_with_iobinding(slot.binding, slot.options)
+        self._stream.synchronize()
 
     def _slot(
         self, number: int, images_shape: tuple[int, ...], embeddings_shape: tuple[int, ...], cuda_graph: bool
