@@ -27,7 +27,10 @@ def table() -> str:
     lines.append(_pruning("decode_generated.json", "decode_real_files.json"))
     lines += _sweep("sweep.json") if (measure.RESULTS / "sweep.json").exists() else []
     lines += _keyframes("keyframes.json")
+    lines += _pipelines("pipelines_cpu.json")
     lines += _encode("encode_cpu.json")
+    lines += _end_to_end("end_to_end.json")
+    lines += _scaling("scaling.json")
     lines += _retrieve("retrieve_cpu.json")
     return "\n".join(lines)
 
@@ -130,6 +133,39 @@ def _keyframes_decode(entries: list[dict[str, Any]], way: str, name: str) -> str
     of = {"generated": "generated files", "real files": "real files", "demo": "ways to encode the demo's videos"}
     what = f"`--sampling keyframes`: decode {len(entries)} {of[entries[0]['set']]}, one core"
     return _row(what, "exact", result, name)
+
+
+def _pipelines(name: str) -> list[str]:
+    videos = _load(name)["results"]["videos"]
+    rates = videos["wanted_frames_per_s"]
+    ours = {way: rates[f"gridclip --decoder {way}"] for way in ("dali", "hybrid", "pyav")}
+    result = ", ".join(f"{way} {rate:.1f}" for way, rate in ours.items())
+    whole = rates.get("DALI on whole files")
+    beside = f"DALI's CPU variant on whole files: {whole:.1f} frames/s" if whole else "DALI on whole files: failed"
+    what = f"decode {videos['videos']} VP8 and VP9 files into the encoder, all cores"
+    return [_row(what, beside, f"wanted frames/s: {result}", name)]
+
+
+def _end_to_end(name: str) -> list[str]:
+    rows = []
+    for model, entry in _load(name)["results"].items():
+        rate, busy = entry["videos_per_s"]["fused"], entry["encoder_busy"]["fused"]
+        result = f"{entry['fused_to_two_stages']:.2f} times as fast, {rate:.2f} videos/s, the encoder busy {busy:.0%}"
+        rows.append(_row(f"videos to a store, {model}", "super images to JPEG, then embed-images", result, name))
+    return rows
+
+
+def _scaling(name: str) -> list[str]:
+    results = _load(name)["results"]
+    fit, sizes, workers = results["line"], results["by_videos"], results["by_workers"]
+    deviation = f"{fit['largest_deviation']:.0%} off at most"
+    straight = f"{1000 * fit['seconds_per_video']:.0f} ms a video and {fit['start_s']:.1f} s to start, {deviation}"
+    memory = " to ".join(f"{sizes[at]['parent_peak_mib']:.0f}" for at in (0, -1))
+    what = f"embed-videos, {sizes[0]['videos']:,} to {sizes[-1]['videos']:,} short videos"
+    rows = [_row(what, "a straight line", f"{straight}; memory {memory} MiB", name)]
+    gain = workers[0]["seconds"] / workers[-1]["seconds"]
+    what = f"embed-videos, {workers[-1]['workers']} worker processes"
+    return [*rows, _row(what, "one", f"{gain:.2f} times as fast", name)]
 
 
 def _encode(name: str) -> list[str]:

@@ -149,6 +149,25 @@ def test_a_full_disk_keeps_what_was_stored(encoder, videos, tmp_path, monkeypatc
     assert run(encoder, videos, tmp_path, resume=True).done == 8 - len(calls[0])
 
 
+def test_a_source_that_gives_up_leaves_what_is_finished(encoder, videos, tmp_path, monkeypatch):
+    def give_up(*arguments, **options):
+        yielded = 0
+        for event in sources.workers.run(*arguments, **options):
+            yield event
+            yielded += type(event[1]).__name__ == "Finished"
+            if yielded == 3:
+                raise GridClipError("DALI has decoded nothing for 300 s")
+
+    monkeypatch.setattr(
+        sources, "cpu_video_source", lambda *_, **options: lambda videos: give_up(
+            videos, sources.works.embedding_works(SAMPLING, "auto", 64), num_workers=1, size=sources.works.super_images
+        )
+    )
+    with pytest.raises(GridClipError, match="decoded nothing"):
+        run(encoder, videos, tmp_path, batch_size=1)
+    assert len(Store.open(tmp_path).finished_videos()) >= 2
+
+
 def test_errors_of_this_process_are_not_swallowed(encoder, videos, tmp_path, monkeypatch):
     def out_of_memory(self, images):
         raise MemoryError

@@ -129,6 +129,10 @@ def run_job(
         except KeyboardInterrupt as error:
             sink.append()
             raise Interrupted(tally.summary()) from error
+        except GridClipError:
+            with contextlib.suppress(GridClipError):  # a full disk takes nothing more
+                sink.append()
+            raise
         if num_shards == 1:  # other shards may still be writing
             store.compact()
         return tally.summary()
