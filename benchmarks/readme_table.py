@@ -30,7 +30,7 @@ def table() -> str:
     lines += _pipelines("pipelines_cpu.json")
     lines += _encode("encode_cpu.json")
     lines += _end_to_end("end_to_end.json")
-    lines += _scaling("scaling.json")
+    lines += _growth("scaling.json")
     lines += _retrieve("retrieve_cpu.json")
     return "\n".join(lines)
 
@@ -155,7 +155,7 @@ def _end_to_end(name: str) -> list[str]:
     return rows
 
 
-def _scaling(name: str) -> list[str]:
+def _growth(name: str) -> list[str]:
     results = _load(name)["results"]
     fit, sizes, workers = results["line"], results["by_videos"], results["by_workers"]
     deviation = f"{fit['largest_deviation']:.0%} off at most"
