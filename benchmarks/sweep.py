@@ -10,7 +10,6 @@ Every reader is pinned to one core and returns the same frames; that is checked 
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -52,25 +51,24 @@ def run(
 
 
 def crossover_fps(rates_fps: Sequence[float], ratios: Sequence[float]) -> float | None:
-    """The lowest rate at which the ratio falls to 1, interpolated between two rates in the logarithms of both.
+    """The rate at which the ratio falls to 1 and stays there, interpolated between two rates in the logarithms of both.
 
-    A file so short that a low rate wants one frame, its first, has a ratio near 1 there, which rises before it falls.
+    Ratios near 1 at low rates (a GOP without B-frames that is decoded in full, a single wanted frame) do not count.
 
     Args:
         rates_fps: ascending.
         ratios: of a peer's time to GridCLIP's at each rate.
 
     Returns:
-        None where the ratio does not fall to 1; 0 where it is never above 1.
+        None where the ratio is above 1 at the highest rate; 0 where it is never above 1.
     """
     if all(ratio <= 1 for ratio in ratios):
         return 0.0
-    points = list(zip(rates_fps, ratios, strict=True))
-    for (rate, ratio), (next_rate, next_ratio) in itertools.pairwise(points):
-        if next_ratio <= 1 < ratio:
-            share = math.log(ratio) / (math.log(ratio) - math.log(next_ratio))
-            return rate * (next_rate / rate) ** share
-    return None
+    if ratios[-1] > 1:
+        return None
+    last = max(number for number, ratio in enumerate(ratios) if ratio > 1)
+    share = math.log(ratios[last]) / (math.log(ratios[last]) - math.log(ratios[last + 1]))
+    return rates_fps[last] * (rates_fps[last + 1] / rates_fps[last]) ** share
 
 
 def crossovers(rates: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

@@ -85,7 +85,8 @@ def test_ratios_are_to_peers_that_return_the_same_frames() -> None:
         ([0.9, 2.0, 1.5, 1.2], None),
         ([0.9, 4.0, 2.0, 0.5], 2.0),
         ([0.9, 0.8, 1.0, 0.7], 0.0),
-        ([4.0, 0.25, 2.0, 0.5], pytest.approx(0.05**0.5)),  # the first time that it falls
+        ([4.0, 0.25, 2.0, 0.5], 2.0),  # the last time that it falls
+        ([4.0, 0.25, 2.0, 1.5], None),
     ],
 )
 def test_crossover(ratios: list[float], expected: float | None) -> None:
