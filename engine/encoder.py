@@ -155,6 +155,8 @@ class Encoder:
             raise GridClipError(f"{self.model_dir} lacks {name}: export the model again")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # Threads that wait for work would otherwise keep the cores from the processes that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._num_threads is not None:
             options.intra_op_num_threads = self._num_threads
         try:
