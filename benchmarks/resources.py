@@ -69,13 +69,15 @@ class Watch:
         me = os.getpid()
         began = last = time.monotonic()
         before = {process: _cpu_s(process) for process in [me, *descendants(me)]}
-        while not self._ended.wait(self._every_s):
+        ended = False
+        while not ended:
+            ended = self._ended.wait(self._every_s)  # the last look is taken at the end, however short the watch
             workers = descendants(me)
             now = time.monotonic()
             spent = {process: _cpu_s(process) for process in [me, *workers]}
             used = {process: max(0.0, value - before.get(process, 0.0)) for process, value in spent.items()}
             memory = {process: memory_mib(process) for process in spent}
-            elapsed = now - last
+            elapsed = max(now - last, 1e-3)
             self.samples.append(
                 Sample(
                     at_s=round(now - began, 3),
