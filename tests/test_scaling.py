@@ -34,10 +34,10 @@ def test_memory_and_processor_of_children_are_seen() -> None:
             for process in (holder, spinner):
                 process.kill()
                 process.wait()
-    last = watch.samples[-1]
-    assert last.workers >= 2 and last.cores >= last.worker_cores > 0.2
-    assert last.memory_mib - last.parent_mib > 100
-    assert watch.peak_mib >= last.memory_mib and watch.parent_peak_mib >= last.parent_mib
+    fullest = max(watch.samples, key=lambda sample: sample.memory_mib - sample.parent_mib)
+    assert fullest.workers >= 2 and fullest.memory_mib - fullest.parent_mib > 100
+    assert any(sample.cores >= sample.worker_cores > 0.2 for sample in watch.samples)
+    assert watch.peak_mib >= fullest.memory_mib and watch.parent_peak_mib >= fullest.parent_mib
     assert [sample.at_s for sample in watch.samples] == sorted(sample.at_s for sample in watch.samples)
 
 
