@@ -22,14 +22,15 @@ from typing import Any, Generic, TypeVar
 
 from .. import GridClipError
 from .child import Child
-from .source import Failure, VideoFile
+from .source import Failure, Notice, VideoFile
 from .streams import VideoError
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 # A work is called with the video and, by the keyword skip, the units of it (super images) that are delivered already.
-Work = Callable[..., Iterator[T]]
+# Between its results it may yield a Notice.
+Work = Callable[..., Iterator[T | Notice]]
 
 DEFAULT_TIME_LIMIT_S = 300.0
 START_LIMIT_S = 300.0  # imports from a cold network drive
@@ -91,8 +92,8 @@ def run(
     time_limit_s: float = DEFAULT_TIME_LIMIT_S,
     size: Callable[[Any], int] = lambda result: 0,
     wake: Connection | None = None,
-) -> Generator[tuple[VideoFile, T | Finished | Failure | Woken], None, None]:
-    """Yields the results of every video in order, then Finished or Failure; videos interleave.
+) -> Generator[tuple[VideoFile, T | Notice | Finished | Failure | Woken], None, None]:
+    """Yields the results and notices of every video in order, then Finished or Failure; videos interleave.
 
     A work that raises VideoError loses the video. One that crashes its process, delivers nothing for time_limit_s or
     raises something unexpected is followed by the next work, which is told to skip what has been delivered.
@@ -182,7 +183,7 @@ class _Worker(Generic[T]):
             self.deadline = time.monotonic() + self._time_limit_s
         self._child.send((self.video, self._attempt, self._delivered))
 
-    def receive(self) -> Iterator[tuple[VideoFile, T | Finished | Failure]]:
+    def receive(self) -> Iterator[tuple[VideoFile, T | Notice | Finished | Failure]]:
         """Takes the one message that is waiting."""
         assert self.video is not None
         try:
@@ -194,6 +195,8 @@ class _Worker(Generic[T]):
         match message:
             case _Ready():
                 self._started = True
+            case _Result(Notice() as notice):
+                yield self.video, notice
             case _Result(value):
                 self._delivered += self._size(value)
                 yield self.video, value

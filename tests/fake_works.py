@@ -63,3 +63,11 @@ def half_of_red(video, skip):
             raise VideoError("decode", "damaged")
         images = np.full((3, 64, 64, 3), 9, np.uint8)
         yield SuperImages(video.video_id, first, 6, images, np.arange(3.0), np.arange(3.0))
+
+
+def noticing(video, skip):
+    from gridclip.dali_pipes.source import Notice
+
+    yield 0
+    yield Notice(video.video_id, "damage", "1 of 4 frames was replaced by its neighbour")
+    yield 1

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 
 from ... import GridClipError
 from ...dali_pipes.child import Child
-from ...dali_pipes.source import Failure, VideoFile
+from ...dali_pipes.source import Failure, Notice, VideoFile
 from ..encoder import Encoder, Provider
 from ..store import Store, VideoEmbedding
 from .batches import Sink
@@ -61,6 +61,11 @@ class _Encoded:
 @dataclasses.dataclass(frozen=True)
 class _EncoderTime:
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Restarted:
+    video_id: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +193,10 @@ class _Devices:
                 self._sink.encoded(super_images)
             case _EncoderTime(seconds):
                 self._sink.encoder_time(seconds / self._count)
+            case Notice():
+                self._sink.noticed(message)
+            case _Restarted(video_id):
+                self._sink.restarted(video_id)
             case VideoEmbedding():
                 device.in_work.pop(message.video_id, None)
                 self._sink.finished(message)
@@ -217,6 +226,7 @@ class _Devices:
         for video in device.in_work.values():
             self._deaths[video.video_id] += 1
             if self._deaths[video.video_id] < MAX_DEATHS:
+                self._sink.restarted(video.video_id)
                 self._suspects.append(video)
             else:
                 self._sink.failed(Failure(video.video_id, "decode", f"{cause} twice while it was in work"))
@@ -248,6 +258,12 @@ class _ConnectionSink:
 
     def encoder_time(self, seconds: float) -> None:
         self._connection.send(_EncoderTime(seconds))
+
+    def noticed(self, notice: Notice) -> None:
+        self._connection.send(notice)
+
+    def restarted(self, video_id: str) -> None:
+        self._connection.send(_Restarted(video_id))
 
     def finished(self, video: VideoEmbedding) -> None:
         self._connection.send(video)

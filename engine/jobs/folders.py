@@ -11,7 +11,7 @@ from typing import Any
 
 from ...dali_pipes.jpeg import FolderWriter
 from ...dali_pipes.sampling import Sampling
-from ...dali_pipes.source import Failure, Restarted, SuperImages, VideoFile
+from ...dali_pipes.source import Failure, Notice, Restarted, SuperImages, VideoFile
 from ...dali_pipes.streams import VideoError
 from ...dali_pipes.workers import Finished
 
@@ -30,8 +30,8 @@ class _Folder:
 
 def write_folders(
     events: Iterable[tuple[VideoFile, Any]], sampling: Sampling, save_dir: pathlib.Path, *, num_threads: int
-) -> Generator[tuple[VideoFile, int | Finished | Failure], None, None]:
-    """Yields numbers of super images, then Finished or Failure, of every video, as worker processes that save do.
+) -> Generator[tuple[VideoFile, int | Notice | Restarted | Finished | Failure], None, None]:
+    """Yields numbers of super images and notices, then Finished or Failure, of every video, as workers that save do.
 
     Args:
         events: of a source, see `embedding.Source`.
@@ -57,14 +57,16 @@ def write_folders(
                             concurrent.futures.wait([waiting.popleft()])
                         yield video, len(event.images)
                     continue
+                if isinstance(event, Notice):
+                    yield video, event
+                    continue
                 closed = folders.pop(video.video_id, None)
                 if isinstance(event, Finished):
                     yield video, _finished(video, closed)
                     continue
                 if isinstance(closed, _Folder):
                     closed.discard()
-                if not isinstance(event, Restarted):
-                    yield video, event
+                yield video, event
         finally:
             for folder in folders.values():
                 if isinstance(folder, _Folder):

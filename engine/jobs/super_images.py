@@ -14,11 +14,12 @@ from ... import GridClipError
 from ...dali_pipes import dali_source, jpeg, workers, works
 from ...dali_pipes.reading import Decoder as CpuDecoder
 from ...dali_pipes.sampling import Sampling
-from ...dali_pipes.source import Failure, VideoFile
+from ...dali_pipes.source import Failure, Notice, Restarted, VideoFile
 from ..annotations import load_annotations
 from .failures import FailureLog, failures_path
 from .folders import write_folders
 from .listing import list_videos
+from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
 from .sources import Decoder, uses_dali, video_source
 
@@ -41,7 +42,7 @@ def make_super_images(
 
     Args:
         video_dir: searched with its subfolders.
-        save_dir: made if it is missing; failures.jsonl goes there, too.
+        save_dir: made if it is missing; failures.jsonl and notices.jsonl go there, too.
         anno_file: only the videos of this annotation file.
         sampling: which frames, and how they are laid out.
         decoder: see `sources.video_source`; a GPU is the first one.
@@ -74,6 +75,8 @@ def make_super_images(
     finished = _finished(existing, save_dir, sampling) if resume else set()
     todo = [video for video in listing.videos if video.video_id not in finished]
 
+    again = {video.video_id for video in todo}
+    notices = NoticeLog(notices_path(save_dir), keeps=lambda video_id: video_id not in again)
     in_work: set[str] = set()
 
     def handed_out() -> Iterator[VideoFile]:
@@ -83,16 +86,25 @@ def make_super_images(
 
     with (
         FailureLog(failures_path(save_dir)) as failures,
-        Tally("made super images of", "videos", len(todo), failures, finished_before=len(finished)) as tally,
+        Tally("made super images of", "videos", len(todo), failures, notices, finished_before=len(finished)) as tally,
     ):
         for failure in listing.failures:
             failures.add(failure)
+        for notice in listing.notices:
+            if notice.video_id not in finished:
+                notices.add(notice)
         try:
             jobs = _saved(handed_out(), sampling, save_dir, decoder, num_workers=num_workers, time_limit_s=time_limit_s)
             with contextlib.closing(jobs) as results:
                 for video, result in results:
                     if isinstance(result, int):
                         tally.add_super_images(result)
+                        continue
+                    if isinstance(result, Notice):
+                        tally.add_notice(result)
+                        continue
+                    if isinstance(result, Restarted):
+                        tally.drop_notices(video.video_id)
                         continue
                     in_work.discard(video.video_id)
                     _remove_part(save_dir, video.video_id)
@@ -101,6 +113,7 @@ def make_super_images(
                     else:
                         tally.add_done()
         except KeyboardInterrupt as error:
+            notices.drop(in_work)
             raise Interrupted(tally.summary()) from error
         finally:
             for video_id in in_work:
@@ -117,7 +130,7 @@ def _saved(
     num_workers: int,
     time_limit_s: float,
 ) -> Generator[tuple[VideoFile, Any], None, None]:
-    """Numbers of super images, then Finished or Failure, of every video: saved where they are decoded, or here."""
+    """Numbers of super images, notices, then Finished or Failure, of every video: saved where decoded, or here."""
     device_id = dali_source.first_gpu()
     if not uses_dali(decoder, device_id):
         return workers.run(
