@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 Event = tuple[VideoFile, "SuperImages | Notice | Finished | Failure | Restarted"]
-_WorkerEvent = tuple[VideoFile, "Encoded | SuperImages | Notice | Finished | Failure | Woken"]
+_WorkerEvent = tuple[VideoFile, "Encoded | SuperImages | Notice | Finished | Failure | Woken | Restarted"]
 
 
 @dataclasses.dataclass
@@ -113,7 +113,7 @@ class _State:
         self._update_gauge()
 
     def received(
-        self, video: VideoFile, result: SuperImages | Notice | Finished | Failure
+        self, video: VideoFile, result: SuperImages | Notice | Restarted | Finished | Failure
     ) -> Generator[Event, None, None]:
         """A worker has decoded a run, has something to say, has delivered everything, or has failed."""
         if video.video_id in self._given_up:
@@ -146,6 +146,8 @@ class _State:
             self._given_up.add(run.video_id)
             self.again.append(entry.file)
             yield entry.file, Restarted()
+            detail = f"DALI failed ({result}): made by worker processes on the CPU"
+            yield entry.file, Notice(run.video_id, "decoder", detail)
             return
         entry.in_decoder -= 1
         yield entry.file, result
