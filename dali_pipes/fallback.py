@@ -11,7 +11,7 @@ import numpy as np
 from . import grid
 from .reading import Decoder, Reading, opened
 from .sampling import Sampling, super_image_count
-from .source import SuperImages, VideoFile
+from .source import Notice, SuperImages, VideoFile
 
 # Super images handed on at once: bounds what a worker holds, whatever the length of the video.
 RUN_SUPER_IMAGES = 16
@@ -19,11 +19,11 @@ RUN_SUPER_IMAGES = 16
 
 def super_images(
     video: VideoFile, sampling: Sampling, *, decoder: Decoder = "auto", skip: int = 0
-) -> Iterator[SuperImages]:
-    """Yields a video's super images in order, in runs of bounded size.
+) -> Iterator[SuperImages | Notice]:
+    """Yields a video's super images in order, in runs of bounded size, and what is to be known about them.
 
     Only the packets that the wanted frames need are decoded. PyAV decodes them as they are; decord gets them remuxed in
-    memory, and PyAV steps in for what decord cannot open or cannot be proved to count right.
+    memory, and PyAV steps in, with a notice, for what decord cannot open or cannot be proved to count right.
 
     Args:
         decoder: `auto` is PyAV, the faster of the two on the same packets; `decord` gives the reference's bits.
@@ -35,6 +35,8 @@ def super_images(
     with opened(video.path, sampling) as reading:
         frames = reading.frames(decoder, first=skip * sampling.cells, cells=sampling.cells)
         yield from packed(video.video_id, reading, frames, sampling, first=skip)
+        if reading.not_decord is not None:
+            yield Notice(video.video_id, "decoder", f"PyAV stood in for decord: {reading.not_decord}")
 
 
 def packed(

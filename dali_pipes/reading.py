@@ -55,6 +55,7 @@ class Reading:
         packets: all of them where they fit into memory.
         planned: int64 [n], indices in presentation order of the frames at the wanted times.
         wanted: int64 [n], the frames to decode: the planned ones, or keyframes near them.
+        not_decord: why PyAV decoded what decord was asked for; None: it did not.
     """
 
     path: pathlib.Path
@@ -64,6 +65,7 @@ class Reading:
     packets: list[Packet] | None
     planned: np.ndarray
     wanted: np.ndarray
+    not_decord: str | None = None
 
     def times_s(self, cells: int) -> tuple[np.ndarray, np.ndarray]:
         """Seconds from the video's start at which each super image of `cells` frames starts and ends, float64 [L].
@@ -86,6 +88,8 @@ class Reading:
                     done += 1
         except decoding.MissingFrames as error:
             logger.info("%s: %s; decoding the whole file", self.path, error)
+            if decoder == "decord":
+                self.not_decord = self.not_decord or str(error)
             yield from self.whole_file(done)
 
     def feed(self, segments: list[Segment]) -> Feed:
@@ -96,6 +100,8 @@ class Reading:
         """The wanted frames of one segment; raises decoding.MissingFrames where pruning went wrong."""
         if decoder == "decord" and self.counts_right(segment):
             return self._with_decord(segment, feed)
+        if decoder == "decord":
+            self.not_decord = self.not_decord or "where decord finds the frames is not certain"
         return decoding.decode_with_pyav(self.stream.codec_context, feed.packets(segment), segment)
 
     def remuxed(self, segment: Segment, packets: list[Packet]) -> bytes:
@@ -123,6 +129,7 @@ class Reading:
                 done += 1
         except VideoError as error:
             logger.info("%s: %s; PyAV takes over", self.path, error)
+            self.not_decord = self.not_decord or error.reason
             frames = decoding.decode_with_pyav(self.stream.codec_context, packets, segment)
             yield from itertools.islice(frames, done, None)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from . import fallback, jpeg, segments
 from .reading import Decoder
 from .sampling import Sampling
-from .source import Encoded, SuperImages, VideoFile
+from .source import Encoded, Notice, SuperImages, VideoFile
 from .workers import Named, Work
 
 # In this order: the second one takes over where the first one hangs or crashes.
@@ -63,10 +63,10 @@ def saving_works(sampling: Sampling, decoder: Decoder, save_dir: pathlib.Path) -
 
 def decode(
     video: VideoFile, *, skip: int, sampling: Sampling, decoder: Decoder, image_size: int
-) -> Iterator[SuperImages]:
-    """The super images of a video, made at sampling.super_img_size and resized to image_size."""
+) -> Iterator[SuperImages | Notice]:
+    """The super images of a video and notices, made at sampling.super_img_size and resized to image_size."""
     for run in fallback.super_images(video, sampling, decoder=decoder, skip=skip):
-        yield segments.resized(run, image_size)
+        yield run if isinstance(run, Notice) else segments.resized(run, image_size)
 
 
 def super_images(run: Encoded | SuperImages) -> int:

@@ -119,3 +119,21 @@ def dying_starts(mark: pathlib.Path, count: int) -> str:
         "mark.write_text('x' * (starts + 1))\n"
         f"if starts < {count}: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
+
+
+def killed_after_a_run(video, skip, *, decoder, settings, left: pathlib.Path):
+    """Decodes; sends itself the signals that the file `left` names, one after a run, or at once on a later try."""
+    from gridclip.dali_pipes import fallback
+
+    for run in fallback.super_images(video, settings, decoder=decoder, skip=skip):
+        if skip:
+            kill_once(left)
+        yield run
+        kill_once(left)
+
+
+def kill_once(left: pathlib.Path) -> None:
+    name, *rest = left.read_text().split() or [""]
+    left.write_text(" ".join(rest))
+    if name:
+        os.kill(os.getpid(), getattr(signal, f"SIG{name}"))

@@ -96,7 +96,8 @@ def test_a_process_that_cannot_start_ends_the_job(encoder, videos, tmp_path, mon
 
 
 def test_processes_killed_while_they_start_are_started_again(encoder, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(child, "START_CODE", fake_works.dying_starts(tmp_path / "mark", devices.MAX_IDLE_DEATHS - 1) + child.START_CODE)
+    deaths = fake_works.dying_starts(tmp_path / "mark", devices.MAX_IDLE_DEATHS - 1)
+    monkeypatch.setattr(child, "START_CODE", deaths + child.START_CODE)
     make = functools.partial(sources.video_source, "pyav", **SETTINGS)
     summary = run(encoder, videos, tmp_path / "store", make, device_ids=[None])
     assert (summary.done, summary.failures) == (8, 1)

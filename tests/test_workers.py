@@ -1,5 +1,6 @@
 """dali_pipes/workers.py: streaming, retries, hangs, crashes, and an end without leftovers."""
 
+import functools
 import logging
 import os
 import pathlib
@@ -8,10 +9,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from gridclip import GridClipError
-from gridclip.dali_pipes import child, workers
-from gridclip.dali_pipes.source import Failure, Notice, Restarted, VideoFile
+from gridclip.dali_pipes import child, fallback, workers, works
+from gridclip.dali_pipes.sampling import Sampling
+from gridclip.dali_pipes.source import Failure, Notice, Restarted, SuperImages, VideoFile
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -124,6 +127,34 @@ def test_a_named_work_is_called_so_in_notices(fakes):
     found = collect(workers.run([video("bug")], works, num_workers=1, size=lambda value: 1))["bug"]
     (notice,) = [value for value in found if isinstance(value, Notice)]
     assert notice.detail.startswith("PyAV failed 2 times (") and "made by decord from super image 3 on" in notice.detail
+
+
+@pytest.mark.parametrize("signals", ["SEGV", "KILL ABRT", "KILL SEGV KILL"])
+def test_real_decoders_killed_in_the_middle_give_the_same_pixels_or_say_who_gave_others(
+    fakes, shared_data, tmp_path, signals
+):
+    file = VideoFile("rabbit", shared_data / "videos" / "rabbit320.mp4")
+    settings = Sampling(fps=12, super_img_size=32)  # 24 super images, in two runs
+    plain = {
+        decoder: np.concatenate([run.images for run in fallback.super_images(file, settings, decoder=decoder)])
+        for decoder in ("pyav", "decord")
+    }
+    left = tmp_path / "signals"
+    left.write_text(signals)
+    killed = [
+        workers.Named(name, functools.partial(fakes.killed_after_a_run, decoder=decoder, settings=settings, left=left))
+        for name, decoder in (("PyAV", "pyav"), ("decord", "decord"))
+    ]
+    *events, end = collect(workers.run([file], killed, num_workers=1, size=works.super_images))["rabbit"]
+    assert end == workers.Finished() and not left.read_text()
+    made = np.concatenate([event.images for event in events if isinstance(event, SuperImages)])
+    notices = [event.detail for event in events if isinstance(event, Notice)]
+    if signals == "SEGV":
+        assert np.array_equal(made, plain["pyav"]) and not notices
+        return
+    assert np.array_equal(made, np.concatenate([plain["pyav"][:16], plain["decord"][16:]]))
+    (notice,) = notices
+    assert notice.startswith("PyAV failed 2 times") and notice.endswith("made by decord from super image 17 on")
 
 
 def test_log_records_of_workers_arrive_with_the_video(fakes, caplog):
