@@ -37,7 +37,7 @@ def embed_images(
     Args:
         encoder: the model; super images of another size are resized.
         image_dir: what `make_super_images` wrote, or another program (then times are unknown).
-        store_path: made if it is missing; failures.jsonl goes there, too.
+        store_path: made if it is missing; failures.jsonl and notices.jsonl go there, too.
         batch_size: super images per pass, default by the encoder's provider.
         num_workers: reading processes, of all GPUs together.
         time_limit_s: seconds without a result after which a reader counts as hung (a network drive).

@@ -35,7 +35,7 @@ def embed_videos(
     shard_id: int = 0,
     num_gpus: int = 1,
 ) -> JobSummary:
-    """Embeds every video into a store; failures.jsonl goes into the store's folder.
+    """Embeds every video into a store; failures.jsonl and notices.jsonl go into the store's folder.
 
     Args:
         encoder: the model.
