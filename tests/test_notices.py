@@ -118,7 +118,7 @@ def test_resume_keeps_the_notices_of_what_is_stored(embed, tmp_path):
 def test_ctrl_c_keeps_only_the_notices_of_what_is_stored(embed, tmp_path):
     def interrupted_later():
         yield damage("b")
-        yield run_of("b")
+        yield from (run_of("b", first, 20) for first in range(10))  # more than may be in flight: the first video is out
         raise KeyboardInterrupt
 
     with pytest.raises(Interrupted) as interrupted:
