@@ -1,10 +1,11 @@
-"""A video file in, runs of super images or a JPEG folder out: what worker processes do, decoder by decoder."""
+"""A video file or a JPEG folder in, runs of super images or a JPEG folder out: what worker processes do."""
 
 from __future__ import annotations
 
 import functools
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 from . import fallback, jpeg, segments
 from .reading import Decoder
@@ -37,16 +38,27 @@ def dali_works(
     return [encode, *embedding_works(sampling, "auto", image_size)]
 
 
-def saving_works(sampling: Sampling, decoder: Decoder, save_dir: pathlib.Path) -> list[Work[int]]:
-    """Works that write JPEG folders and yield numbers of super images."""
+def saving_works(
+    sampling: Sampling, decoder: Decoder, save_dir: pathlib.Path, part_dir: pathlib.Path
+) -> list[Work[int]]:
+    """Works that write JPEG folders; see `jpeg.save`."""
     return [
         functools.partial(
             jpeg.save,
             decode=functools.partial(fallback.super_images, sampling=sampling, decoder=name),
             sampling=sampling,
             save_dir=save_dir,
+            part_dir=part_dir,
         )
         for name in _names(decoder)
+    ]
+
+
+def image_works(image_size: int) -> list[Work[Any]]:
+    """Works that read JPEG folders: super images of image_size x image_size pixels, and notices."""
+    return [
+        functools.partial(jpeg.read, super_img_size=image_size),
+        functools.partial(jpeg.read_with_pillow, super_img_size=image_size),
     ]
 
 
