@@ -24,7 +24,7 @@ from .. import GridClipError
 from . import grid
 from .jpeg_decoding import Decode, JpegError, decode, decode_with_pillow, pixel_count
 from .sampling import Sampling
-from .source import EncodedImages, Notice, SuperImages, VideoFile
+from .source import EncodedImages, SuperImages, VideoFile
 from .streams import VideoError
 
 QUALITY = 75
@@ -174,10 +174,8 @@ def read(folder: VideoFile, *, skip: int = 0, super_img_size: int) -> Iterator[S
         yield files.decoded(decode, super_img_size)
 
 
-def read_with_pillow(folder: VideoFile, *, skip: int, super_img_size: int) -> Iterator[SuperImages | Notice]:
-    """The same by Pillow, where `read` has crashed or hung; tells so first."""
-    detail = f"read with Pillow from super image {skip + 1} on: the first decoder did not survive this folder"
-    yield Notice(folder.video_id, "decoder", detail)
+def read_with_pillow(folder: VideoFile, *, skip: int, super_img_size: int) -> Iterator[SuperImages]:
+    """The same by Pillow, for a folder that `read` has crashed or hung on."""
     for files in _files(folder, skip, READ_AT_ONCE):
         yield files.decoded(decode_with_pillow, super_img_size)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 from . import fallback, jpeg, segments
 from .reading import Decoder
@@ -54,8 +53,8 @@ def saving_works(
     ]
 
 
-def image_works(image_size: int) -> list[Work[Any]]:
-    """Works that read JPEG folders: super images of image_size x image_size pixels, and notices."""
+def image_works(image_size: int) -> list[Work[SuperImages]]:
+    """Works that read JPEG folders and yield super images of image_size x image_size pixels."""
     return [
         functools.partial(jpeg.read, super_img_size=image_size),
         functools.partial(jpeg.read_with_pillow, super_img_size=image_size),

@@ -5,12 +5,13 @@ import io
 import json
 import pathlib
 
+import fake_works
 import numpy as np
 import pytest
 from gridclip import GridClipError
-from gridclip.dali_pipes import jpeg, jpeg_decoding
+from gridclip.dali_pipes import jpeg, jpeg_decoding, workers, works
 from gridclip.dali_pipes.sampling import Sampling
-from gridclip.dali_pipes.source import Notice, SuperImages, VideoFile
+from gridclip.dali_pipes.source import Failure, SuperImages, VideoFile
 from gridclip.dali_pipes.streams import VideoError
 from PIL import Image
 
@@ -164,14 +165,32 @@ def test_both_readers_give_the_same_pixels(tmp_path, monkeypatch, reader):
     assert jpeg.read_image(path).shape == (64, 64, 3)
 
 
-def test_pillow_steps_in_where_the_first_decoder_died_and_says_so(tmp_path):
+def test_pillow_steps_in_where_the_first_decoder_dies(tmp_path):
     save(tmp_path)
-    video = VideoFile("v", tmp_path / "v")
-    notice, run = jpeg.read_with_pillow(video, skip=3, super_img_size=64)
-    assert isinstance(notice, Notice) and (notice.video_id, notice.kind) == ("v", "decoder")
-    assert "super image 4" in notice.detail
-    (expected,) = read(tmp_path / "v", skip=3)
-    assert run.first == 3 and np.array_equal(run.images, expected.images)
+    works_ = [fake_works.by_name, works.image_works(64)[-1]]
+    video = VideoFile("segfault", tmp_path / "v")
+    results = [result for _, result in workers.run([video], works_, num_workers=1, size=lambda result: 0)]
+    (run,) = [result for result in results if isinstance(result, SuperImages)]
+    (expected,) = read(tmp_path / "v")
+    assert results[-1] == workers.Finished() and np.array_equal(run.images, expected.images)
+
+
+def test_a_cut_file_costs_its_folder_and_no_other(tmp_path):
+    names = [f"v{number}" for number in range(8)]
+    for name in names:
+        save(tmp_path, name)
+    for name, length in (("v1", 200), ("v4", 500)):
+        path = tmp_path / name / "img_0001.jpg"
+        path.write_bytes(path.read_bytes()[:length])
+    folders = [VideoFile(name, tmp_path / name) for name in names]
+    results = list(workers.run(folders, works.image_works(64), num_workers=1, size=works.super_images))
+    lost = {video.video_id: result for video, result in results if isinstance(result, Failure)}
+    assert {name: failure.stage for name, failure in lost.items()} == {"v1": "read", "v4": "read"}
+    (expected,) = read(tmp_path / "v0")
+    for _, run in results:
+        if isinstance(run, SuperImages):
+            assert np.array_equal(run.images, expected.images)
+    assert sum(result == workers.Finished() for _, result in results) == 6
 
 
 def test_a_video_id_with_a_slash_is_a_folder_in_a_folder(tmp_path):
