@@ -24,7 +24,7 @@ from .. import GridClipError
 from . import grid
 from .jpeg_decoding import Decode, JpegError, decode, decode_with_pillow, pixel_count
 from .sampling import Sampling
-from .source import EncodedImages, SuperImages, VideoFile
+from .source import EncodedImages, Notice, SuperImages, VideoFile
 from .streams import VideoError
 
 QUALITY = 75
@@ -55,12 +55,14 @@ def save(
     video: VideoFile,
     *,
     skip: int,
-    decode: Callable[[VideoFile], Iterator[SuperImages]],
+    decode: Callable[[VideoFile], Iterator[SuperImages | Notice]],
     sampling: Sampling,
     save_dir: pathlib.Path,
     part_dir: pathlib.Path,
-) -> Iterator[int]:
+) -> Iterator[int | Notice]:
     """Writes the folder of one video, replacing an older one; yields after every run how many super images are in it.
+
+    Notices of the decoder are passed on.
 
     Args:
         video: the video to decode.
@@ -77,6 +79,9 @@ def save(
     count = 0
     try:
         for run in decode(video):
+            if isinstance(run, Notice):
+                yield run
+                continue
             writer.write(run)
             count += len(run.images)
             yield count

@@ -100,7 +100,23 @@ class PipelineError(GridClipError):
 
 @dataclasses.dataclass(frozen=True)
 class Restarted:
-    """What a video has yielded so far is void: it comes again, from the start."""
+    """What a video has yielded so far, notices included, is void: it comes again, from the start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Notice:
+    """Something about a video that was stored all the same, which its reader should know. One line of notices.jsonl.
+
+    Attributes:
+        video_id: the video's id.
+        kind: what it is: "decoder" (another decoder than the first choice made it), "damage" (frames were replaced by
+            their neighbours), ...
+        detail: a sentence with the numbers.
+    """
+
+    video_id: str
+    kind: str
+    detail: str
 
 
 @dataclasses.dataclass(frozen=True)

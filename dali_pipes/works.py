@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import pathlib
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from . import fallback, jpeg, segments
 from .reading import Decoder
 from .sampling import Sampling
 from .source import Encoded, SuperImages, VideoFile
-from .workers import Work
+from .workers import Named, Work
 
 # In this order: the second one takes over where the first one hangs or crashes.
 DECODERS: dict[Decoder, tuple[Decoder, ...]] = {
@@ -18,12 +19,19 @@ DECODERS: dict[Decoder, tuple[Decoder, ...]] = {
     "decord": ("decord", "pyav"),
     "pyav": ("pyav",),
 }
+NAMES: dict[Decoder, str] = {"pyav": "PyAV", "decord": "decord"}
+
+
+def has_decord() -> bool:
+    """Whether decord is installed; it is not imported: it may crash, and then does so in a worker."""
+    return importlib.util.find_spec("decord") is not None
 
 
 def embedding_works(sampling: Sampling, decoder: Decoder, image_size: int) -> list[Work[SuperImages]]:
     """Works that yield super images of image_size x image_size pixels."""
     return [
-        functools.partial(decode, sampling=sampling, decoder=name, image_size=image_size) for name in _names(decoder)
+        Named(NAMES[name], functools.partial(decode, sampling=sampling, decoder=name, image_size=image_size))
+        for name in _decoders(decoder)
     ]
 
 
@@ -34,7 +42,7 @@ def dali_works(
     encode = functools.partial(
         segments.encoded_segments, sampling=sampling, image_size=image_size, device=device, gauge=gauge
     )
-    return [encode, *embedding_works(sampling, "auto", image_size)]
+    return [Named("the search for what DALI decodes", encode), *embedding_works(sampling, "auto", image_size)]
 
 
 def saving_works(
@@ -42,22 +50,25 @@ def saving_works(
 ) -> list[Work[int]]:
     """Works that write JPEG folders; see `jpeg.save`."""
     return [
-        functools.partial(
-            jpeg.save,
-            decode=functools.partial(fallback.super_images, sampling=sampling, decoder=name),
-            sampling=sampling,
-            save_dir=save_dir,
-            part_dir=part_dir,
+        Named(
+            NAMES[name],
+            functools.partial(
+                jpeg.save,
+                decode=functools.partial(fallback.super_images, sampling=sampling, decoder=name),
+                sampling=sampling,
+                save_dir=save_dir,
+                part_dir=part_dir,
+            ),
         )
-        for name in _names(decoder)
+        for name in _decoders(decoder)
     ]
 
 
 def image_works(image_size: int) -> list[Work[SuperImages]]:
     """Works that read JPEG folders and yield super images of image_size x image_size pixels."""
     return [
-        functools.partial(jpeg.read, super_img_size=image_size),
-        functools.partial(jpeg.read_with_pillow, super_img_size=image_size),
+        Named("jpeg4py", functools.partial(jpeg.read, super_img_size=image_size)),
+        Named("Pillow", functools.partial(jpeg.read_with_pillow, super_img_size=image_size)),
     ]
 
 
@@ -74,7 +85,7 @@ def super_images(run: Encoded | SuperImages) -> int:
     return len(run.start_s)
 
 
-def _names(decoder: Decoder) -> tuple[Decoder, ...]:
+def _decoders(decoder: Decoder) -> list[Decoder]:
     if decoder not in DECODERS:
         raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(DECODERS)}")
-    return DECODERS[decoder]
+    return [name for name in DECODERS[decoder] if name != "decord" or has_decord()]

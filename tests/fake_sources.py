@@ -1,10 +1,13 @@
 """Sources for tests/test_devices.py whose process dies on purpose; imported by name in the GPUs' processes."""
 
 import functools
+import logging
 import os
 import pathlib
 import signal
 
+from gridclip.dali_pipes import workers, works
+from gridclip.dali_pipes.streams import VideoError
 from gridclip.engine.jobs import sources
 
 
@@ -22,3 +25,22 @@ def dying(videos, *, marks: pathlib.Path, dies_at: str, **settings):
             yield video
 
     return sources.cpu_video_source("auto", **settings)(marked())
+
+
+def make_noticing(*, num_workers, device_id=None, sampling, image_size, time_limit_s):
+    """Makes a source whose first work fails with every video, and says so in its log."""
+    return functools.partial(
+        workers.run,
+        works=[bug, *works.embedding_works(sampling, "pyav", image_size)],
+        num_workers=num_workers,
+        time_limit_s=time_limit_s,
+        size=works.super_images,
+    )
+
+
+def bug(video, skip):
+    logging.getLogger("gridclip.dali_pipes.fake").warning("from far away")
+    if video.video_id == "broken":
+        raise VideoError("open", "no video")
+    raise KeyError("surprise")
+    yield

@@ -63,3 +63,59 @@ def half_of_red(video, skip):
             raise VideoError("decode", "damaged")
         images = np.full((3, 64, 64, 3), 9, np.uint8)
         yield SuperImages(video.video_id, first, 6, images, np.arange(3.0), np.arange(3.0))
+
+
+def noticing(video, skip):
+    from gridclip.dali_pipes.source import Notice
+
+    yield 0
+    yield Notice(video.video_id, "damage", "1 of 4 frames was replaced by its neighbour")
+    yield 1
+
+
+def fails_once(video, skip):
+    """Delivers 0 and 1, then does once what the video's name says; the video's file notes where each try began."""
+    mark = pathlib.Path(video.path)
+    first = not mark.exists()
+    with mark.open("a") as file:
+        file.write(str(skip))
+    yield from by_name(video, skip) if first else range(skip, 5)
+
+
+def from_the_start(video, skip):
+    assert skip == 0
+    yield from range(5)
+
+
+def logging(video, skip):
+    import logging
+
+    logger = logging.getLogger("gridclip.dali_pipes.fake")
+    logger.debug("debug is not wanted")
+    logger.info("decoding the whole file")
+    logging.getLogger("other.library").warning("%s: not of this package", video.video_id)
+    try:
+        raise KeyError("surprise")
+    except KeyError:
+        logger.exception("a bug")
+    yield 0
+
+
+def complaining(video, skip):
+    import logging
+
+    while True:
+        logging.getLogger("gridclip.dali_pipes.fake").warning("once more")
+        time.sleep(0.0001)
+    yield
+
+
+def dying_starts(mark: pathlib.Path, count: int) -> str:
+    """Code before child.START_CODE that kills the first `count` processes; `mark` gets a letter for each start."""
+    return (
+        "import os, pathlib, signal\n"
+        f"mark = pathlib.Path({str(mark)!r})\n"
+        "starts = len(mark.read_text()) if mark.exists() else 0\n"
+        "mark.write_text('x' * (starts + 1))\n"
+        f"if starts < {count}: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )

@@ -2,18 +2,22 @@
 
 import collections
 import functools
+import json
 import pathlib
 
 import coloured_videos
 import fake_model
 import fake_sources
+import fake_works
 import numpy as np
 import pytest
 from gridclip import GridClipError
+from gridclip.dali_pipes import child
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoder import Encoder
 from gridclip.engine.jobs import devices, embedding, sources
 from gridclip.engine.jobs.listing import list_videos
+from gridclip.engine.jobs.super_images import make_super_images
 from gridclip.engine.store import Store
 
 SETTINGS = {"sampling": Sampling(super_img_size=64), "image_size": 64, "time_limit_s": 60}
@@ -39,7 +43,7 @@ def run(encoder, videos, store_path, make_source, make_fallback=None, **options)
     make_fallback = make_fallback or functools.partial(sources.cpu_video_source, "auto", **SETTINGS)
     return devices.embed(
         listing, make_source, make_fallback, encoder, store, stored,
-        device_ids=[None, None], num_workers=2, batch_size=3, **options,
+        **{"device_ids": [None, None], "num_workers": 2, "batch_size": 3, **options},
     )
 
 
@@ -89,6 +93,44 @@ def test_a_process_that_cannot_start_ends_the_job(encoder, videos, tmp_path, mon
     make = functools.partial(sources.video_source, "pyav", **SETTINGS)
     with pytest.raises(GridClipError, match=r"image\.onnx cannot be loaded"):
         run(broken, videos, tmp_path / "store", make)
+
+
+def test_processes_killed_while_they_start_are_started_again(encoder, videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "START_CODE", fake_works.dying_starts(tmp_path / "mark", devices.MAX_IDLE_DEATHS - 1) + child.START_CODE)
+    make = functools.partial(sources.video_source, "pyav", **SETTINGS)
+    summary = run(encoder, videos, tmp_path / "store", make, device_ids=[None])
+    assert (summary.done, summary.failures) == (8, 1)
+    assert colours_in(tmp_path / "store") == set(coloured_videos.COLOURS)
+
+
+def test_a_process_that_is_killed_at_every_start_ends_the_job(encoder, videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "START_CODE", fake_works.dying_starts(tmp_path / "mark", 100) + child.START_CODE)
+    make = functools.partial(sources.video_source, "pyav", **SETTINGS)
+    with pytest.raises(GridClipError, match="the process of the CPU 0 was killed"):
+        run(encoder, videos, tmp_path / "store", make, device_ids=[None])
+    assert len((tmp_path / "mark").read_text()) == devices.MAX_IDLE_DEATHS
+
+
+def test_notices_and_log_records_come_through_from_the_workers_of_a_device(encoder, videos, tmp_path, caplog):
+    make = functools.partial(fake_sources.make_noticing, **SETTINGS)
+    summary = run(encoder, videos, tmp_path / "store", make, device_ids=[None])
+    assert summary.notices == {"decoder": 8} and summary.done == 8
+    notices = [json.loads(line) for line in (tmp_path / "store" / "notices.jsonl").read_text().splitlines()]
+    assert {notice["video_id"] for notice in notices} == set(coloured_videos.COLOURS)
+    assert {notice["detail"] for notice in notices} == {"bug failed 2 times (KeyError: 'surprise'): made by PyAV"}
+    texts = [record.getMessage() for record in caplog.records]
+    assert {f"{colour}: from far away" for colour in coloured_videos.COLOURS} <= set(texts)
+
+
+def test_decord_that_is_not_installed_is_said_before_anything_is_decoded(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources.works, "has_decord", lambda: False)
+    with pytest.raises(GridClipError, match="--decoder decord: decord is not installed.*--decoder pyav"):
+        sources.video_source("decord", device_id=None, num_workers=1, **SETTINGS)
+    with pytest.raises(GridClipError, match="--decoder decord: decord is not installed"):
+        make_super_images(videos, tmp_path, decoder="decord", sampling=SETTINGS["sampling"])
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == []
+    works = sources.works.embedding_works(SETTINGS["sampling"], "auto", 64)
+    assert [work.name for work in works] == ["PyAV"]  # no second choice that cannot work
 
 
 def test_videos_stay_on_the_cpu_without_a_gpu():

@@ -16,6 +16,8 @@ import pytest
 from gridclip import GridClipError
 from gridclip.dali_pipes import jpeg
 from gridclip.dali_pipes.sampling import Sampling
+from gridclip.dali_pipes.source import Failure
+from gridclip.engine.jobs.failures import FailureLog
 from gridclip.engine.jobs.sharing import SharedFolder
 from gridclip.engine.jobs.super_images import make_super_images
 from PIL import Image
@@ -233,6 +235,13 @@ def test_one_of_two_jobs_is_killed_and_the_other_makes_the_rest(tmp_path):
     assert all(jpeg.read_sidecar(save_dir / f"v{number:02d}") for number in range(20))
     summary = make(videos, save_dir, resume=True, sampling=Sampling(fps=2.5, super_img_size=64))
     assert summary.finished_before == 20 and not list(save_dir.glob(".*"))
+
+
+def test_failures_are_written_where_a_second_job_has_begun_the_file_anew(tmp_path):
+    path = tmp_path / "failures.jsonl"
+    with FailureLog(path) as one, FailureLog(path):
+        one.add(Failure("red", "decode", "damaged"))
+    assert failures(tmp_path) == [("red", "decode")]
 
 
 def test_overwrite_and_other_settings_wait_for_a_running_job(videos, tmp_path):

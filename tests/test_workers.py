@@ -11,7 +11,7 @@ import time
 import pytest
 from gridclip import GridClipError
 from gridclip.dali_pipes import child, workers
-from gridclip.dali_pipes.source import Failure, VideoFile
+from gridclip.dali_pipes.source import Failure, Notice, Restarted, VideoFile
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -64,7 +64,17 @@ def test_the_next_work_goes_on_where_a_crash_or_hang_ended(fakes, caplog):
     names = ["good", "hang", "exit", "segfault", "killed", "bug", "good2"]
     found = collect(workers.run([video(name) for name in names], [fakes.by_name, fakes.count_to_five],
                                 num_workers=2, time_limit_s=2, size=lambda value: 1))
-    assert found == {name: [0, 1, 2, 3, 4, workers.Finished()] for name in names}
+    made = {name: [value for value in results if not isinstance(value, Notice)] for name, results in found.items()}
+    assert made == {name: [0, 1, 2, 3, 4, workers.Finished()] for name in names}
+    notices = {name: value.detail for name, results in found.items() for value in results if isinstance(value, Notice)}
+    others = "made by count_to_five from super image 3 on"
+    assert notices == {
+        "hang": f"by_name failed (nothing decoded for 2 s): {others}",
+        "exit": f"by_name failed 2 times (the decoding process ended with status 3): {others}",
+        "segfault": f"by_name failed 2 times (the decoding process crashed (SIGSEGV)): {others}",
+        "killed": f"by_name failed 2 times (the decoding process was killed (out of memory?)): {others}",
+        "bug": f"by_name failed 2 times (KeyError: 'surprise'): {others}",
+    }
     assert "surprise" in caplog.text and "SIGSEGV" in caplog.text
 
 
@@ -83,8 +93,61 @@ def test_a_video_that_no_work_can_read_fails_once_with_its_reason(fakes, caplog)
         "broken": ("demux", "damaged container"),
     }
     assert sum(isinstance(result, Failure) for _, result in results) == len(failures)
-    assert collect(results)["hang"][:-1] == [0, 1]  # nothing twice
+    assert [value for value in collect(results)["hang"] if isinstance(value, int)] == [0, 1]  # nothing twice
     assert collect(results)["good"][-1] == workers.Finished()
+
+
+@pytest.mark.parametrize("kind", ["segfault", "killed", "exit", "bug"])
+def test_a_crash_by_chance_is_tried_again_with_the_same_work_and_needs_no_notice(fakes, tmp_path, kind):
+    works = [fakes.fails_once, fakes.by_name]
+    found = collect(workers.run([video(kind, str(tmp_path / "mark"))], works, num_workers=1, size=lambda value: 1))
+    assert found == {kind: [0, 1, 2, 3, 4, workers.Finished()]}
+    assert (tmp_path / "mark").read_text() == "02"  # where its tries began
+
+
+def test_works_that_start_again_say_so_and_keep_what_is_known_of_the_decoder(fakes):
+    found = collect(workers.run([video("killed")], [fakes.by_name, fakes.from_the_start], num_workers=1))["killed"]
+    assert found[:6] == [0, 1, Restarted(), 0, 1, Restarted()]
+    assert isinstance(found[6], Notice) and found[6].detail.endswith("made by from_the_start")
+    assert found[7:] == [0, 1, 2, 3, 4, workers.Finished()]
+
+
+def test_the_notice_of_a_decoder_that_starts_again_comes_again(fakes, tmp_path):
+    mark = str(tmp_path / "mark")
+    found = collect(workers.run([video("killed", mark)], [fakes.by_name, fakes.fails_once], num_workers=1))["killed"]
+    last = len(found) - 1 - found[::-1].index(Restarted())
+    assert found[last + 1].kind == "decoder" and found[last + 2 :] == [0, 1, 2, 3, 4, workers.Finished()]
+
+
+def test_a_named_work_is_called_so_in_notices(fakes):
+    works = [workers.Named("PyAV", fakes.by_name), workers.Named("decord", fakes.count_to_five)]
+    found = collect(workers.run([video("bug")], works, num_workers=1, size=lambda value: 1))["bug"]
+    (notice,) = [value for value in found if isinstance(value, Notice)]
+    assert notice.detail.startswith("PyAV failed 2 times (") and "made by decord from super image 3 on" in notice.detail
+
+
+def test_log_records_of_workers_arrive_with_the_video(fakes, caplog):
+    caplog.set_level(logging.INFO, "gridclip")
+    list(workers.run([video("loud")], [fakes.logging], num_workers=1))
+    texts = [record.getMessage() for record in caplog.records]
+    assert "loud: decoding the whole file" in texts and "loud: not of this package" in texts
+    assert not any("debug" in text for text in texts)
+    (traceback,) = [record for record in caplog.records if "surprise" in record.getMessage()]
+    assert "Traceback" in traceback.getMessage()
+    assert (traceback.name, traceback.levelno) == ("gridclip.dali_pipes.fake", logging.ERROR)
+
+
+def test_a_decoder_that_complains_for_ever_counts_as_hung(fakes, caplog):
+    found = collect(workers.run([video("v")], [fakes.complaining], num_workers=1, time_limit_s=0.5))
+    assert found == {"v": [Failure("v", "decode", "nothing decoded for 0.5 s")]}
+    assert sum("once more" in record.getMessage() for record in caplog.records) == workers.MAX_LOG_RECORDS
+
+
+def test_a_worker_killed_while_it_starts_is_started_again(fakes, monkeypatch, tmp_path):
+    monkeypatch.setattr(child, "START_CODE", fakes.dying_starts(tmp_path / "mark", 2) + child.START_CODE)
+    found = collect(workers.run([video("a"), video("b")], [fakes.count_to_five], num_workers=1))
+    assert found == {name: [0, 1, 2, 3, 4, workers.Finished()] for name in "ab"}
+    assert (tmp_path / "mark").read_text() == "xxx"
 
 
 def test_an_error_that_is_not_the_videos_ends_the_job(fakes):

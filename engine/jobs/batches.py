@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ...dali_pipes.source import Failure, SuperImages
+from ...dali_pipes.source import Failure, Notice, SuperImages
 from ..passes import Passes
 from ..store import VideoEmbedding
 
@@ -22,11 +22,17 @@ class Sink(Protocol):
     def encoder_time(self, seconds: float) -> None:
         """The model was at work for so long."""
 
+    def noticed(self, notice: Notice) -> None:
+        """Something to know about a video, before it is finished."""
+
+    def restarted(self, video_id: str) -> None:
+        """The video comes again from the start: earlier notices of it are void."""
+
     def finished(self, video: VideoEmbedding) -> None:
         """A whole video."""
 
     def failed(self, failure: Failure) -> None:
-        """A lost video."""
+        """A lost video; notices of it are void."""
 
 
 @dataclasses.dataclass

@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection, wait
 
 from ... import GridClipError
 from ...dali_pipes.child import Child
-from ...dali_pipes.source import Failure, VideoFile
+from ...dali_pipes.child_logs import Levels, Logged, Sender, log_to_parent
+from ...dali_pipes.source import Failure, Notice, VideoFile
 from ..encoder import Encoder, Provider
 from ..store import Store, VideoEmbedding
 from .batches import Sink
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # A video in work when its GPU's process dies is decoded on the CPU next time; when that dies, too, it is lost.
 MAX_DEATHS = 2
+# In a row, of one device's processes: while they start, or with no video in work.
+MAX_IDLE_DEATHS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,11 @@ class _Encoded:
 @dataclasses.dataclass(frozen=True)
 class _EncoderTime:
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Restarted:
+    video_id: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +107,7 @@ def embed(
         num_workers: decoding processes, shared out among the devices.
 
     Raises:
-        GridClipError: also where a process cannot start, or dies with no video in work.
+        GridClipError: also where a process cannot start, or dies with no video in work MAX_IDLE_DEATHS times in a row.
     """
     size = batch_size_for(encoder.provider, batch_size)
     each = max(1, num_workers // len(device_ids))
@@ -130,6 +138,7 @@ class _Device:
         careful: which of them its process has.
         in_work: videos that its process has asked for and not given back.
         ready: the process has loaded its model.
+        idle_deaths: of its processes, in a row, with no video in work.
     """
 
     name: str
@@ -138,6 +147,7 @@ class _Device:
     child: Child
     careful: bool = False
     ready: bool = False
+    idle_deaths: int = 0
     in_work: dict[str, VideoFile] = dataclasses.field(default_factory=dict)
 
 
@@ -171,7 +181,7 @@ class _Devices:
     @staticmethod
     def _started(setup: Setup) -> Child:
         child = Child(serve, {})
-        child.send(setup)
+        child.send((setup, Levels.here()))
         return child
 
     def _receive(self, device: _Device) -> None:
@@ -188,8 +198,15 @@ class _Devices:
                 self._sink.encoded(super_images)
             case _EncoderTime(seconds):
                 self._sink.encoder_time(seconds / self._count)
+            case Logged():
+                message.emit()
+            case Notice():
+                self._sink.noticed(message)
+            case _Restarted(video_id):
+                self._sink.restarted(video_id)
             case VideoEmbedding():
                 device.in_work.pop(message.video_id, None)
+                device.idle_deaths = 0
                 self._sink.finished(message)
             case Failure():
                 device.in_work.pop(message.video_id, None)
@@ -213,10 +230,13 @@ class _Devices:
         tail = device.child.log_tail()
         logger.warning("%s with %d videos in work%s", cause, len(device.in_work), f"\n{tail}" if tail else "")
         if not device.ready or not device.in_work:
-            raise GridClipError(f"{cause}: {tail or 'it wrote no message'}")
+            device.idle_deaths += 1
+            if device.idle_deaths == MAX_IDLE_DEATHS:
+                raise GridClipError(f"{cause}: {tail or 'it wrote no message'}")
         for video in device.in_work.values():
             self._deaths[video.video_id] += 1
             if self._deaths[video.video_id] < MAX_DEATHS:
+                self._sink.restarted(video.video_id)
                 self._suspects.append(video)
             else:
                 self._sink.failed(Failure(video.video_id, "decode", f"{cause} twice while it was in work"))
@@ -240,7 +260,7 @@ class _Devices:
 class _ConnectionSink:
     """Sends a process's results to its parent."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Sender) -> None:
         self._connection = connection
 
     def encoded(self, super_images: int) -> None:
@@ -248,6 +268,12 @@ class _ConnectionSink:
 
     def encoder_time(self, seconds: float) -> None:
         self._connection.send(_EncoderTime(seconds))
+
+    def noticed(self, notice: Notice) -> None:
+        self._connection.send(notice)
+
+    def restarted(self, video_id: str) -> None:
+        self._connection.send(_Restarted(video_id))
 
     def finished(self, video: VideoEmbedding) -> None:
         self._connection.send(video)
@@ -260,11 +286,13 @@ def serve(connection_fd: int) -> None:
     """The life of a GPU's process: receives its setup, asks for videos one by one, sends their embeddings."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(connection_fd)
-    setup: Setup = connection.recv()
+    setup, levels = connection.recv()
+    parent = Sender(connection)
+    log_to_parent(parent.send, levels)
 
     def videos() -> Iterator[VideoFile]:
         while True:
-            connection.send(_Wanted())
+            parent.send(_Wanted())
             video = connection.recv()
             if video is None:
                 return
@@ -274,9 +302,9 @@ def serve(connection_fd: int) -> None:
         encoder = Encoder(
             setup.model_dir, provider=setup.provider, device_id=setup.device_id or 0, cuda_graph=setup.cuda_graph
         )
-        embed_all(setup.source(videos()), encoder, setup.batch_size, _ConnectionSink(connection))
-        connection.send(_Ended())
+        embed_all(setup.source(videos()), encoder, setup.batch_size, _ConnectionSink(parent))
+        parent.send(_Ended())
     except GridClipError as error:
-        connection.send(_Stop(str(error)))
+        parent.send(_Stop(str(error)))
     except (BrokenPipeError, EOFError):  # the parent is gone
         pass

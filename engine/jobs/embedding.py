@@ -9,15 +9,17 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from ... import GridClipError
-from ...dali_pipes.source import Failure, Restarted, SuperImages, VideoFile
+from ...dali_pipes.source import Failure, Notice, Restarted, SuperImages, VideoFile
 from ..encoder import Encoder
 from ..store import Store, VideoEmbedding
 from .batches import Batches, Sink
 from .failures import FailureLog, failures_path
 from .listing import Listing
+from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
 
-# Called with videos, yields (video, SuperImages | Finished | Failure | Restarted): see `workers.run`, `dali_run.run`.
+# Called with videos, yields (video, SuperImages | Notice | Finished | Failure | Restarted): see `workers.run` and
+# `dali_run.run`.
 Source = Callable[[Iterator[VideoFile]], Generator[tuple[VideoFile, Any], None, None]]
 
 # A store's append costs some milliseconds and a file, and a killed job loses what it has not appended.
@@ -77,7 +79,7 @@ def embed(
         encoder, store: where embeddings come from and where they go.
         stored: videos to leave out.
         batch_size: super images per pass, >= 1; default by the encoder's provider.
-        num_shards, shard_id: name the failures' file; the listing is this shard's already.
+        num_shards, shard_id: name the files of failures and notices; the listing is this shard's already.
 
     Raises:
         GridClipError: the store cannot be written, or the source cannot go on. What was appended before stays.
@@ -109,25 +111,30 @@ def run_job(
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> JobSummary:
-    """Keeps the books of an embedding job: what is left to do, failures, progress, and whole videos into the store.
+    """Keeps the books of an embedding job: what is left to do, failures, notices, progress, whole videos to the store.
 
     Args:
         work: gives everything about the videos to the sink; see `embed` for the other arguments and the errors.
     """
     todo = [video for video in listing.videos if video.video_id not in stored]
     finished_before = len(listing.videos) - len(todo)
+    notices = NoticeLog(notices_path(store.path, num_shards, shard_id), keeps=stored.__contains__)
     with (
         FailureLog(failures_path(store.path, num_shards, shard_id)) as failures,
-        Tally("embedded", "videos", len(todo), failures, finished_before=finished_before) as tally,
+        Tally("embedded", "videos", len(todo), failures, notices, finished_before=finished_before) as tally,
     ):
         for failure in listing.failures:
             failures.add(failure)
+        for notice in listing.notices:
+            if notice.video_id not in stored:
+                notices.add(notice)
         sink = StoreSink(store, tally)
         try:
             work(todo, sink)
             sink.append()
         except KeyboardInterrupt as error:
             sink.append()
+            notices.drop({video.video_id for video in todo} - store.finished_videos())
             raise Interrupted(tally.summary()) from error
         except GridClipError:
             with contextlib.suppress(GridClipError):  # a full disk takes nothing more
@@ -153,6 +160,9 @@ def embed_all(
                     sink.failed(result)
                 elif isinstance(result, Restarted):
                     batches.drop(video.video_id)
+                    sink.restarted(video.video_id)
+                elif isinstance(result, Notice):
+                    sink.noticed(result)
                 else:
                     batches.finish(video.video_id)
             batches.flush()
@@ -167,7 +177,7 @@ class StoreSink:
 
     Args:
         store: where videos go.
-        tally: told of super images, finished videos and failures.
+        tally: told of super images, notices, finished videos and failures.
     """
 
     def __init__(self, store: Store, tally: Tally) -> None:
@@ -184,6 +194,14 @@ class StoreSink:
     def encoder_time(self, seconds: float) -> None:
         """The model was at work for so long."""
         self._tally.add_encoder_time(seconds)
+
+    def noticed(self, notice: Notice) -> None:
+        """Something to know about a video, before it is finished."""
+        self._tally.add_notice(notice)
+
+    def restarted(self, video_id: str) -> None:
+        """The video comes again from the start: earlier notices of it are void."""
+        self._tally.drop_notices(video_id)
 
     def finished(self, video: VideoEmbedding) -> None:
         """A whole video."""

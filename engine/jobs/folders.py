@@ -11,7 +11,7 @@ from typing import Any
 
 from ...dali_pipes.jpeg import FolderWriter
 from ...dali_pipes.sampling import Sampling
-from ...dali_pipes.source import Failure, Restarted, SuperImages, VideoFile
+from ...dali_pipes.source import Failure, Notice, Restarted, SuperImages, VideoFile
 from ...dali_pipes.streams import VideoError
 from ...dali_pipes.workers import Finished
 
@@ -36,8 +36,8 @@ def write_folders(
     part_dir: pathlib.Path,
     *,
     num_threads: int,
-) -> Generator[tuple[VideoFile, int | Finished | Failure], None, None]:
-    """Yields how many super images a folder has, then Finished or Failure, of every video, as `jpeg.save` does.
+) -> Generator[tuple[VideoFile, int | Notice | Restarted | Finished | Failure], None, None]:
+    """Yields how many super images a folder has, notices, then Finished or Failure, of every video, as workers do.
 
     Args:
         events: of a source, see `embedding.Source`.
@@ -64,14 +64,16 @@ def write_folders(
                         folder.count += len(event.images)
                         yield video, folder.count
                     continue
+                if isinstance(event, Notice):
+                    yield video, event
+                    continue
                 closed = folders.pop(video.video_id, None)
                 if isinstance(event, Finished):
                     yield video, _finished(video, closed)
                     continue
                 if isinstance(closed, _Folder):
                     closed.discard()
-                if not isinstance(event, Restarted):
-                    yield video, event
+                yield video, event
         finally:
             for folder in folders.values():
                 if isinstance(folder, _Folder):

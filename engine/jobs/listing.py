@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from ... import GridClipError
-from ...dali_pipes.source import Failure, VideoFile
+from ...dali_pipes.source import Failure, Notice, VideoFile
 
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp",
@@ -24,10 +24,12 @@ class Listing:
     Attributes:
         videos: sorted by id, each id once.
         failures: videos of the job that have no file of their own, sorted by id.
+        notices: what is to be known about the videos, no failures.
     """
 
     videos: list[VideoFile]
     failures: list[Failure]
+    notices: list[Notice] = dataclasses.field(default_factory=list)
 
     def shard(self, num_shards: int, shard_id: int) -> Listing:
         """The part of one of num_shards jobs; a video's shard depends on its id alone."""
@@ -42,6 +44,7 @@ class Listing:
         return Listing(
             [video for video in self.videos if ours(video.video_id)],
             [failure for failure in self.failures if ours(failure.video_id)],
+            [notice for notice in self.notices if ours(notice.video_id)],
         )
 
 

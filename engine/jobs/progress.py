@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import final
+from typing import Any, final
 
 import rich.console
 import rich.progress
 
-from ...dali_pipes.source import Failure
+from ...dali_pipes.source import Failure, Notice
 from .failures import FailureLog
+from .notices import NoticeLog
 
 LINE_EVERY_S = 10.0
 console = rich.console.Console(stderr=True)  # logs that go through it do not break the bar
@@ -32,6 +34,9 @@ class JobSummary:
         seconds: how long it took.
         failures_file: where the failures are listed.
         encoder_s: of them, the model was at work; None where the job has no model.
+        noticed: videos of this run that were made, but not as a reader would expect.
+        notices: of them, so many by kind of notice.
+        notices_file: where the notices are listed.
     """
 
     action: str
@@ -43,6 +48,9 @@ class JobSummary:
     seconds: float
     failures_file: str
     encoder_s: float | None = None
+    noticed: int = 0
+    notices: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    notices_file: str = ""
 
     @property
     def succeeded(self) -> bool:
@@ -62,6 +70,9 @@ class JobSummary:
             parts.append(f"the encoder was busy {self.encoder_s / seconds:.0%} of the time")
         if self.finished_before:
             parts.append(f"{self.finished_before:,} were finished before")
+        if self.noticed:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.notices.items())
+            parts.append(f"{self.noticed:,} with notices ({kinds}), see {self.notices_file}")
         parts.append(f"{self.failures:,} failed, see {self.failures_file}" if self.failures else "none failed")
         return "; ".join(parts)
 
@@ -76,12 +87,13 @@ class Interrupted(KeyboardInterrupt):
 
 @final
 class Tally:
-    """Counts and shows what a job does, and records its failures.
+    """Counts and shows what a job does, and records its failures and notices.
 
     Args:
         action, unit: see JobSummary.
         total: videos (or queries) to do in this run.
         failures: where failures go.
+        notices: where notices go; None where the job has none.
         finished_before: see JobSummary.
         with_super_images: show and count them.
     """
@@ -92,6 +104,7 @@ class Tally:
         unit: str,
         total: int,
         failures: FailureLog,
+        notices: NoticeLog | None = None,
         *,
         finished_before: int = 0,
         with_super_images: bool = True,
@@ -99,6 +112,7 @@ class Tally:
         self._action, self._unit = action, unit
         self._total = total
         self._failures = failures
+        self._notices = notices
         self._finished_before = finished_before
         self._done = self._lost = 0
         self._super_images: int | None = 0 if with_super_images else None
@@ -143,9 +157,21 @@ class Tally:
 
     def add_failure(self, failure: Failure) -> None:
         """A video of this run is lost."""
+        self.drop_notices(failure.video_id)
         self._failures.add(failure)
         self._lost += 1
         self._show()
+
+    def add_notice(self, notice: Notice) -> None:
+        """Something is to be known about a video, which may still get lost."""
+        if self._notices is None:
+            raise ValueError(f"a notice ({notice}) in a job that has none")
+        self._notices.add(notice)
+
+    def drop_notices(self, video_id: str) -> None:
+        """The video is lost, or comes again from the start."""
+        if self._notices is not None:
+            self._notices.drop({video_id})
 
     def add_encoder_time(self, seconds: float) -> None:
         """The model was at work for so long."""
@@ -163,6 +189,7 @@ class Tally:
             seconds=time.monotonic() - self._started,
             failures_file=str(self._failures.path),
             encoder_s=self._encoder_s,
+            **_noticed(self._notices),
         )
 
     def _show(self) -> None:
@@ -180,6 +207,12 @@ class Tally:
             self._last_line = now
             left = f", {_duration(seconds / gone * (self._total - gone))} left" if gone else ""
             print(f"{gone}/{self._total} {self._unit}, {rates}{left}", file=sys.stderr, flush=True)
+
+
+def _noticed(notices: NoticeLog | None) -> dict[str, Any]:
+    if notices is None:
+        return {}
+    return {"noticed": notices.videos, "notices": notices.kinds, "notices_file": str(notices.path)}
 
 
 def _duration(seconds: float) -> str:

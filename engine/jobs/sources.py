@@ -41,7 +41,7 @@ def video_source(
         num_workers, time_limit_s: see `workers.run`.
 
     Raises:
-        GridClipError: DALI was asked for by name and cannot be used.
+        GridClipError: DALI or decord was asked for by name and cannot be used.
     """
     if uses_dali(decoder, device_id):
         return functools.partial(
@@ -61,9 +61,11 @@ def video_source(
 
 
 def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
-    """Whether DALI decodes videos; raises GridClipError where it was asked for by name and cannot be used."""
+    """Whether DALI decodes videos; raises GridClipError where a decoder was asked for by name and cannot be used."""
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(get_args(Decoder))}")
+    if decoder == "decord" and not works.has_decord():
+        raise GridClipError("--decoder decord: decord is not installed: pip install decord, or use --decoder pyav")
     obstacle = dali_source.why_not()
     if decoder in ("dali", "hybrid") and obstacle:
         raise GridClipError(f"--decoder {decoder}: {obstacle}; or use --decoder pyav")

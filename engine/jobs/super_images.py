@@ -18,11 +18,12 @@ from ... import GridClipError
 from ...dali_pipes import dali_source, jpeg, workers, works
 from ...dali_pipes.reading import Decoder as CpuDecoder
 from ...dali_pipes.sampling import Sampling
-from ...dali_pipes.source import Failure, VideoFile
+from ...dali_pipes.source import Failure, Notice, Restarted, VideoFile
 from ..annotations import load_annotations
 from .failures import FailureLog, failures_path
 from .folders import write_folders
 from .listing import Listing, list_videos
+from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
 from .sharing import SharedFolder
 from .sources import Decoder, uses_dali, video_source
@@ -48,7 +49,7 @@ def make_super_images(
 
     Args:
         video_dir: searched with its subfolders.
-        save_dir: made if it is missing; failures.jsonl goes there, too.
+        save_dir: made if it is missing; failures.jsonl and notices.jsonl go there, too.
         anno_file: only the videos of this annotation file.
         sampling: which frames, and how they are laid out.
         decoder: see `sources.video_source`; a GPU is the first one.
@@ -87,17 +88,27 @@ def make_super_images(
             shared.check_same(sampling)
         _remove_old_parts(save_dir, listing)
         todo = [video for video in listing.videos if video.video_id not in finished]
+        is_made = _never if overwrite else functools.partial(_is_made, save_dir=save_dir)
+        again = {video.video_id for video in todo}
+        notices = NoticeLog(
+            notices_path(save_dir),
+            keeps=lambda video_id: video_id not in again or shared.held(video_id) or is_made(video_id),
+        )
         make = functools.partial(
             _saved, sampling=sampling, save_dir=save_dir, part_dir=shared.part_dir, decoder=decoder,
             num_workers=num_workers, time_limit_s=time_limit_s,
         )
         with (
             FailureLog(failures_path(save_dir)) as failures,
-            Tally("made super images of", "videos", len(todo), failures, finished_before=len(finished)) as tally,
+            Tally(
+                "made super images of", "videos", len(todo), failures, notices, finished_before=len(finished)
+            ) as tally,
         ):
             for failure in listing.failures:
                 failures.add(failure)
-            is_made = _never if overwrite else functools.partial(_is_made, save_dir=save_dir)
+            for notice in listing.notices:
+                if notice.video_id not in finished:
+                    notices.add(notice)
             try:
                 while todo:
                     todo = _make(make, todo, shared, tally, is_made)
@@ -111,7 +122,7 @@ def _make(
     todo: list[VideoFile],
     shared: SharedFolder,
     tally: Tally,
-    is_made: Callable[[VideoFile], bool],
+    is_made: Callable[[str], bool],
 ) -> list[VideoFile]:
     """Makes the folders of all videos that no other job has; returns the videos that another one had."""
     deferred: list[VideoFile] = []
@@ -120,12 +131,14 @@ def _make(
         for video in todo:
             if not shared.claim(video.video_id):
                 deferred.append(video)
-            elif is_made(video):
+            elif is_made(video.video_id):
                 shared.release(video.video_id)
                 tally.add_finished_elsewhere()
             else:
+                in_work.add(video.video_id)
                 yield video
 
+    in_work: set[str] = set()
     made: dict[str, int] = {}  # super images in the folders that grow
     try:
         with contextlib.closing(make(handed_out())) as results:
@@ -135,6 +148,13 @@ def _make(
                     tally.add_super_images(result - made.get(video.video_id, 0))
                     made[video.video_id] = result
                     continue
+                if isinstance(result, Notice):
+                    tally.add_notice(result)
+                    continue
+                if isinstance(result, Restarted):
+                    tally.drop_notices(video.video_id)
+                    continue
+                in_work.discard(video.video_id)
                 shared.release(video.video_id)
                 if isinstance(result, Failure):
                     tally.add_failure(result)
@@ -143,6 +163,8 @@ def _make(
                     made.pop(video.video_id, None)
     finally:
         tally.add_super_images(-sum(made.values()))  # of folders that were lost
+        for video_id in in_work:  # after Ctrl-C
+            tally.drop_notices(video_id)
     if deferred:
         logger.info("waiting for %d videos that other jobs have in work", len(deferred))
     while deferred and all(shared.held(video.video_id) for video in deferred):
@@ -161,7 +183,7 @@ def _saved(
     num_workers: int,
     time_limit_s: float,
 ) -> Generator[tuple[VideoFile, Any], None, None]:
-    """Numbers of super images, then Finished or Failure, of every video: saved where they are decoded, or here."""
+    """Numbers of super images, notices, then Finished or Failure, of every video: saved where decoded, or here."""
     device_id = dali_source.first_gpu()
     if not uses_dali(decoder, device_id):
         return workers.run(
@@ -181,11 +203,11 @@ def _saved(
     return write_folders(source(videos), sampling, save_dir, part_dir, num_threads=num_workers)
 
 
-def _is_made(video: VideoFile, save_dir: pathlib.Path) -> bool:
-    return jpeg.read_sidecar(save_dir / video.video_id) is not None
+def _is_made(video_id: str, save_dir: pathlib.Path) -> bool:
+    return jpeg.read_sidecar(save_dir / video_id) is not None
 
 
-def _never(video: VideoFile) -> bool:
+def _never(video_id: str) -> bool:
     return False
 
 
