@@ -146,7 +146,7 @@ def jpeg_rates(folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: i
         video = VideoFile(str(number), path)
         if not (save_dir / video.video_id).is_dir():
             decode = functools.partial(fallback.super_images, sampling=sampling)
-            list(jpeg.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir))
+            list(jpeg.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
         files += [file.read_bytes() for file in sorted((save_dir / video.video_id).glob("*.jpg"))]
     batch = (files * (256 // len(files) + 1))[:256]
     times = np.zeros(len(batch))

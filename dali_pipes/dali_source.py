@@ -134,15 +134,15 @@ def decode_images(
         max_items=limits.items,
         num_threads=_num_threads(device_id, num_pipelines),
     )
-    read = functools.partial(jpeg.read, super_img_size=image_size)
+    read = works.image_works(image_size)
     if not _starts(build, required=False):
-        yield from _alone(folders, [read], num_workers, time_limit_s)
+        yield from _alone(folders, read, num_workers, time_limit_s)
         return
     with PipelineThreads(build, num_pipelines=num_pipelines, limits=limits) as pipelines:
         events = dali_run.run(
             folders,
-            [functools.partial(jpeg.encoded_images, super_img_size=image_size), read],
-            [read],
+            [functools.partial(jpeg.encoded_images, super_img_size=image_size), *read],
+            read,
             pipelines,
             num_workers=num_workers,
             time_limit_s=time_limit_s,

@@ -1,7 +1,7 @@
 """Super images in, `<save_dir>/<video_id>/img_0001.jpg` ... out, and back: folders that are complete or absent.
 
-A folder is written under a hidden name and renamed when its sidecar `super_images.json` (settings and times) is in it:
-a folder with a sidecar is complete. Folders without one, made by other programs, can be read; their times are unknown.
+A folder grows elsewhere and is renamed when its sidecar `super_images.json` (settings and times) is in it: a folder
+with a sidecar is complete. Folders without one, made by other programs, can be read; their times are unknown.
 """
 
 from __future__ import annotations
@@ -9,35 +9,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import functools
 import io
 import json
-import logging
 import os
 import pathlib
 import re
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
 
 from .. import GridClipError
 from . import grid
+from .jpeg_decoding import Decode, JpegError, decode, decode_with_pillow, pixel_count
 from .sampling import Sampling
 from .source import EncodedImages, Notice, SuperImages, VideoFile
 from .streams import VideoError
 
-logger = logging.getLogger(__name__)
-
 QUALITY = 75
 SIDECAR = "super_images.json"
-LIBRARY_VARIABLE = "GRIDCLIP_LIBTURBOJPEG"
 READ_AT_ONCE = 16  # super images per run when a folder is read
 ENCODED_AT_ONCE = 64  # super images per run for DALI
 IMAGE_NAME = re.compile(r"img_(\d+)\.jpe?g", re.IGNORECASE)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+TAKEN_ERRORS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # a name that rename cannot give a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,28 +58,33 @@ def save(
     decode: Callable[[VideoFile], Iterator[SuperImages | Notice]],
     sampling: Sampling,
     save_dir: pathlib.Path,
+    part_dir: pathlib.Path,
 ) -> Iterator[int | Notice]:
-    """Writes the folder of one video, replacing an older one; yields each run's number of super images, and notices.
+    """Writes the folder of one video, replacing an older one; yields after every run how many super images are in it.
+
+    Notices of the decoder are passed on.
 
     Args:
         video: the video to decode.
         skip: must be 0: a folder is written whole.
         decode: yields the video's super images.
-        sampling, save_dir: see FolderWriter.
+        sampling, save_dir, part_dir: see FolderWriter.
 
     Raises:
         VideoError: the video cannot be decoded, or its folder cannot be replaced.
         GridClipError: the disk is full or read-only.
     """
     assert skip == 0
-    writer = FolderWriter(video.video_id, sampling, save_dir)
+    writer = FolderWriter(video.video_id, sampling, save_dir, part_dir)
+    count = 0
     try:
         for run in decode(video):
             if isinstance(run, Notice):
                 yield run
                 continue
             writer.write(run)
-            yield len(run.images)
+            count += len(run.images)
+            yield count
         writer.finish()
     finally:
         writer.discard()
@@ -95,21 +96,22 @@ class FolderWriter:
     Args:
         video_id: names the folder.
         sampling: goes into the sidecar.
-        save_dir: an existing directory.
+        save_dir: where the complete folder goes.
+        part_dir: where it grows, and an older one waits to be removed: on the same disk, and of this job alone.
 
     Raises:
         VideoError: the folder cannot be replaced.
         GridClipError: the disk is full or read-only.
     """
 
-    def __init__(self, video_id: str, sampling: Sampling, save_dir: pathlib.Path) -> None:
+    def __init__(self, video_id: str, sampling: Sampling, save_dir: pathlib.Path, part_dir: pathlib.Path) -> None:
         self._folder = save_dir / video_id
-        self._part = part_folder(save_dir, video_id)
+        self._part = part_folder(part_dir, video_id)
         self._sampling = sampling
         self._times: list[tuple[int, list[float], list[float]]] = []
         with _disk_errors(save_dir):
             shutil.rmtree(self._part, ignore_errors=True)
-            self._part.mkdir()
+            self._part.mkdir(parents=True)
 
     def write(self, run: SuperImages) -> None:
         """Writes a run's images; runs may come in any order."""
@@ -127,17 +129,17 @@ class FolderWriter:
         record |= {"start_s": start_s, "end_s": end_s}
         with _disk_errors(self._folder.parent):
             (self._part / SIDECAR).write_text(json.dumps(record), encoding="utf-8")
-            _remove(self._folder)
-            self._part.rename(self._folder)
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            _put(self._part, self._folder)
 
     def discard(self) -> None:
         """Removes what is not finished."""
         shutil.rmtree(self._part, ignore_errors=True)
 
 
-def part_folder(save_dir: pathlib.Path, video_id: str) -> pathlib.Path:
+def part_folder(part_dir: pathlib.Path, video_id: str) -> pathlib.Path:
     """Where a video's folder grows until it is complete."""
-    return save_dir / f".{video_id}.part"
+    return part_dir / f"{video_id}.part"
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -174,7 +176,13 @@ def read(folder: VideoFile, *, skip: int = 0, super_img_size: int) -> Iterator[S
         VideoError: there is no image, one is missing in the sequence, or one cannot be read.
     """
     for files in _files(folder, skip, READ_AT_ONCE):
-        yield files.decoded(super_img_size)
+        yield files.decoded(decode, super_img_size)
+
+
+def read_with_pillow(folder: VideoFile, *, skip: int, super_img_size: int) -> Iterator[SuperImages]:
+    """The same by Pillow, for a folder that `read` has crashed or hung on."""
+    for files in _files(folder, skip, READ_AT_ONCE):
+        yield files.decoded(decode_with_pillow, super_img_size)
 
 
 def encoded_images(folder: VideoFile, *, skip: int, super_img_size: int) -> Iterator[EncodedImages | SuperImages]:
@@ -184,9 +192,9 @@ def encoded_images(folder: VideoFile, *, skip: int, super_img_size: int) -> Iter
     """
     for files in _files(folder, skip, ENCODED_AT_ONCE):
         contents = [_read_file(path) for path in files.paths]
-        pixels = [_pixels(data) for data in contents]
+        pixels = [pixel_count(data) for data in contents]
         if None in pixels:
-            yield files.decoded(super_img_size)  # names the file that cannot be read
+            yield files.decoded(decode, super_img_size)  # names the file that cannot be read
             continue
         cost = float(sum(filter(None, pixels)))
         yield EncodedImages(
@@ -205,9 +213,9 @@ class _Files:
     start_s: np.ndarray
     end_s: np.ndarray
 
-    def decoded(self, super_img_size: int) -> SuperImages:
+    def decoded(self, decode: Decode, super_img_size: int) -> SuperImages:
         """The files' pixels; raises VideoError."""
-        images = np.stack([grid.resize(read_image(path), super_img_size) for path in self.paths])
+        images = np.stack([grid.resize(read_image(path, decode), super_img_size) for path in self.paths])
         return SuperImages(self.video_id, self.first, self.total, images, self.start_s, self.end_s)
 
 
@@ -224,17 +232,6 @@ def _files(folder: VideoFile, skip: int, at_once: int) -> Iterator[_Files]:
         yield _Files(folder.video_id, first, len(paths), paths[some], start_s[some], end_s[some])
 
 
-def _pixels(data: bytes) -> int | None:
-    """Width x height of a JPEG file that begins and ends as one does, else None."""
-    if not data.startswith(b"\xff\xd8") or b"\xff\xd9" not in data[-64:]:
-        return None
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:  # reads the header only
-            return image.width * image.height
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-
-
 def _read_file(path: pathlib.Path) -> bytes:
     try:
         return path.read_bytes()
@@ -242,60 +239,16 @@ def _read_file(path: pathlib.Path) -> bytes:
         raise VideoError("read", f"{path.name}: {error.strerror or error}") from error
 
 
-def read_image(path: pathlib.Path) -> np.ndarray:
+def read_image(path: pathlib.Path, decode: Decode = decode) -> np.ndarray:
     """A JPEG file as uint8 [H, W, 3], RGB.
 
     Raises:
-        VideoError: the file is missing, empty, cut off or damaged.
+        VideoError: the file is missing, empty, cut off, damaged or too large.
     """
     try:
-        data = _read_file(path)
-        if not data:
-            raise VideoError("read", f"{path.name}: empty file")
-        return _decoder()(data)
-    except OSError as error:  # Pillow's errors are OSErrors, too
-        raise VideoError("read", f"{path.name}: {error.strerror or error}") from error
-    except (RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return decode(_read_file(path))
+    except JpegError as error:
         raise VideoError("read", f"{path.name}: {error}") from error
-
-
-@functools.cache
-def turbojpeg_library() -> str | None:
-    """The libturbojpeg that jpeg4py has loaded: from $GRIDCLIP_LIBTURBOJPEG, the virtual environment, or the system."""
-    try:
-        import jpeg4py._cffi
-    except ImportError:
-        return None
-    own = pathlib.Path(sys.prefix) / "lib"
-    names = [os.environ.get(LIBRARY_VARIABLE), own / "libturbojpeg.so.0", own / "libturbojpeg.dylib"]
-    for name in [*filter(None, names), "libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "turbojpeg.dll"]:
-        try:
-            jpeg4py._cffi.initialize(backends=(str(name),))
-        except OSError:
-            continue
-        return str(name)
-    return None
-
-
-def warn_without_turbojpeg() -> None:
-    """One warning where super images will be read with Pillow; for the process that starts the reading ones."""
-    if turbojpeg_library() is None:
-        logger.warning("libturbojpeg or jpeg4py is missing: JPEG files are read with Pillow, which is slower; install "
-                       "libturbojpeg, or name its file in %s", LIBRARY_VARIABLE)
-
-
-@functools.cache
-def _decoder() -> Callable[[bytes], np.ndarray]:
-    if turbojpeg_library() is None:
-        return _read_with_pillow
-    import jpeg4py
-
-    return lambda data: jpeg4py.JPEG(np.frombuffer(data, np.uint8)).decode()
-
-
-def _read_with_pillow(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _images(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -322,18 +275,33 @@ def _number(name: str) -> int:
     return int(match[1])
 
 
-def _remove(folder: pathlib.Path) -> None:
-    """Removes an older folder of super images, and nothing else that a user may have put there."""
-    if not folder.exists():
-        return
-    foreign = [name for name in _names(folder) if name != SIDECAR and not IMAGE_NAME.fullmatch(name)]
-    if foreign or not folder.is_dir():
-        raise VideoError("write", f"{folder} holds something else ({(foreign or ['a file'])[0]}): move it away")
-    shutil.rmtree(folder)
+def _put(part: pathlib.Path, folder: pathlib.Path) -> None:
+    """Gives a complete folder its name. One that has the name already is moved away: it is never there in part only."""
+    older = part.with_name(f"{part.name}.old")
+    while True:
+        try:
+            part.rename(folder)
+        except OSError as error:
+            if error.errno not in TAKEN_ERRORS:
+                raise
+        else:
+            shutil.rmtree(older, ignore_errors=True)
+            return
+        _check_ours(folder)
+        shutil.rmtree(older, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another job has just moved it away
+            folder.rename(older)
 
 
-def _names(folder: pathlib.Path) -> Iterable[str]:
-    return sorted(os.listdir(folder)) if folder.is_dir() else []
+def _check_ours(folder: pathlib.Path) -> None:
+    """Raises VideoError where there is something else than super images, which a user may have put there."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        foreign = [name for name in sorted(os.listdir(folder)) if name != SIDECAR and not IMAGE_NAME.fullmatch(name)]
+        if not foreign:
+            return
+        raise VideoError("write", f"{folder} holds something else ({foreign[0]}): move it away")
+    if folder.exists():
+        raise VideoError("write", f"{folder} is a file, expected a folder: move it away")
 
 
 @contextlib.contextmanager

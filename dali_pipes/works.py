@@ -1,4 +1,4 @@
-"""A video file in, runs of super images or a JPEG folder out: what worker processes do, decoder by decoder."""
+"""A video file or a JPEG folder in, runs of super images or a JPEG folder out: what worker processes do."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ def dali_works(
     return [Named("the search for what DALI decodes", encode), *embedding_works(sampling, "auto", image_size)]
 
 
-def saving_works(sampling: Sampling, decoder: Decoder, save_dir: pathlib.Path) -> list[Work[int]]:
-    """Works that write JPEG folders and yield numbers of super images."""
+def saving_works(
+    sampling: Sampling, decoder: Decoder, save_dir: pathlib.Path, part_dir: pathlib.Path
+) -> list[Work[int]]:
+    """Works that write JPEG folders; see `jpeg.save`."""
     return [
         Named(
             NAMES[name],
@@ -55,9 +57,18 @@ def saving_works(sampling: Sampling, decoder: Decoder, save_dir: pathlib.Path) -
                 decode=functools.partial(fallback.super_images, sampling=sampling, decoder=name),
                 sampling=sampling,
                 save_dir=save_dir,
+                part_dir=part_dir,
             ),
         )
         for name in _decoders(decoder)
+    ]
+
+
+def image_works(image_size: int) -> list[Work[SuperImages]]:
+    """Works that read JPEG folders and yield super images of image_size x image_size pixels."""
+    return [
+        Named("jpeg4py", functools.partial(jpeg.read, super_img_size=image_size)),
+        Named("Pillow", functools.partial(jpeg.read_with_pillow, super_img_size=image_size)),
     ]
 
 

@@ -57,9 +57,9 @@ except OSError:
 {_PRINT}
 """
 _TURBOJPEG = f"""
-from gridclip.dali_pipes import jpeg
-version, detail = None, jpeg.turbojpeg_library() or "jpeg4py or libturbojpeg cannot be loaded"
-usable = jpeg.turbojpeg_library() is not None
+from gridclip.dali_pipes import jpeg_decoding
+version, detail = None, jpeg_decoding.turbojpeg_library() or "jpeg4py or libturbojpeg cannot be loaded"
+usable = jpeg_decoding.turbojpeg_library() is not None
 {_PRINT}
 """
 _TORCH = """

@@ -269,7 +269,7 @@ def jpeg_folders(shared_data, tmp_path_factory) -> pathlib.Path:
     decode = functools.partial(fallback.super_images, sampling=sampling)
     for name in ("echo.webm", "bbb480.mp4", "pancake.mkv"):
         video = VideoFile(name, shared_data / "videos" / name)
-        list(jpeg.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir))
+        list(jpeg.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
     return save_dir
 
 

@@ -3,15 +3,15 @@
 import errno
 import io
 import json
-import logging
 import pathlib
 
+import fake_works
 import numpy as np
 import pytest
 from gridclip import GridClipError
-from gridclip.dali_pipes import jpeg
+from gridclip.dali_pipes import jpeg, jpeg_decoding, workers, works
 from gridclip.dali_pipes.sampling import Sampling
-from gridclip.dali_pipes.source import SuperImages, VideoFile
+from gridclip.dali_pipes.source import Failure, SuperImages, VideoFile
 from gridclip.dali_pipes.streams import VideoError
 from PIL import Image
 
@@ -37,7 +37,14 @@ def decode(video: VideoFile, *, count: int = 5, fail_after: int | None = None):
 
 def save(save_dir: pathlib.Path, video_id: str = "v", decode=decode) -> list[int]:
     video = VideoFile(video_id, pathlib.Path("v.mp4"))
-    return list(jpeg.save(video, skip=0, decode=decode, sampling=SAMPLING, save_dir=save_dir))
+    part_dir = save_dir / ".parts"
+    part_dir.mkdir(exist_ok=True)
+    try:
+        return list(
+            jpeg.save(video, skip=0, decode=decode, sampling=SAMPLING, save_dir=save_dir, part_dir=part_dir)
+        )
+    finally:
+        part_dir.rmdir()  # nothing is left in it
 
 
 def read(folder: pathlib.Path, super_img_size: int = 64, **options) -> list[SuperImages]:
@@ -45,7 +52,7 @@ def read(folder: pathlib.Path, super_img_size: int = 64, **options) -> list[Supe
 
 
 def test_a_folder_comes_back_as_it_was_written(tmp_path, monkeypatch):
-    assert save(tmp_path) == [2, 2, 1]
+    assert save(tmp_path) == [2, 4, 5]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v"]
     names = sorted(path.name for path in (tmp_path / "v").iterdir())
     assert names == [f"img_000{number}.jpg" for number in range(1, 6)] + ["super_images.json"]
@@ -74,8 +81,8 @@ def test_a_failed_video_leaves_no_folder(tmp_path):
 
 
 def test_a_half_written_folder_is_replaced_and_a_users_file_is_kept(tmp_path):
-    part = jpeg.part_folder(tmp_path, "v")
-    part.mkdir()
+    part = jpeg.part_folder(tmp_path / ".parts", "v")
+    part.mkdir(parents=True)
     (part / "img_0099.jpg").write_bytes(b"x")
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "img_0077.jpg").write_bytes(b"x")
@@ -158,10 +165,38 @@ def test_both_readers_give_the_same_pixels(tmp_path, monkeypatch, reader):
     assert jpeg.read_image(path).shape == (64, 64, 3)
 
 
-def test_one_warning_without_turbojpeg(monkeypatch, caplog):
-    use("pillow", monkeypatch)
-    jpeg.warn_without_turbojpeg()
-    assert caplog.text.count(jpeg.LIBRARY_VARIABLE) == 1
+def test_pillow_steps_in_where_the_first_decoder_dies(tmp_path):
+    save(tmp_path)
+    works_ = [fake_works.by_name, works.image_works(64)[-1]]
+    video = VideoFile("segfault", tmp_path / "v")
+    results = [result for _, result in workers.run([video], works_, num_workers=1, size=lambda result: 0)]
+    (run,) = [result for result in results if isinstance(result, SuperImages)]
+    (expected,) = read(tmp_path / "v")
+    assert results[-1] == workers.Finished() and np.array_equal(run.images, expected.images)
+
+
+def test_a_cut_file_costs_its_folder_and_no_other(tmp_path):
+    names = [f"v{number}" for number in range(8)]
+    for name in names:
+        save(tmp_path, name)
+    for name, length in (("v1", 200), ("v4", 500)):
+        path = tmp_path / name / "img_0001.jpg"
+        path.write_bytes(path.read_bytes()[:length])
+    folders = [VideoFile(name, tmp_path / name) for name in names]
+    results = list(workers.run(folders, works.image_works(64), num_workers=1, size=works.super_images))
+    lost = {video.video_id: result for video, result in results if isinstance(result, Failure)}
+    assert {name: failure.stage for name, failure in lost.items()} == {"v1": "read", "v4": "read"}
+    (expected,) = read(tmp_path / "v0")
+    for _, run in results:
+        if isinstance(run, SuperImages):
+            assert np.array_equal(run.images, expected.images)
+    assert sum(result == workers.Finished() for _, result in results) == 6
+
+
+def test_a_video_id_with_a_slash_is_a_folder_in_a_folder(tmp_path):
+    video, parts = VideoFile("a/b", pathlib.Path("v.mp4")), tmp_path / ".parts"
+    list(jpeg.save(video, skip=0, decode=decode, sampling=SAMPLING, save_dir=tmp_path, part_dir=parts))
+    assert jpeg.read_sidecar(tmp_path / "a" / "b") and len(list((tmp_path / "a").iterdir())) == 1
 
 
 def test_an_empty_or_missing_folder_is_named(tmp_path):
@@ -180,14 +215,6 @@ def test_the_sidecar_is_readable_json(tmp_path):
 def use(reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes jpeg.py read with the given library."""
     if reader == "pillow":
-        monkeypatch.setattr(jpeg, "turbojpeg_library", lambda: None)
-    elif jpeg.turbojpeg_library() is None:
+        monkeypatch.setattr(jpeg_decoding, "turbojpeg_library", lambda: None)
+    elif jpeg_decoding.turbojpeg_library() is None:
         pytest.skip("no libturbojpeg on this machine")
-    jpeg._decoder.cache_clear()
-    monkeypatch.setattr(logging.getLogger("gridclip"), "propagate", True)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_decoder():
-    yield
-    jpeg._decoder.cache_clear()

@@ -190,7 +190,8 @@ def test_sidecars_of_older_versions_are_exact(tmp_path):
     sampling = Sampling(super_img_size=64)
     video = VideoFile("v", tmp_path)
     run = segments.SuperImages("v", 0, 1, np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1), np.ones(1))
-    list(jpeg.save(video, skip=0, decode=lambda video: iter([run]), sampling=sampling, save_dir=tmp_path))
+    options = {"sampling": sampling, "save_dir": tmp_path, "part_dir": tmp_path}
+    list(jpeg.save(video, skip=0, decode=lambda video: iter([run]), **options))
     path = tmp_path / "v" / jpeg.SIDECAR
     record = json.loads(path.read_text())
     del record["max_shift_s"]

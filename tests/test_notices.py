@@ -152,7 +152,7 @@ def test_a_listing_has_notices_too(embed, tmp_path):
 def test_folders_pass_them_on(tmp_path):
     source = source_of(a=[damage("a"), run_of("a"), FINISHED])
     events = source([VideoFile("a", tmp_path)])
-    found = list(write_folders(events, Sampling(super_img_size=64), tmp_path, num_threads=1))
+    found = list(write_folders(events, Sampling(super_img_size=64), tmp_path, tmp_path / ".parts", num_threads=1))
     assert [event for _, event in found] == [damage("a"), 1, FINISHED]
 
 

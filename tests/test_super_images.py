@@ -16,6 +16,9 @@ import pytest
 from gridclip import GridClipError
 from gridclip.dali_pipes import jpeg
 from gridclip.dali_pipes.sampling import Sampling
+from gridclip.dali_pipes.source import Failure
+from gridclip.engine.jobs.failures import FailureLog
+from gridclip.engine.jobs.sharing import SharedFolder
 from gridclip.engine.jobs.super_images import make_super_images
 from PIL import Image
 
@@ -128,7 +131,7 @@ def test_a_full_disk_ends_the_job_and_keeps_what_is_finished(videos, tmp_path, m
     make(videos, tmp_path)
     (tmp_path / "red" / "super_images.json").unlink()
 
-    def full(sampling, decoder, save_dir):
+    def full(sampling, decoder, save_dir, part_dir):
         import fake_works
 
         return [fake_works.full_disk]
@@ -136,7 +139,134 @@ def test_a_full_disk_ends_the_job_and_keeps_what_is_finished(videos, tmp_path, m
     monkeypatch.setattr(super_images.works, "saving_works", full)
     with pytest.raises(GridClipError, match=os.strerror(errno.ENOSPC)):
         make(videos, tmp_path, resume=True)
-    assert jpeg.read_sidecar(tmp_path / "green") and not list(tmp_path.glob(".*.part"))
+    assert jpeg.read_sidecar(tmp_path / "green") and not list(tmp_path.glob(".*"))
+
+
+def images(folder: pathlib.Path) -> int:
+    """The super images in all folders."""
+    return len(list(folder.glob("*/img_*.jpg")))
+
+
+def test_the_count_is_that_of_the_files_after_a_crash_and_a_failure(videos, tmp_path, monkeypatch):
+    from gridclip.engine.jobs import super_images
+
+    def dying(*args):
+        import fake_saving
+
+        return fake_saving.dying_works(*args)
+
+    monkeypatch.setattr(super_images.works, "saving_works", dying)
+    summary = make(videos, tmp_path, num_workers=2)
+    assert (summary.done, summary.failures) == (2, 1) and failures(tmp_path) == [("green", "decode")]
+    assert summary.super_images == images(tmp_path) == 10
+    assert sorted(os.listdir(tmp_path / "red"))[-1] == "super_images.json" and not list(tmp_path.glob(".*"))
+
+
+def test_unfinished_work_of_killed_jobs_goes_even_beside_finished_folders(videos, tmp_path):
+    make(videos, tmp_path)
+    for part in (tmp_path / ".red.part", tmp_path / ".jobs" / "host-1-ab" / "green.part"):
+        part.mkdir(parents=True)
+        (part / "img_0001.jpg").write_bytes(b"x")
+    mine = tmp_path / ".notes.part"
+    mine.mkdir()
+    summary = make(videos, tmp_path, resume=True)
+    assert (summary.done, summary.finished_before) == (0, 3)
+    assert sorted(os.listdir(tmp_path)) == [".notes.part", "blue", "failures.jsonl", "green", "red"]
+
+
+JOB = """
+import json, pathlib, sys
+from gridclip.dali_pipes.sampling import Sampling
+from gridclip.engine.jobs.super_images import make_super_images
+print("ready", flush=True)
+sys.stdin.readline()
+sampling = Sampling(fps=2.5, super_img_size=64)
+summary = make_super_images(*map(pathlib.Path, sys.argv[1:]), sampling=sampling, resume=True)
+print(json.dumps([summary.done, summary.finished_before, summary.failures, summary.super_images]), flush=True)
+"""
+
+
+def job(videos: pathlib.Path, save_dir: pathlib.Path) -> subprocess.Popen:
+    """A job in a process of its own that waits for a line to begin."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", JOB, videos, save_dir], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_two_jobs_in_one_folder_share_the_work(tmp_path):
+    videos, save_dir = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    video = coloured_videos.write(videos / "v00.mp4", "red", duration_s=10)
+    for number in range(1, 40):
+        (videos / f"v{number:02d}.mp4").symlink_to(video)
+    with job(videos, save_dir) as one, job(videos, save_dir) as two:
+        for process in (one, two):
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        results = [json.loads(process.stdout.readline()) for process in (one, two)]
+    assert one.returncode == two.returncode == 0
+    assert [done + before for done, before, _, _ in results] == [40, 40]
+    assert [failed for _, _, failed, _ in results] == [0, 0]
+    assert sum(done for done, _, _, _ in results) == 40  # no video was made twice
+    assert sum(count for _, _, _, count in results) == images(save_dir) == 40 * 7
+    folders = sorted(save_dir.glob("v*"))
+    assert len(folders) == 40 and all(jpeg.read_sidecar(folder) for folder in folders)
+    assert not list(save_dir.glob(".*"))
+
+
+def test_one_of_two_jobs_is_killed_and_the_other_makes_the_rest(tmp_path):
+    videos, save_dir = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    video = coloured_videos.write(videos / "v00.mp4", "red", duration_s=30)
+    for number in range(1, 20):
+        (videos / f"v{number:02d}.mp4").symlink_to(video)
+    with job(videos, save_dir) as killed, job(videos, save_dir) as other:
+        for process in (killed, other):
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while not list(save_dir.glob(f".jobs/*-{killed.pid}-*/*.part/*.jpg")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        killed.kill()
+        done, before, failed, _ = json.loads(other.stdout.readline())
+    assert (done + before, failed) == (20, 0)
+    assert all(jpeg.read_sidecar(save_dir / f"v{number:02d}") for number in range(20))
+    summary = make(videos, save_dir, resume=True, sampling=Sampling(fps=2.5, super_img_size=64))
+    assert summary.finished_before == 20 and not list(save_dir.glob(".*"))
+
+
+def test_failures_are_written_where_a_second_job_has_begun_the_file_anew(tmp_path):
+    path = tmp_path / "failures.jsonl"
+    with FailureLog(path) as one, FailureLog(path):
+        one.add(Failure("red", "decode", "damaged"))
+    assert failures(tmp_path) == [("red", "decode")]
+
+
+def test_overwrite_and_other_settings_wait_for_a_running_job(videos, tmp_path):
+    make(videos, tmp_path)
+    with SharedFolder(tmp_path, SAMPLING) as running:
+        with pytest.raises(GridClipError, match=f"{running.part_dir.name} is writing to"):
+            make(videos, tmp_path, overwrite=True)
+        with pytest.raises(GridClipError, match=r"fps = 0\.5, this run has 2\.0"):
+            make(videos, tmp_path, sampling=Sampling(fps=2.0, super_img_size=64), anno_file=None, resume=True)
+        assert make(videos, tmp_path, resume=True).finished_before == 3
+    assert make(videos, tmp_path, overwrite=True).done == 3
+
+
+def test_super_images_need_neither_onnx_runtime_nor_lance(videos, tmp_path):
+    script = (
+        "import sys\n"
+        "sys.modules['onnxruntime'] = sys.modules['lance'] = None\n"
+        "from gridclip.cli import main\n"
+        "main(['superimages', '--video-dir', sys.argv[1], '--save-dir', sys.argv[2], '--super-img-size', '64'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, videos, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(jpeg.read_sidecar(tmp_path / name) for name in ("red", "green", "blue"))
 
 
 def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path):

@@ -37,8 +37,6 @@ class FailureLog:
         self.count = 0
         self._seen: set[str] = set()
         keep_lines(path, lambda record: (record.get("stage") == CAPTION_STAGE) != captions)
-        with writing(path):
-            self._file = path.open("a", encoding="utf-8")
 
     def add(self, failure: Failure) -> None:
         """Writes one line, unless the video has one."""
@@ -46,9 +44,9 @@ class FailureLog:
             return
         self._seen.add(failure.video_id)
         self.count += 1
-        with writing(self.path):
-            self._file.write(as_line(failure))
-            self._file.flush()
+        # Opened anew: another job on the same output may have replaced the file.
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(as_line(failure))
 
     def __enter__(self) -> FailureLog:
         return self
@@ -56,7 +54,4 @@ class FailureLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._file.close()
-        except OSError:  # a full disk: add() has raised already
-            pass
+        """Every line is on the disk already."""

@@ -22,6 +22,7 @@ Written = concurrent.futures.Future[None]
 class _Folder:
     writer: FolderWriter
     written: list[Written] = dataclasses.field(default_factory=list)
+    count: int = 0  # super images that were handed over
 
     def discard(self) -> None:
         concurrent.futures.wait(self.written)
@@ -29,13 +30,18 @@ class _Folder:
 
 
 def write_folders(
-    events: Iterable[tuple[VideoFile, Any]], sampling: Sampling, save_dir: pathlib.Path, *, num_threads: int
+    events: Iterable[tuple[VideoFile, Any]],
+    sampling: Sampling,
+    save_dir: pathlib.Path,
+    part_dir: pathlib.Path,
+    *,
+    num_threads: int,
 ) -> Generator[tuple[VideoFile, int | Notice | Restarted | Finished | Failure], None, None]:
-    """Yields numbers of super images and notices, then Finished or Failure, of every video, as workers that save do.
+    """Yields how many super images a folder has, notices, then Finished or Failure, of every video, as workers do.
 
     Args:
         events: of a source, see `embedding.Source`.
-        sampling, save_dir: see FolderWriter.
+        sampling, save_dir, part_dir: see FolderWriter.
         num_threads: that encode JPEG files; at most twice as many runs wait for them.
 
     Raises:
@@ -48,14 +54,15 @@ def write_folders(
             for video, event in events:
                 if isinstance(event, SuperImages):
                     if video.video_id not in folders:
-                        folders[video.video_id] = _opened(video, sampling, save_dir)
+                        folders[video.video_id] = _opened(video, sampling, save_dir, part_dir)
                     folder = folders[video.video_id]
                     if isinstance(folder, _Folder):
                         folder.written.append(pool.submit(folder.writer.write, event))
                         waiting.append(folder.written[-1])
                         if len(waiting) > 2 * num_threads:
                             concurrent.futures.wait([waiting.popleft()])
-                        yield video, len(event.images)
+                        folder.count += len(event.images)
+                        yield video, folder.count
                     continue
                 if isinstance(event, Notice):
                     yield video, event
@@ -73,9 +80,11 @@ def write_folders(
                     folder.discard()
 
 
-def _opened(video: VideoFile, sampling: Sampling, save_dir: pathlib.Path) -> _Folder | VideoError:
+def _opened(
+    video: VideoFile, sampling: Sampling, save_dir: pathlib.Path, part_dir: pathlib.Path
+) -> _Folder | VideoError:
     try:
-        return _Folder(FolderWriter(video.video_id, sampling, save_dir))
+        return _Folder(FolderWriter(video.video_id, sampling, save_dir, part_dir))
     except VideoError as error:
         return error
 

@@ -30,7 +30,7 @@ class JobSummary:
         done: videos (or queries) finished in this run.
         super_images: of them; None where the job has none.
         failures: videos (or queries) lost in this run.
-        finished_before: left out because an earlier run had finished them.
+        finished_before: left out because an earlier run had finished them, or another job at the same time.
         seconds: how long it took.
         failures_file: where the failures are listed.
         encoder_s: of them, the model was at work; None where the job has no model.
@@ -140,7 +140,7 @@ class Tally:
         self._bar.stop()
 
     def add_super_images(self, count: int) -> None:
-        """Super images were made or embedded."""
+        """Super images were made or embedded; fewer than none: they went with a video that is lost or comes again."""
         self._super_images = (self._super_images or 0) + count
         self._show()
 
@@ -148,6 +148,12 @@ class Tally:
         """Videos (or queries) are finished."""
         self._done += count
         self._show()
+
+    def add_finished_elsewhere(self) -> None:
+        """Another job has finished a video of this run."""
+        self._finished_before += 1
+        self._total -= 1
+        self._bar.update(self._task, total=self._total)
 
     def add_failure(self, failure: Failure) -> None:
         """A video of this run is lost."""

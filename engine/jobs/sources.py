@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from ... import GridClipError
-from ...dali_pipes import dali_source, jpeg, workers, works
+from ...dali_pipes import dali_source, jpeg_decoding, workers, works
 from ...dali_pipes.reading import Decoder as CpuDecoder
 from ...dali_pipes.sampling import Sampling
-from .embedding import Source
+
+if TYPE_CHECKING:
+    from .embedding import Source  # not at run time: it brings ONNX Runtime and Lance, which decoding does not need
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +103,10 @@ def image_source(image_size: int, *, device_id: int | None, num_workers: int, ti
 
 def cpu_image_source(image_size: int, *, num_workers: int, time_limit_s: float) -> Source:
     """The same, in worker processes alone."""
-    jpeg.warn_without_turbojpeg()
+    jpeg_decoding.warn_without_turbojpeg()
     return functools.partial(
         workers.run,
-        works=[functools.partial(jpeg.read, super_img_size=image_size)],
+        works=works.image_works(image_size),
         num_workers=num_workers,
         time_limit_s=time_limit_s,
         size=works.super_images,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
+import os
 import pathlib
+import random
 import shutil
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, cast
 
 from ... import GridClipError
@@ -18,12 +22,15 @@ from ...dali_pipes.source import Failure, Notice, Restarted, VideoFile
 from ..annotations import load_annotations
 from .failures import FailureLog, failures_path
 from .folders import write_folders
-from .listing import list_videos
+from .listing import Listing, list_videos
 from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
+from .sharing import SharedFolder
 from .sources import Decoder, uses_dali, video_source
 
 logger = logging.getLogger(__name__)
+
+WAIT_S = (0.2, 0.5)  # until the next look at a video that another job has; not the same for both
 
 
 def make_super_images(
@@ -38,7 +45,7 @@ def make_super_images(
     resume: bool = False,
     overwrite: bool = False,
 ) -> JobSummary:
-    """Writes <save_dir>/<video_id>/img_0001.jpg ... for every video.
+    """Writes <save_dir>/<video_id>/img_0001.jpg ... for every video. Several jobs in one folder share the work.
 
     Args:
         video_dir: searched with its subfolders.
@@ -53,7 +60,8 @@ def make_super_images(
 
     Raises:
         GridClipError: an argument is not usable, folders exist and neither resume nor overwrite is given, finished ones
-            have other settings, or the disk is full. What is finished stays.
+            or those of another running job have other settings, another job is running and overwrite is given, or the
+            disk is full. What is finished stays.
         Interrupted: Ctrl-C. What is finished stays.
     """
     if resume and overwrite:
@@ -66,67 +74,112 @@ def make_super_images(
     except OSError as error:
         raise GridClipError(f"cannot make --save-dir {save_dir}: {error.strerror}") from error
 
-    existing = [video for video in listing.videos if (save_dir / video.video_id).exists()]
-    if existing and not (resume or overwrite):
-        raise GridClipError(
-            f"{save_dir} already has folders of {len(existing)} of the {len(listing.videos)} videos: continue with "
-            "--resume, or make them again with --overwrite"
+    with SharedFolder(save_dir, sampling) as shared:
+        existing = [video for video in listing.videos if (save_dir / video.video_id).exists()]
+        if existing and not (resume or overwrite):
+            raise GridClipError(
+                f"{save_dir} already has folders of {len(existing)} of the {len(listing.videos)} videos: continue with "
+                "--resume, or make them again with --overwrite"
+            )
+        finished = _finished(existing, save_dir, sampling) if resume else set()
+        if overwrite:
+            shared.check_alone()
+        else:
+            shared.check_same(sampling)
+        _remove_old_parts(save_dir, listing)
+        todo = [video for video in listing.videos if video.video_id not in finished]
+        is_made = _never if overwrite else functools.partial(_is_made, save_dir=save_dir)
+        again = {video.video_id for video in todo}
+        notices = NoticeLog(
+            notices_path(save_dir),
+            keeps=lambda video_id: video_id not in again or shared.held(video_id) or is_made(video_id),
         )
-    finished = _finished(existing, save_dir, sampling) if resume else set()
-    todo = [video for video in listing.videos if video.video_id not in finished]
+        make = functools.partial(
+            _saved, sampling=sampling, save_dir=save_dir, part_dir=shared.part_dir, decoder=decoder,
+            num_workers=num_workers, time_limit_s=time_limit_s,
+        )
+        with (
+            FailureLog(failures_path(save_dir)) as failures,
+            Tally(
+                "made super images of", "videos", len(todo), failures, notices, finished_before=len(finished)
+            ) as tally,
+        ):
+            for failure in listing.failures:
+                failures.add(failure)
+            for notice in listing.notices:
+                if notice.video_id not in finished:
+                    notices.add(notice)
+            try:
+                while todo:
+                    todo = _make(make, todo, shared, tally, is_made)
+            except KeyboardInterrupt as error:
+                raise Interrupted(tally.summary()) from error
+            return tally.summary()
 
-    again = {video.video_id for video in todo}
-    notices = NoticeLog(notices_path(save_dir), keeps=lambda video_id: video_id not in again)
-    in_work: set[str] = set()
+
+def _make(
+    make: Callable[[Iterator[VideoFile]], Generator[tuple[VideoFile, Any], None, None]],
+    todo: list[VideoFile],
+    shared: SharedFolder,
+    tally: Tally,
+    is_made: Callable[[str], bool],
+) -> list[VideoFile]:
+    """Makes the folders of all videos that no other job has; returns the videos that another one had."""
+    deferred: list[VideoFile] = []
 
     def handed_out() -> Iterator[VideoFile]:
         for video in todo:
-            in_work.add(video.video_id)
-            yield video
+            if not shared.claim(video.video_id):
+                deferred.append(video)
+            elif is_made(video.video_id):
+                shared.release(video.video_id)
+                tally.add_finished_elsewhere()
+            else:
+                in_work.add(video.video_id)
+                yield video
 
-    with (
-        FailureLog(failures_path(save_dir)) as failures,
-        Tally("made super images of", "videos", len(todo), failures, notices, finished_before=len(finished)) as tally,
-    ):
-        for failure in listing.failures:
-            failures.add(failure)
-        for notice in listing.notices:
-            if notice.video_id not in finished:
-                notices.add(notice)
-        try:
-            jobs = _saved(handed_out(), sampling, save_dir, decoder, num_workers=num_workers, time_limit_s=time_limit_s)
-            with contextlib.closing(jobs) as results:
-                for video, result in results:
-                    if isinstance(result, int):
-                        tally.add_super_images(result)
-                        continue
-                    if isinstance(result, Notice):
-                        tally.add_notice(result)
-                        continue
-                    if isinstance(result, Restarted):
-                        tally.drop_notices(video.video_id)
-                        continue
-                    in_work.discard(video.video_id)
-                    _remove_part(save_dir, video.video_id)
-                    if isinstance(result, Failure):
-                        tally.add_failure(result)
-                    else:
-                        tally.add_done()
-        except KeyboardInterrupt as error:
-            notices.drop(in_work)
-            raise Interrupted(tally.summary()) from error
-        finally:
-            for video_id in in_work:
-                _remove_part(save_dir, video_id)
-        return tally.summary()
+    in_work: set[str] = set()
+    made: dict[str, int] = {}  # super images in the folders that grow
+    try:
+        with contextlib.closing(make(handed_out())) as results:
+            for video, result in results:
+                shared.beat()
+                if isinstance(result, int):  # after a crash a folder begins again, with a smaller number
+                    tally.add_super_images(result - made.get(video.video_id, 0))
+                    made[video.video_id] = result
+                    continue
+                if isinstance(result, Notice):
+                    tally.add_notice(result)
+                    continue
+                if isinstance(result, Restarted):
+                    tally.drop_notices(video.video_id)
+                    continue
+                in_work.discard(video.video_id)
+                shared.release(video.video_id)
+                if isinstance(result, Failure):
+                    tally.add_failure(result)
+                else:
+                    tally.add_done()
+                    made.pop(video.video_id, None)
+    finally:
+        tally.add_super_images(-sum(made.values()))  # of folders that were lost
+        for video_id in in_work:  # after Ctrl-C
+            tally.drop_notices(video_id)
+    if deferred:
+        logger.info("waiting for %d videos that other jobs have in work", len(deferred))
+    while deferred and all(shared.held(video.video_id) for video in deferred):
+        shared.beat()
+        time.sleep(random.uniform(*WAIT_S))
+    return deferred
 
 
 def _saved(
     videos: Iterator[VideoFile],
+    *,
     sampling: Sampling,
     save_dir: pathlib.Path,
+    part_dir: pathlib.Path,
     decoder: Decoder,
-    *,
     num_workers: int,
     time_limit_s: float,
 ) -> Generator[tuple[VideoFile, Any], None, None]:
@@ -135,7 +188,7 @@ def _saved(
     if not uses_dali(decoder, device_id):
         return workers.run(
             videos,
-            works.saving_works(sampling, cast(CpuDecoder, decoder), save_dir),
+            works.saving_works(sampling, cast(CpuDecoder, decoder), save_dir, part_dir),
             num_workers=num_workers,
             time_limit_s=time_limit_s,
         )
@@ -147,7 +200,15 @@ def _saved(
         num_workers=num_workers,
         time_limit_s=time_limit_s,
     )
-    return write_folders(source(videos), sampling, save_dir, num_threads=num_workers)
+    return write_folders(source(videos), sampling, save_dir, part_dir, num_threads=num_workers)
+
+
+def _is_made(video_id: str, save_dir: pathlib.Path) -> bool:
+    return jpeg.read_sidecar(save_dir / video_id) is not None
+
+
+def _never(video_id: str) -> bool:
+    return False
 
 
 def _finished(existing: list[VideoFile], save_dir: pathlib.Path, sampling: Sampling) -> set[str]:
@@ -168,6 +229,8 @@ def _finished(existing: list[VideoFile], save_dir: pathlib.Path, sampling: Sampl
     return finished
 
 
-def _remove_part(save_dir: pathlib.Path, video_id: str) -> None:
-    """What a killed worker has left."""
-    shutil.rmtree(jpeg.part_folder(save_dir, video_id), ignore_errors=True)
+def _remove_old_parts(save_dir: pathlib.Path, listing: Listing) -> None:
+    """Removes what killed jobs of older versions have left, which wrote side by side with the finished folders."""
+    names = {f".{video.video_id}.part" for video in listing.videos}
+    for name in names.intersection(os.listdir(save_dir)):
+        shutil.rmtree(save_dir / name, ignore_errors=True)

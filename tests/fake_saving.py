@@ -1,0 +1,33 @@
+"""Works for tests/test_super_images.py that save folders and die on purpose; imported by name in worker processes."""
+
+import functools
+import os
+import signal
+
+import numpy as np
+from gridclip.dali_pipes import jpeg
+from gridclip.dali_pipes.source import SuperImages
+from gridclip.dali_pipes.streams import VideoError
+
+COUNT = 5
+
+
+def dying_works(sampling, decoder, save_dir, part_dir):
+    """The first work dies in the middle of the video red, the second one makes it; both fail with green."""
+    options = {"sampling": sampling, "save_dir": save_dir, "part_dir": part_dir}
+    return [functools.partial(jpeg.save, decode=decode, **options) for decode in (_dying, _whole)]
+
+
+def _dying(video):
+    for number, run in enumerate(_whole(video)):
+        if number == 2 and video.video_id == "red":
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield run
+
+
+def _whole(video):
+    for first in range(COUNT):
+        if first == 3 and video.video_id == "green":
+            raise VideoError("decode", "damaged")
+        image = np.full((1, 64, 64, 3), 9, np.uint8)
+        yield SuperImages(video.video_id, first, COUNT, image, np.array([first * 8.0]), np.array([first * 8.0 + 8]))
