@@ -2,6 +2,7 @@
 
 A folder is written under a hidden name and renamed when its sidecar `super_images.json` (settings and times) is in it:
 a folder with a sidecar is complete. Folders without one, made by other programs, can be read; their times are unknown.
+Ids may have slashes, so that the folder of `a/b` lies in that of `a`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
 
 from .. import GridClipError
-from . import grid
+from . import grid, ids
 from .sampling import Sampling
 from .source import EncodedImages, SuperImages, VideoFile
 from .streams import VideoError
@@ -90,23 +91,26 @@ class FolderWriter:
     """The folder of one video while it grows.
 
     Args:
-        video_id: names the folder.
+        video_id: names the folder; with slashes, a folder in folders.
         sampling: goes into the sidecar.
         save_dir: an existing directory.
 
     Raises:
-        VideoError: the folder cannot be replaced.
+        VideoError: the folder cannot be made, or would lie outside save_dir.
         GridClipError: the disk is full or read-only.
     """
 
     def __init__(self, video_id: str, sampling: Sampling, save_dir: pathlib.Path) -> None:
-        self._folder = save_dir / video_id
+        try:
+            self._folder = ids.path_below(save_dir, video_id)
+        except ids.UnusableId as error:
+            raise VideoError("write", str(error)) from error
         self._part = part_folder(save_dir, video_id)
         self._sampling = sampling
         self._times: list[tuple[int, list[float], list[float]]] = []
         with _disk_errors(save_dir):
             shutil.rmtree(self._part, ignore_errors=True)
-            self._part.mkdir()
+            self._part.mkdir(parents=True)
 
     def write(self, run: SuperImages) -> None:
         """Writes a run's images; runs may come in any order."""
@@ -124,8 +128,7 @@ class FolderWriter:
         record |= {"start_s": start_s, "end_s": end_s}
         with _disk_errors(self._folder.parent):
             (self._part / SIDECAR).write_text(json.dumps(record), encoding="utf-8")
-            _remove(self._folder)
-            self._part.rename(self._folder)
+            _replace(self._folder, self._part)
 
     def discard(self) -> None:
         """Removes what is not finished."""
@@ -133,8 +136,9 @@ class FolderWriter:
 
 
 def part_folder(save_dir: pathlib.Path, video_id: str) -> pathlib.Path:
-    """Where a video's folder grows until it is complete."""
-    return save_dir / f".{video_id}.part"
+    """Where a video's folder grows until it is complete: beside it."""
+    folder = save_dir / video_id
+    return folder.with_name(f".{folder.name}.part")
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -319,18 +323,40 @@ def _number(name: str) -> int:
     return int(match[1])
 
 
-def _remove(folder: pathlib.Path) -> None:
-    """Removes an older folder of super images, and nothing else that a user may have put there."""
-    if not folder.exists():
+def _replace(folder: pathlib.Path, part: pathlib.Path) -> None:
+    """Puts a complete folder in the place of an older one; folders of other videos in that one stay."""
+    _empty(folder)
+    try:
+        part.rename(folder)  # replaces an empty folder
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        (folder / SIDECAR).touch()  # an empty one: until the end, the folder counts as made only in part
+        for image in _files_in(part, IMAGE_NAME.fullmatch):
+            image.rename(folder / image.name)
+        (part / SIDECAR).replace(folder / SIDECAR)
+        part.rmdir()
+
+
+def _empty(folder: pathlib.Path) -> None:
+    """Removes older super images from a folder, and nothing else that a user may have put there."""
+    if not os.path.lexists(folder):
         return
-    foreign = [name for name in _names(folder) if name != SIDECAR and not IMAGE_NAME.fullmatch(name)]
-    if foreign or not folder.is_dir():
-        raise VideoError("write", f"{folder} holds something else ({(foreign or ['a file'])[0]}): move it away")
-    shutil.rmtree(folder)
+    if not folder.is_dir():
+        raise VideoError("write", f"{folder} is a file: move it away")
+    foreign = _files_in(folder, lambda name: name != SIDECAR and not IMAGE_NAME.fullmatch(name))
+    if foreign:
+        raise VideoError("write", f"{folder} holds something else ({foreign[0].name}): move it away")
+    images = _files_in(folder, IMAGE_NAME.fullmatch)
+    if images:
+        (folder / SIDECAR).write_bytes(b"")  # as in _replace
+    for file in [*images, folder / SIDECAR]:
+        file.unlink(missing_ok=True)
 
 
-def _names(folder: pathlib.Path) -> Iterable[str]:
-    return sorted(os.listdir(folder)) if folder.is_dir() else []
+def _files_in(folder: pathlib.Path, wanted: Callable[[str], object]) -> list[pathlib.Path]:
+    """The files of a folder whose names are wanted, sorted; folders are other videos'."""
+    return sorted(path for path in folder.iterdir() if wanted(path.name) and not path.is_dir())
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class VideoFile:
-    """A video to read: its id (the file's stem) and its path."""
+    """A video to read: its id (see `ids`) and its path."""
 
     video_id: str
     path: pathlib.Path
@@ -110,3 +110,19 @@ class Failure:
     video_id: str
     stage: str
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Notice:
+    """Something about a video that was stored all the same, which its reader should know. One line of notices.jsonl.
+
+    Attributes:
+        video_id: the video's id.
+        kind: what it is: "decoder" (another decoder than the first choice made it), "damage" (frames were replaced by
+            their neighbours), ...
+        detail: a sentence with the numbers.
+    """
+
+    video_id: str
+    kind: str
+    detail: str

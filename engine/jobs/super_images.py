@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import pathlib
 import shutil
 from collections.abc import Generator, Iterator
@@ -65,7 +66,7 @@ def make_super_images(
     except OSError as error:
         raise GridClipError(f"cannot make --save-dir {save_dir}: {error.strerror}") from error
 
-    existing = [video for video in listing.videos if (save_dir / video.video_id).exists()]
+    existing = [video for video in listing.videos if os.path.exists(save_dir / video.video_id)]  # False if too long
     if existing and not (resume or overwrite):
         raise GridClipError(
             f"{save_dir} already has folders of {len(existing)} of the {len(listing.videos)} videos: continue with "
