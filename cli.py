@@ -6,6 +6,7 @@ Every command imports what it calls when it is called, so that `gridclip --help`
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import logging
 import os
@@ -85,6 +86,8 @@ def main(verbose: int) -> None:
     Long commands end with one summary line and write failures.jsonl beside their output. Exit status: 0 when something
     succeeded, 1 when nothing did (with --strict: when anything failed), 2 for wrong usage.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path in a summary need not be Unicode text
     logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[_LogLines()], force=True)
     logging.getLogger(__package__).setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a scheduler sends ends a job as Ctrl-C does
