@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import pathlib
+import shutil
 
 import numpy as np
 import onnxruntime
@@ -170,19 +171,20 @@ def test_wrong_arguments_are_named(checkpoint, tmp_path):
 
 
 def test_a_vocabulary_that_changed_makes_another_model_folder(checkpoint, tmp_path):
-    elsewhere, made = tmp_path / "elsewhere", set()
+    bare, elsewhere, made = tmp_path / "bare" / "clip.pt", tmp_path / "elsewhere", set()
+    bare.parent.mkdir()
     elsewhere.mkdir()
-    for name in list(checkpoint.parent.glob("*tokenizer.json")):
-        name.rename(elsewhere / "tokenizer.json")
+    shutil.copy(checkpoint, bare)
     with pytest.raises(GridClipError, match="--tokenizer"):
-        ensure_model_folder(str(checkpoint), tmp_path / "cache")
+        ensure_model_folder(str(bare), tmp_path / "cache")
+    [vocabulary] = checkpoint.parent.glob("*tokenizer.json")
     for space in ("", " "):
-        (elsewhere / "tokenizer.json").write_text((elsewhere / "tokenizer.json").read_text() + space)
+        (elsewhere / "tokenizer.json").write_text(vocabulary.read_text() + space)
         for named in (elsewhere, elsewhere / "tokenizer.json"):
-            made.add(ensure_model_folder(str(checkpoint), tmp_path / "cache", tokenizer=named))
+            made.add(ensure_model_folder(str(bare), tmp_path / "cache", tokenizer=named))
     assert len(made) == 2 and all(map(is_model_folder, made))
     with pytest.raises(GridClipError, match="--tokenizer .*nowhere does not exist"):
-        ensure_model_folder(str(checkpoint), tmp_path / "cache", tokenizer=tmp_path / "nowhere")
+        ensure_model_folder(str(bare), tmp_path / "cache", tokenizer=tmp_path / "nowhere")
 
 
 def test_ensure_takes_model_folders_and_exports_the_rest_once(checkpoint, tmp_path, monkeypatch):
