@@ -331,11 +331,16 @@ def _replace(folder: pathlib.Path, part: pathlib.Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        (folder / SIDECAR).touch()  # an empty one: until the end, the folder counts as made only in part
-        for image in _files_in(part, IMAGE_NAME.fullmatch):
-            image.rename(folder / image.name)
-        (part / SIDECAR).replace(folder / SIDECAR)
-        part.rmdir()
+        _fill(folder, part)
+
+
+def _fill(folder: pathlib.Path, part: pathlib.Path) -> None:
+    """Moves what is in part into a folder that holds other videos' folders, and so cannot be replaced as a whole."""
+    (folder / SIDECAR).touch()  # an empty one: until the end, the folder counts as made only in part
+    for image in _files_in(part, IMAGE_NAME.fullmatch):
+        image.rename(folder / image.name)
+    (part / SIDECAR).replace(folder / SIDECAR)
+    part.rmdir()
 
 
 def _empty(folder: pathlib.Path) -> None:
@@ -349,7 +354,7 @@ def _empty(folder: pathlib.Path) -> None:
         raise VideoError("write", f"{folder} holds something else ({foreign[0].name}): move it away")
     images = _files_in(folder, IMAGE_NAME.fullmatch)
     if images:
-        (folder / SIDECAR).write_bytes(b"")  # as in _replace
+        (folder / SIDECAR).write_bytes(b"")  # as in _fill
     for file in [*images, folder / SIDECAR]:
         file.unlink(missing_ok=True)
 
