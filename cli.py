@@ -6,6 +6,7 @@ Every command imports what it calls when it is called, so that `gridclip --help`
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import logging
 import os
@@ -85,6 +86,8 @@ def main(verbose: int) -> None:
     Long commands end with one summary line and write failures.jsonl beside their output. Exit status: 0 when something
     succeeded, 1 when nothing did (with --strict: when anything failed), 2 for wrong usage.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path in a summary need not be Unicode text
     logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[_LogLines()], force=True)
     logging.getLogger(__package__).setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a scheduler sends ends a job as Ctrl-C does
@@ -103,9 +106,19 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
-_model = click.option(
-    "--model", "--model-path", "--ckpt", required=True, metavar="MODEL",
-    help="A model folder, or what `gridclip export` takes: then exported once into the cache folder.",
+_MODEL_HELP = "A model folder, or what `gridclip export` takes: then exported once into the cache folder."
+_tokenizer = click.option(
+    "--tokenizer", type=_PATH, help="Vocabulary: tokenizer.json or bpe_simple_vocab_16e6.txt.gz, or a folder."
+)
+_model = _options(
+    click.option("--model", "--model-path", "--ckpt", required=True, metavar="MODEL", help=_MODEL_HELP), _tokenizer
+)
+_noted_model = _options(
+    click.option(
+        "--model", "--model-path", "--ckpt", metavar="MODEL", show_default="that of the last embed-text in this folder",
+        help=_MODEL_HELP,
+    ),
+    _tokenizer,
 )
 _video_dir = click.option(
     "--video-dir", type=_PATH, required=True, help="A folder of videos, searched with its subfolders."
@@ -256,9 +269,7 @@ def plan(
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", help="fp16 is for GPUs, int8 for CPUs."
 )
-@click.option(
-    "--tokenizer", type=_PATH, help="Vocabulary: tokenizer.json or bpe_simple_vocab_16e6.txt.gz, or a folder."
-)
+@_tokenizer
 @click.option("--activation", type=click.Choice(["quick-gelu", "gelu"]), help="For checkpoints that do not say.")
 @click.option("--verify/--no-verify", default=True, help="Compare the graphs with torch and fail where they differ.")
 def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, **options: Any) -> None:
@@ -305,13 +316,17 @@ def superimages(
     **options: Any,
 ) -> None:
     """Write super images of videos as JPEG files."""
+    from .engine.jobs import handover
     from .engine.jobs.super_images import make_super_images
 
     settings = _make_sampling(
         fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames,
         max_shift_s=_max_shift(sampling, max_shift_s),
     )
-    _finish(make_super_images(video_dir, save_dir, sampling=settings, **options), strict)
+    summary = make_super_images(video_dir, save_dir, sampling=settings, **options)
+    if summary.succeeded:
+        handover.note(image_dir=save_dir)
+    _finish(summary, strict)
 
 
 @main.command()
@@ -328,6 +343,7 @@ def superimages(
 @_strict
 def embed_text(
     model: str,
+    tokenizer: pathlib.Path | None,
     anno_path: pathlib.Path,
     store: pathlib.Path,
     max_text_length: int | None,
@@ -336,21 +352,27 @@ def embed_text(
     **options: Any,
 ) -> None:
     """Embed the captions of a file into a store."""
+    from .engine.jobs import handover
     from .engine.jobs.embed_text import embed_text
 
-    encoder = _load_encoder(model, num_gpus)
+    encoder = _load_encoder(model, num_gpus, tokenizer=tokenizer)
     longest = encoder.info["context_length"]
     if max_text_length is not None and max_text_length > longest:
         raise click.UsageError(
             f"--max-text-length {max_text_length} is more than the model's {longest} tokens: export it with "
             f"--context-length {max_text_length}, and embed the videos with that model folder, too"
         )
-    _finish(embed_text(encoder, anno_path, store, max_text_length=max_text_length, **options), strict)
+    summary = embed_text(encoder, anno_path, store, max_text_length=max_text_length, **options)
+    handover.note(model=model)
+    _finish(summary, strict)
 
 
 @main.command()
-@_model
-@click.option("--image-dir", type=_PATH, help="What `gridclip superimages` was given as --save-dir.  [required]")
+@_noted_model
+@click.option(
+    "--image-dir", type=_PATH, show_default="that of the last superimages in this folder",
+    help="What `gridclip superimages` was given as --save-dir.",
+)
 @_store
 @_batch_size
 @_several_gpus
@@ -361,7 +383,8 @@ def embed_text(
 @_resume
 @_strict
 def embed_images(
-    model: str,
+    model: str | None,
+    tokenizer: pathlib.Path | None,
     image_dir: pathlib.Path | None,
     store: pathlib.Path,
     num_gpus: int,
@@ -372,12 +395,15 @@ def embed_images(
     **options: Any,
 ) -> None:
     """Embed JPEG super images into a store."""
-    if image_dir is None:
-        raise click.UsageError("Missing option '--image-dir': what `gridclip superimages` was given as --save-dir")
+    from .engine.jobs import handover
     from .engine.jobs.embed_images import embed_images
 
-    encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph, image_size=image_size)
-    _finish(embed_images(encoder, image_dir, store, num_gpus=num_gpus, **options), strict)
+    folder = image_dir or pathlib.Path(handover.noted("image_dir", "--image-dir", "gridclip superimages"))
+    model = model or handover.noted("model", "--model", "gridclip embed-text")
+    encoder = _load_encoder(
+        model, num_gpus, provider, cuda_graph=cuda_graph, image_size=image_size, tokenizer=tokenizer
+    )
+    _finish(embed_images(encoder, folder, store, num_gpus=num_gpus, **options), strict)
 
 
 @main.command()
@@ -404,6 +430,7 @@ def embed_images(
 @_strict
 def embed_videos(
     model: str,
+    tokenizer: pathlib.Path | None,
     video_dir: pathlib.Path,
     store: pathlib.Path,
     fps: float,
@@ -430,7 +457,7 @@ def embed_videos(
         raise click.UsageError("--overwrite would remove what the other shards have done: remove the store yourself")
     from .engine.jobs.embed_videos import embed_videos
 
-    encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph)
+    encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph, tokenizer=tokenizer)
     size = super_img_size or encoder.info["image_size"]
     settings = _make_sampling(
         fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames, max_shift_s=shift_s
@@ -490,7 +517,15 @@ def evaluate(store: pathlib.Path, json_file: pathlib.Path | None, report: pathli
 @click.option("--top", type=click.IntRange(min=1), default=10, help="Videos to print.")
 @_scoring
 @_num_gpus
-def search(sentence: str, store: pathlib.Path, model: str, top: int, num_gpus: int, **scoring: Any) -> None:
+def search(
+    sentence: str,
+    store: pathlib.Path,
+    model: str,
+    tokenizer: pathlib.Path | None,
+    top: int,
+    num_gpus: int,
+    **scoring: Any,
+) -> None:
     """Print the best videos and moments for SENTENCE."""
     from .engine.search import search
     from .engine.store import Store
@@ -498,7 +533,7 @@ def search(sentence: str, store: pathlib.Path, model: str, top: int, num_gpus: i
     if not sentence.strip():
         raise click.UsageError("the sentence is empty: say what to search for")
     opened = Store.open(store)
-    encoder = _load_encoder(model, num_gpus)
+    encoder = _load_encoder(model, num_gpus, tokenizer=tokenizer)
     opened.check_model(encoder.info)
     hits = search(opened, encoder.encode_texts([sentence]), top, **scoring)
     width = max(len(hit.video_id) for hit in hits)
@@ -603,18 +638,19 @@ def _load_encoder(
     *,
     cuda_graph: bool = False,
     image_size: int | None = None,
+    tokenizer: pathlib.Path | None = None,
 ) -> Encoder:
     from .engine.encoder import Encoder, check_gpus, choose_provider
 
     chosen = choose_provider(provider if num_gpus else "cpu")
     check_gpus(chosen, num_gpus)
     folder = pathlib.Path(model)
-    if image_size is not None or not (folder / "model.json").is_file():
+    if image_size is not None or tokenizer is not None or not (folder / "model.json").is_file():
         from .export.folder import ensure_model_folder, is_model_folder  # imports torch
 
         # A checkpoint is exported as suits the machine; a model folder stays as it is.
         suited: dict[str, Any] = {} if chosen == "cpu" or is_model_folder(folder) else {"precision": "fp16"}
-        folder = ensure_model_folder(model, image_size=image_size, **suited)
+        folder = ensure_model_folder(model, image_size=image_size, tokenizer=tokenizer, **suited)
     return Encoder(folder, provider=chosen, cuda_graph=cuda_graph)
 
 

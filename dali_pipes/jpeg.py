@@ -2,6 +2,7 @@
 
 A folder grows elsewhere and is renamed when its sidecar `super_images.json` (settings and times) is in it: a folder
 with a sidecar is complete. Folders without one, made by other programs, can be read; their times are unknown.
+Ids may have slashes, so that the folder of `a/b` lies in that of `a`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from .. import GridClipError
-from . import grid
+from . import grid, ids
 from .jpeg_decoding import Decode, JpegError, decode, decode_with_pillow, pixel_count
 from .sampling import Sampling
 from .source import EncodedImages, Notice, SuperImages, VideoFile
@@ -33,7 +34,6 @@ READ_AT_ONCE = 16  # super images per run when a folder is read
 ENCODED_AT_ONCE = 64  # super images per run for DALI
 IMAGE_NAME = re.compile(r"img_(\d+)\.jpe?g", re.IGNORECASE)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-TAKEN_ERRORS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # a name that rename cannot give a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,18 +94,21 @@ class FolderWriter:
     """The folder of one video while it grows.
 
     Args:
-        video_id: names the folder.
+        video_id: names the folder; with slashes, a folder in folders.
         sampling: goes into the sidecar.
         save_dir: where the complete folder goes.
         part_dir: where it grows, and an older one waits to be removed: on the same disk, and of this job alone.
 
     Raises:
-        VideoError: the folder cannot be replaced.
+        VideoError: the folder cannot be made, or would lie outside save_dir.
         GridClipError: the disk is full or read-only.
     """
 
     def __init__(self, video_id: str, sampling: Sampling, save_dir: pathlib.Path, part_dir: pathlib.Path) -> None:
-        self._folder = save_dir / video_id
+        try:
+            self._folder = ids.path_below(save_dir, video_id)
+        except ids.UnusableId as error:
+            raise VideoError("write", str(error)) from error
         self._part = part_folder(part_dir, video_id)
         self._sampling = sampling
         self._times: list[tuple[int, list[float], list[float]]] = []
@@ -130,7 +133,7 @@ class FolderWriter:
         with _disk_errors(self._folder.parent):
             (self._part / SIDECAR).write_text(json.dumps(record), encoding="utf-8")
             self._folder.parent.mkdir(parents=True, exist_ok=True)
-            _put(self._part, self._folder)
+            _replace(self._folder, self._part)
 
     def discard(self) -> None:
         """Removes what is not finished."""
@@ -275,33 +278,45 @@ def _number(name: str) -> int:
     return int(match[1])
 
 
-def _put(part: pathlib.Path, folder: pathlib.Path) -> None:
-    """Gives a complete folder its name. One that has the name already is moved away: it is never there in part only."""
-    older = part.with_name(f"{part.name}.old")
-    while True:
-        try:
-            part.rename(folder)
-        except OSError as error:
-            if error.errno not in TAKEN_ERRORS:
-                raise
-        else:
-            shutil.rmtree(older, ignore_errors=True)
-            return
-        _check_ours(folder)
-        shutil.rmtree(older, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):  # another job has just moved it away
-            folder.rename(older)
+def _replace(folder: pathlib.Path, part: pathlib.Path) -> None:
+    """Puts a complete folder in the place of an older one; folders of other videos in that one stay."""
+    _empty(folder)
+    try:
+        part.rename(folder)  # replaces an empty folder
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        _fill(folder, part)
 
 
-def _check_ours(folder: pathlib.Path) -> None:
-    """Raises VideoError where there is something else than super images, which a user may have put there."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        foreign = [name for name in sorted(os.listdir(folder)) if name != SIDECAR and not IMAGE_NAME.fullmatch(name)]
-        if not foreign:
-            return
-        raise VideoError("write", f"{folder} holds something else ({foreign[0]}): move it away")
-    if folder.exists():
-        raise VideoError("write", f"{folder} is a file, expected a folder: move it away")
+def _fill(folder: pathlib.Path, part: pathlib.Path) -> None:
+    """Moves what is in part into a folder that holds other videos' folders, and so cannot be replaced as a whole."""
+    (folder / SIDECAR).touch()  # an empty one: until the end, the folder counts as made only in part
+    for image in _files_in(part, IMAGE_NAME.fullmatch):
+        image.rename(folder / image.name)
+    (part / SIDECAR).replace(folder / SIDECAR)
+    part.rmdir()
+
+
+def _empty(folder: pathlib.Path) -> None:
+    """Removes older super images from a folder, and nothing else that a user may have put there."""
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise VideoError("write", f"{folder} is a file: move it away")
+    foreign = _files_in(folder, lambda name: name != SIDECAR and not IMAGE_NAME.fullmatch(name))
+    if foreign:
+        raise VideoError("write", f"{folder} holds something else ({foreign[0].name}): move it away")
+    images = _files_in(folder, IMAGE_NAME.fullmatch)
+    if images:
+        (folder / SIDECAR).write_bytes(b"")  # as in _fill
+    for file in [*images, folder / SIDECAR]:
+        file.unlink(missing_ok=True)
+
+
+def _files_in(folder: pathlib.Path, wanted: Callable[[str], object]) -> list[pathlib.Path]:
+    """The files of a folder whose names are wanted, sorted; folders are other videos'."""
+    return sorted(path for path in folder.iterdir() if wanted(path.name) and not path.is_dir())
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class VideoFile:
-    """A video to read: its id (the file's stem) and its path."""
+    """A video to read: its id (see `ids`) and its path."""
 
     video_id: str
     path: pathlib.Path

@@ -14,12 +14,12 @@ import zlib
 from typing import Any
 
 from .. import GridClipError
+from ..dali_pipes import ids
 
 # `3MSZA 24.3 30.4##a person turns a light on.`
 CHARADES_LINE = re.compile(r"(?P<video>\S+)\s+(?P<start>\S+)\s+(?P<end>\S+?)\s*##(?P<text>.*)")
 # `v_uqiMw7tQ1Cc#enc#0 A weight lifting tutorial is given.`
 MS_SL_LINE = re.compile(r"(?P<video>\S+?)#[^#\s]*#\d+(?:\s(?P<text>.*)|$)")
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Annotations:
     Attributes:
         format: "activitynet", "tvr", "charades-sta" or "ms-sl".
         queries: the usable captions, in the file's order.
-        video_ids: every video that the file names, in the order of first mention.
+        video_ids: every video that the file names, in the order of first mention; spelled as in the file, usable
+            (see `ids.id_problem`) or not.
         problems: what was left out and why, with its place in the file.
     """
 
@@ -89,7 +90,7 @@ def load_annotations(path: str | os.PathLike[str]) -> Annotations:
 
 
 def load_video_info(path: str | os.PathLike[str]) -> list[VideoInfo]:
-    """Reads a JSON list of {video_name, video_frames, video_fps, video_duration}.
+    """Reads a JSON list of {video_name, video_frames, video_fps, video_duration}; ids are those of `ids.of_files`.
 
     Raises:
         GridClipError: the file cannot be read, is malformed, or an entry lacks a value.
@@ -101,9 +102,8 @@ def load_video_info(path: str | os.PathLike[str]) -> list[VideoInfo]:
     infos = []
     for number, entry in enumerate(entries):
         try:
-            name = pathlib.PurePosixPath(entry["video_name"])
             infos.append(VideoInfo(
-                video_id=name.stem if name.suffix.lower() in VIDEO_SUFFIXES else name.name,
+                video_id=str(pathlib.PurePosixPath(entry["video_name"])),
                 frame_count=int(entry["video_frames"]),
                 avg_fps=float(entry["video_fps"]),
                 duration_s=float(entry["video_duration"]),
@@ -111,7 +111,8 @@ def load_video_info(path: str | os.PathLike[str]) -> list[VideoInfo]:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise GridClipError(f"{file}: entry {number} needs video_name, video_frames, video_fps and "
                                 f"video_duration: {type(error).__name__} {error}") from error
-    return infos
+    named = ids.of_files(info.video_id for info in infos)
+    return [dataclasses.replace(info, video_id=named[info.video_id]) for info in infos]
 
 
 class _Collected:
@@ -126,19 +127,27 @@ class _Collected:
     def add(self, place: str, video: object, text: object, times: object) -> None:
         """Takes one caption, or records why not; times that are no [start, end] cost the times only."""
         if not isinstance(video, str) or not video.strip():
-            self.problems.append(f"{place}: the video's name is {video!r}, expected text; caption left out")
+            self.problem(place, f"the video's name is {video!r}, expected text; caption left out")
             return
         self.videos[video] = None
         if not isinstance(text, str) or not text.strip():
-            self.problems.append(f"{place}: the caption is {text!r}, expected text; caption left out")
+            self.problem(place, f"the caption is {text!r}, expected text; caption left out")
+            return
+        unusable = ids.id_problem(video) or ids.text_problem(text)
+        if unusable:
+            self.problem(place, f"{unusable}; caption left out")
             return
         start_s, end_s = None, None
         if times is not None:
             try:
                 start_s, end_s = _span(times)
             except (TypeError, ValueError, OverflowError):
-                self.problems.append(f"{place}: the times are {times!r}, expected [start, end]; caption kept without")
+                self.problem(place, f"the times are {times!r}, expected [start, end]; caption kept without")
         self.queries.append(Query(len(self.queries), video, text, start_s, end_s))
+
+    def problem(self, place: str, what: str) -> None:
+        """Records what is wrong at a place of the file, as text that can be printed."""
+        self.problems.append(ids.printable(f"{place}: {what}"))
 
 
 def _span(times: Any) -> tuple[float, float]:
@@ -175,13 +184,13 @@ def _activitynet(content: dict[str, Any]) -> _Collected:
         found.videos[video] = None
         sentences = entry.get("sentences") if isinstance(entry, dict) else None
         if not isinstance(sentences, list):
-            found.problems.append(f"video {video}: it has no list of sentences; video left out")
+            found.problem(f"video {video}", "it has no list of sentences; video left out")
             continue
         times = entry.get("timestamps")
         if times is not None and (not isinstance(times, list) or len(times) != len(sentences)):
             count = len(times) if isinstance(times, list) else "no list of"
-            found.problems.append(f"video {video}: {count} timestamps for {len(sentences)} sentences; "
-                                  "captions kept without times")
+            found.problem(f"video {video}", f"{count} timestamps for {len(sentences)} sentences; captions kept without "
+                                            "times")
             times = None
         for number, sentence in enumerate(sentences):
             found.add(f"video {video}, sentence {number}", video, sentence, times[number] if times else None)
@@ -198,7 +207,7 @@ def _tvr(file: pathlib.Path, text: str) -> _Collected:
         if isinstance(entry, dict):
             found.add(f"line {number}", entry.get("vid_name"), entry.get("desc"), entry.get("ts"))
         else:
-            found.problems.append(f"line {number}: a JSON {_kind(entry)}, expected an object; caption left out")
+            found.problem(f"line {number}", f"a JSON {_kind(entry)}, expected an object; caption left out")
     return found
 
 
@@ -215,7 +224,7 @@ def _from_lines(file: pathlib.Path, text: str) -> _Collected:
     for number, line in lines:
         match = formats[name].fullmatch(line)
         if match is None:
-            found.problems.append(f"line {number}: {line[:60]!r} is no {name} line; caption left out")
+            found.problem(f"line {number}", f"{line[:60]!r} is no {name} line; caption left out")
             continue
         parts = match.groupdict()
         times = (parts["start"], parts["end"]) if "start" in parts else None

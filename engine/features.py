@@ -15,9 +15,11 @@ import pyarrow.parquet
 import safetensors.numpy
 
 from .. import GridClipError
+from ..dali_pipes import ids
 from ..dali_pipes.source import Failure
 from .annotations import Query
 from .store import QueryTable, Store, SuperImageTable, VideoEmbedding
+from .walk import joined, walk
 
 MODEL_NAME = "imported features"
 VIDEOS_PER_APPEND = 512
@@ -55,22 +57,15 @@ def import_features(
 
     Args:
         store: where to; an empty one, or one of imported features of the same width.
-        image_dir: holds one `<video_id>.npy` per video, float [L, D].
+        image_dir: holds one `<video_id>.npy` per video, float [L, D]; an id with slashes lies in subfolders.
         text_file: npz with `video_id` [Q], `embedding` float [Q, D] and, if there, `text` [Q].
         allow_pickle: also read arrays of Python objects. Such a file can run any code: only for files you trust.
 
     Raises:
         GridClipError: the folder has no .npy file, the text file is not usable, or the store is of another model.
     """
-    folder = pathlib.Path(image_dir)
-    try:
-        files = sorted(path for path in folder.iterdir() if path.suffix == ".npy" and not path.name.startswith("."))
-    except OSError as error:
-        raise GridClipError(f"cannot read the folder {folder}: {error.strerror}") from error
-    if not files:
-        raise GridClipError(f"{folder} holds no .npy file, expected one <video_id>.npy per video")
-
     failures: list[Failure] = []
+    files = _feature_files(pathlib.Path(image_dir), failures)
     queries: QueryTable | None = None
     width: int | None = None
     if text_file is not None:
@@ -80,18 +75,18 @@ def import_features(
     finished = store.finished_videos()
     videos = super_images = 0
     batch: list[VideoEmbedding] = []
-    for path in files:
-        if path.stem in finished:
+    for video_id, path in files.items():
+        if video_id in finished:
             continue
         try:
             vectors = _read_video(path, allow_pickle, width)
         except LOAD_ERRORS as error:
-            failures.append(Failure(path.stem, "read", f"{path}: {_reason(error)}"))
+            failures.append(Failure(video_id, "read", f"{path}: {_reason(error)}"))
             continue
         if width is None or not videos:
             width = vectors.shape[1]
             _check_settings(store, width)
-        batch.append(VideoEmbedding(path.stem, None, None, vectors))
+        batch.append(VideoEmbedding(video_id, None, None, vectors))
         videos += 1
         super_images += len(vectors)
         if len(batch) == VIDEOS_PER_APPEND:
@@ -102,16 +97,16 @@ def import_features(
         _check_settings(store, queries.vectors.shape[1])
         store.put_queries(queries.queries, queries.vectors)
     store.compact()
-    already = sum(path.stem in finished for path in files)
+    already = sum(video_id in finished for video_id in files)
     return Imported(videos, already, super_images, len(queries.queries) if queries is not None else 0, failures)
 
 
 def export_features(store: Store, out: str | os.PathLike[str], format: str = "npy") -> list[pathlib.Path]:
     """Writes the store's vectors as float32, and returns the files.
 
-    "npy" writes `<video_id>.npy` [L, D] per video and `queries.npz`, which `import_features` reads; "parquet" writes
-    `super_images.parquet` and `queries.parquet`; "safetensors" writes `features.safetensors`, with the ids and texts
-    as JSON in its metadata.
+    "npy" writes `<video_id>.npy` [L, D] per video (an id with slashes into subfolders) and `queries.npz`, which
+    `import_features` reads; "parquet" writes `super_images.parquet` and `queries.parquet`; "safetensors" writes
+    `features.safetensors`, with the ids and texts as JSON in its metadata.
 
     Args:
         store: holds super images; queries are written if there are some.
@@ -135,6 +130,34 @@ def export_features(store: Store, out: str | os.PathLike[str], format: str = "np
         return writers[format](folder, videos, queries)
     except OSError as error:
         raise GridClipError(f"cannot write features to {folder}: {error}") from error
+
+
+def _feature_files(folder: pathlib.Path, failures: list[Failure]) -> dict[str, pathlib.Path]:
+    """The .npy files below a folder by video id; those whose ids cannot be stored become failures."""
+
+    def unreadable(below: pathlib.Path, error: OSError) -> None:
+        if below == folder:
+            raise GridClipError(f"cannot read the folder {folder}: {error.strerror}") from error
+        name = ids.printable(str(below.relative_to(folder)))
+        failures.append(Failure(name, "read", f"cannot read the folder: {error.strerror}"))
+
+    files: dict[str, pathlib.Path] = {}
+    suffix = ".npy"
+    names: list[str] = []
+    for below, inside in walk(folder, unreadable):
+        # An empty folder of such a name was meant to be a file: reading it says so.
+        names += [joined(below, name) for name in inside] or [below]
+    for name in sorted(name for name in names if name.endswith(suffix)):
+        video_id = name.removesuffix(suffix)
+        problem = ids.id_problem(video_id)
+        if problem is None:
+            files[video_id] = folder / name
+        else:
+            failures.append(Failure(ids.printable(video_id), "read", problem))
+    if not files:
+        first = f"; {failures[0].video_id}: {failures[0].reason}" if failures else ""
+        raise GridClipError(f"{folder} holds no .npy file, expected one <video_id>.npy per video{first}")
+    return files
 
 
 def _check_settings(store: Store, width: int) -> None:
@@ -172,9 +195,14 @@ def _read_queries(path: pathlib.Path, allow_pickle: bool, failures: list[Failure
     except LOAD_ERRORS as error:
         raise GridClipError(f"cannot use the text file {path}: {_reason(error)}") from error
     units, bad = _normalise(vectors)
-    for row in bad:
-        failures.append(Failure(video_ids[row], "query", f"{path}, row {row}: the vector is zero or not finite"))
-    kept = np.setdiff1d(np.arange(len(units)), bad)
+    problems = dict.fromkeys(bad.tolist(), "the vector is zero or not finite")
+    for row, (video_id, text) in enumerate(zip(video_ids, texts, strict=True)):
+        unusable = ids.id_problem(video_id) or ids.text_problem(text)
+        if unusable:
+            problems[row] = unusable
+    for row in sorted(problems):
+        failures.append(Failure(ids.printable(video_ids[row]), "query", f"{path}, row {row}: {problems[row]}"))
+    kept = [row for row in range(len(units)) if row not in problems]
     return QueryTable([Query(number, video_ids[row], texts[row]) for number, row in enumerate(kept)], units[kept])
 
 
@@ -192,7 +220,7 @@ def _reason(error: Exception) -> str:
 def _strings(values: np.ndarray) -> list[str]:
     if values.ndim != 1:
         raise ValueError(f"names have shape {list(values.shape)}, expected [Q]")
-    return [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values.tolist()]
+    return [os.fsdecode(value) if isinstance(value, bytes) else str(value) for value in values.tolist()]
 
 
 def _as_float(values: object) -> np.ndarray:
@@ -215,13 +243,13 @@ def _normalise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write_npy(folder: pathlib.Path, videos: SuperImageTable, queries: QueryTable | None) -> list[pathlib.Path]:
-    files = []
-    for number, video_id in enumerate(videos.video_ids):
-        if pathlib.PurePath(video_id).name != video_id:
-            raise GridClipError(f"the video id {video_id!r} is no file name: use the format parquet or safetensors")
-        files.append(folder / f"{video_id}.npy")
-        rows = slice(videos.offsets[number], videos.offsets[number + 1])
-        np.save(files[-1], videos.vectors[rows].astype(np.float32))
+    try:
+        files = [ids.path_below(folder, video_id, ".npy") for video_id in videos.video_ids]
+    except ids.UnusableId as error:
+        raise GridClipError(f"{error}; use the format parquet or safetensors") from error
+    for file, first, last in zip(files, videos.offsets[:-1], videos.offsets[1:], strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, videos.vectors[first:last].astype(np.float32))
     if queries is not None:
         files.append(folder / "queries.npz")
         np.savez(files[-1], video_id=np.array([query.video_id for query in queries.queries]),

@@ -10,9 +10,9 @@ import pathlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from .. import GridClipError
-from ..dali_pipes import streams, workers
+from ..dali_pipes import ids, streams, workers
 from ..dali_pipes.sampling import Sampling, super_image_count, wanted_frames
-from ..dali_pipes.source import Failure, VideoFile
+from ..dali_pipes.source import Failure, Notice, VideoFile
 from .annotations import Annotations, VideoInfo, load_annotations, load_video_info
 from .jobs.listing import list_videos
 
@@ -36,6 +36,7 @@ class Plan:
         unusable_captions: and other entries of the annotation file that are not what they should be; None without one.
         excluded: videos left out because the user said so.
         failures: videos that cannot be used, each once.
+        notices: videos of which there is another file, too.
         vector_bytes: fp16 vectors of the super images and queries, by embedding width.
     """
 
@@ -49,6 +50,7 @@ class Plan:
     unusable_captions: int | None
     excluded: int
     failures: tuple[Failure, ...]
+    notices: tuple[Notice, ...]
     vector_bytes: dict[str, int]
 
     def to_json(self) -> dict[str, object]:
@@ -87,7 +89,8 @@ def plan_folder(
         elif isinstance(result, VideoInfo):
             measured.append(result)
     listed = {video.video_id for video in listing.videos} | {failure.video_id for failure in listing.failures}
-    return _plan(measured, lost, sampling, annotations, excluded=len(listed & set(exclude)))
+    notices = [notice for notice in listing.notices if notice.video_id not in exclude]
+    return _plan(measured, lost, notices, sampling, annotations, excluded=len(listed & set(exclude)))
 
 
 def plan_video_info(
@@ -111,39 +114,46 @@ def plan_video_info(
     annotations = None if anno_file is None else load_annotations(anno_file)
     known = {each.video_id: each for each in load_video_info(video_info)}
     wanted = list(known) if annotations is None else annotations.video_ids
-    missing = [
-        Failure(video_id, "list", f"not in {video_info.name}")
-        for video_id in wanted
-        if video_id not in known and video_id not in exclude
-    ]
-    lengths = [known[video_id] for video_id in wanted if video_id in known and video_id not in exclude]
-    return _plan(lengths, missing, sampling, annotations, excluded=len(set(wanted) & set(exclude)))
+    fitting = ids.answering(wanted, list(known))
+    lengths: list[VideoInfo] = []
+    lost: list[Failure] = []
+    for video_id in wanted:
+        if ids.printable(video_id) in exclude:
+            continue
+        reason = _obstacle(video_id, fitting[video_id], video_info)
+        if reason is None:
+            lengths.append(dataclasses.replace(known[fitting[video_id][0]], video_id=video_id))
+        else:
+            lost.append(Failure(ids.printable(video_id), "list", reason))
+    return _plan(lengths, lost, [], sampling, annotations, excluded=len(set(map(ids.printable, wanted)) & set(exclude)))
 
 
 def read_exclusions(values: Iterable[str]) -> set[str]:
     """The ids of --exclude: each value is an id, or a file that has one id per line (blank lines and # comments apart).
 
+    Ids that are not UTF-8 are as `ids.printable` writes them, which is how failures name them.
+
     Raises:
-        GridClipError: a file cannot be read as one id per line.
+        GridClipError: a file is missing, or cannot be read as one id per line. What looks like a path, by `.txt` or by
+            where it begins, is a file; other slashes are those of ids.
     """
-    ids: set[str] = set()
+    excluded: set[str] = set()
     for value in values:
         path = pathlib.Path(value)
         if not path.is_file():
-            if path.suffix == ".txt" or len(path.parts) > 1:
+            if path.suffix == ".txt" or value.startswith(("/", "./", "../", "~")):
                 raise GridClipError(f"--exclude {value} does not exist: expected a video id, or a file of ids")
-            ids.add(value)
+            excluded.add(ids.printable(value))
             continue
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise GridClipError(f"--exclude {value} is not a text file: expected one video id per line") from error
-        for number, line in enumerate(lines, start=1):
+        text = path.read_text("utf-8-sig", "surrogateescape")
+        if "\0" in text:
+            raise GridClipError(f"--exclude {value} is not a text file: expected one video id per line")
+        for number, line in enumerate(text.splitlines(), start=1):
             words = line.split("#")[0].split()
             if len(words) > 1:
                 raise GridClipError(f"--exclude {value}, line {number}: {line.strip()!r} is more than one video id")
-            ids.update(words)
-    return ids
+            excluded.update(map(ids.printable, words))
+    return excluded
 
 
 def as_text(plan: Plan) -> str:
@@ -153,6 +163,7 @@ def as_text(plan: Plan) -> str:
         rows.append(("excluded", f"{plan.excluded:,}"))
     rows += [
         ("failures", f"{len(plan.failures):,}"),
+        *([("several files", f"{len(plan.notices):,}")] if plan.notices else []),
         ("wanted frames", f"{plan.frames:,}"),
         ("super images", f"{plan.super_images:,} ({plan.super_images / max(plan.videos, 1):.3f} per video)"),
         ("duration", f"{plan.duration_s / 3600:,.1f} hours (longest video: {plan.longest_s:,.0f} s)"),
@@ -164,15 +175,27 @@ def as_text(plan: Plan) -> str:
     sizes = ", ".join(f"{size / 2**20:,.1f} MiB ({name})" for name, size in plan.vector_bytes.items())
     rows.append(("fp16 vectors", sizes))
     lines = [f"{name:17} {value}" for name, value in rows]
-    lines += [f"  {each.video_id}: {each.stage}: {each.reason}" for each in plan.failures[:FAILURES_SHOWN]]
-    if len(plan.failures) > FAILURES_SHOWN:
-        lines.append(f"  ... and {len(plan.failures) - FAILURES_SHOWN:,} more: --json lists them all")
+    told = [f"  {each.video_id}: {each.stage}: {each.reason}" for each in plan.failures]
+    told += [f"  {each.video_id}: {each.detail}" for each in plan.notices]
+    lines += told[:FAILURES_SHOWN]
+    if len(told) > FAILURES_SHOWN:
+        lines.append(f"  ... and {len(told) - FAILURES_SHOWN:,} more: --json lists them all")
     return "\n".join(lines)
+
+
+def _obstacle(video_id: str, fitting: Sequence[str], video_info: pathlib.Path) -> str | None:
+    """Why a wanted video has no entry of its own in a video-info file, None where it has one."""
+    if not fitting:
+        return ids.id_problem(video_id) or f"not in {video_info.name}"
+    if len(fitting) > 1:
+        return f"several entries of {video_info.name} fit this id: {', '.join(fitting)}"
+    return ids.id_problem(video_id)
 
 
 def _plan(
     lengths: Sequence[VideoInfo],
     failures: Sequence[Failure],
+    notices: Sequence[Notice],
     sampling: Sampling,
     annotations: Annotations | None,
     *,
@@ -207,6 +230,7 @@ def _plan(
         unusable_captions=None if annotations is None else len(annotations.problems),
         excluded=excluded,
         failures=tuple(sorted({each.video_id: each for each in lost}.values(), key=lambda each: each.video_id)),
+        notices=tuple(notices),
         vector_bytes={name: vectors * width * FP16_BYTES for name, width in EMBED_DIMS.items()},
     )
 

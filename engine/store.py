@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from .. import GridClipError
+from ..dali_pipes import ids
 from .annotations import Query
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,9 @@ class Store:
             GridClipError: there is no store at `path`, it is something else, or it is of a newer format.
         """
         store = cls(pathlib.Path(path).absolute())
+        problem = ids.text_problem(str(store.path))
+        if problem is not None:
+            raise GridClipError(f"--store cannot be used: {problem}; give another path")
         if not (store.path / RECORD_FILE).is_file():
             if not create:
                 raise GridClipError(_no_store(store.path))

@@ -20,7 +20,7 @@ from .checkpoints import build_model, load_checkpoint
 from .clip_model import CLIP
 from .download import MODELS, cache_folder, download_model
 from .graphs import PRECISIONS, write_image_graph, write_text_graph
-from .tokenizer_files import load_vocabulary
+from .tokenizer_files import load_vocabulary, vocabulary_file
 from .verify import DiffersFromTorch, check_fused_attention, compare_with_torch, hard_to_quantise
 
 logger = logging.getLogger(__name__)
@@ -148,6 +148,8 @@ def ensure_model_folder(model: str, cache_dir: pathlib.Path | None = None, **opt
     folder = pathlib.Path(model)
     if model not in MODELS and is_model_folder(folder):
         info = read_model_json(folder)
+        if options.get("tokenizer") is not None:
+            raise GridClipError(f"{folder} is a model folder with a vocabulary of its own: leave out --tokenizer")
         for option, value in options.items():
             if value is not None and option in info and info[option] != value:
                 raise GridClipError(
@@ -155,6 +157,8 @@ def ensure_model_folder(model: str, cache_dir: pathlib.Path | None = None, **opt
                 )
         return folder
     key = {name: str(value) for name, value in sorted(options.items()) if value is not None}
+    if "tokenizer" in key:
+        key["tokenizer"] = _identity(vocabulary_file(options["tokenizer"]))
     key["format"] = str(FORMAT)
     key["model"] = model if model in MODELS else _identity(_checkpoint_path(model))
     name = model if model in MODELS else folder.resolve().stem

@@ -57,7 +57,7 @@ def load_vocabulary(checkpoint: pathlib.Path, vocab_size: int, tokenizer: pathli
     Raises:
         GridClipError: there is no vocabulary, or it is another model's.
     """
-    source = _find(tokenizer) if tokenizer is not None else _find_beside(checkpoint)
+    source = vocabulary_file(tokenizer) if tokenizer is not None else _find_beside(checkpoint)
     if source is None:
         source = _fetch_from_hub(checkpoint, vocab_size)
     try:
@@ -89,7 +89,8 @@ def clip_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]
     return tokenizer
 
 
-def _find(path: pathlib.Path) -> pathlib.Path:
+def vocabulary_file(path: pathlib.Path) -> pathlib.Path:
+    """The file that --tokenizer means: itself, or the one in a folder; raises GridClipError where there is none."""
     if path.is_file():
         return path
     if not path.is_dir():

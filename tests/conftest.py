@@ -55,6 +55,15 @@ def _own_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_working_folder(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None, None]:
+    """Keep what commands note in their working folder out of the repository."""
+    before = pathlib.Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("working-folder"))
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
     """The folder ../shared/data beside the repository; the test is skipped where there is none."""

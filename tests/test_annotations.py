@@ -71,6 +71,20 @@ def test_bad_captions_are_left_out_and_named(tmp_path):
         "video b", "video c", "video d", "video e", "video f, sentence 1"]
 
 
+def test_text_that_is_no_unicode_costs_its_caption_only(tmp_path):
+    file = tmp_path / "val.json"
+    file.write_text(r'''{"good": {"sentences": ["one", "half \ud83d", "whole \ud83d\ude00"]},
+        "\ud800": {"sentences": ["two"]}, "nul\u0000": {"sentences": ["three"]}, "\udcff": {"sentences": null}}''')
+    found = load_annotations(file)
+    assert [(query.video_id, query.text) for query in found.queries] == [("good", "one"), ("good", "whole \U0001f600")]
+    assert found.video_ids == ["good", "\ud800", "nul\0", "\udcff"]  # so that a job can say what it has lost
+    assert [problem.split(":")[0] for problem in found.problems] == [
+        "video good, sentence 1", r"video \ud800, sentence 0", "video nul\0, sentence 0", r"video \xff"]
+    assert all(problem.encode() for problem in found.problems)
+    file.write_text('{"vid_name": "a", "desc": "x"}\n{"vid_name": "\\udfff", "desc": "x"}\n')
+    assert [query.video_id for query in load_annotations(file).queries] == ["a"]
+
+
 def test_bad_lines_are_left_out_and_named(tmp_path):
     file = tmp_path / "f"
     file.write_text(CHARADES + "no format\nCCCCC x 2##text\nDDDDD 0 1##  \n")
@@ -116,6 +130,9 @@ def test_video_info(tmp_path):
     entry = {"video_name": "v_-a.b.mp4", "video_frames": 1651, "video_fps": 29.97, "video_duration": 55.088}
     file.write_text(json.dumps([entry, {**entry, "video_name": "v_2.x"}]))
     assert load_video_info(file) == [VideoInfo("v_-a.b", 1651, 29.97, 55.088), VideoInfo("v_2.x", 1651, 29.97, 55.088)]
+    names = ["v_1.OGV", "sub/v_1.mts", "sub/v_1.m2ts", "./v_3.mp4"]
+    file.write_text(json.dumps([{**entry, "video_name": name} for name in names]))
+    assert [info.video_id for info in load_video_info(file)] == ["v_1", "sub/v_1.mts", "sub/v_1.m2ts", "v_3"]
     for broken, message in ((entry, "JSON object, expected a list"), ([{**entry, "video_frames": None}], "entry 0"),
                             ([entry, 3], "entry 1"), ([{"video_name": "x"}], "KeyError 'video_frames'")):
         file.write_text(json.dumps(broken))

@@ -103,17 +103,57 @@ def test_the_procedures_embed_text(monkeypatch: pytest.MonkeyPatch, encoder: Rec
     assert job.arguments["batch_size"] == 128
 
 
-def test_the_procedures_embed_images(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> None:
+def test_the_procedures_embed_images(
+    monkeypatch: pytest.MonkeyPatch, encoder: Recorder, tmp_path: pathlib.Path
+) -> None:
     job = Recorder(summary()).replace(monkeypatch, "gridclip.engine.jobs.embed_images.embed_images")
     old = "embed-images --batch_size 100 --num_gpus 1 --num_worker 16 --ckpt pretrained/ViT-L-14.pt --image_size 224"
+    monkeypatch.chdir(tmp_path)
     result = run(*old.split())
-    assert result.exit_code == 2
-    assert "--image-dir" in result.output and "--save-dir" in result.output
+    assert result.exit_code == 1
+    assert "no gridclip superimages has been run in this folder: give --image-dir" in result.stderr
     result = run(*old.split(), "--image_dir", "out336")
     assert result.exit_code == 0, result.output
+    assert job.arguments["image_dir"] == pathlib.Path("out336")
     assert encoder.arguments["model"] == "pretrained/ViT-L-14.pt"
     assert encoder.arguments["options"]["image_size"] == 224
     assert (job.arguments["batch_size"], job.arguments["num_workers"]) == (100, 16)
+
+
+def test_commands_take_what_those_before_them_wrote(
+    monkeypatch: pytest.MonkeyPatch, superimages: Recorder, encoder: Recorder, tmp_path: pathlib.Path
+) -> None:
+    text = Recorder(summary(unit="captions")).replace(monkeypatch, "gridclip.engine.jobs.embed_text.embed_text")
+    images = Recorder(summary()).replace(monkeypatch, "gridclip.engine.jobs.embed_images.embed_images")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    run(*"superimages --save_dir ../first --video_dir v".split())
+    superimages.result = summary(done=0, failures=1)
+    run(*"superimages --save_dir ../nothing-came-of-it --video_dir v".split())
+    missing = run(*"embed-images --batch_size 20".split())
+    assert missing.exit_code == 1 and "--model is missing" in missing.stderr and not images.arguments
+    run(*"embed-text --model_path ViT-L/14 --anno_path a.json".split())
+    assert text.arguments
+    result = run(*"embed-images --batch_size 20".split())
+    assert result.exit_code == 0, result.output
+    assert images.arguments["image_dir"] == pathlib.Path("../first") and encoder.arguments["model"] == "ViT-L/14"
+    assert "no --image-dir is given: taking ../first" in result.stderr and "taking ViT-L/14" in result.stderr
+    assert sorted(path.name for path in pathlib.Path().iterdir()) == [".gridclip.json"]
+    pathlib.Path(".gridclip.json").write_text('["damaged"]')
+    assert run(*"embed-images --batch_size 20".split()).exit_code == 1
+    monkeypatch.chdir(tmp_path)
+    assert run(*"embed-images --batch_size 20".split()).exit_code == 1  # another project
+
+
+@pytest.mark.parametrize("arguments", [
+    "embed-text --anno-path a", "embed-images --image-dir i", "embed-videos --video-dir v", "search sentence --store s",
+])
+def test_every_command_that_takes_a_checkpoint_takes_its_vocabulary(
+    monkeypatch: pytest.MonkeyPatch, encoder: Recorder, arguments: str
+) -> None:
+    monkeypatch.setattr("gridclip.engine.store.Store.open", lambda path: None)
+    run(*arguments.split(), "--model", "bare/ViT-L-14.pt", "--tokenizer", "vocabulary")
+    assert encoder.arguments["options"]["tokenizer"] == pathlib.Path("vocabulary")
 
 
 def test_embed_videos(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> None:

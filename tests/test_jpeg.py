@@ -218,3 +218,38 @@ def use(reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(jpeg_decoding, "turbojpeg_library", lambda: None)
     elif jpeg_decoding.turbojpeg_library() is None:
         pytest.skip("no libturbojpeg on this machine")
+
+
+def test_ids_with_slashes_are_folders_in_folders(tmp_path):
+    for number, video_id in enumerate(("2024/a/b", "2024/a", "2024/a", "2024/a/b/c", "2024/a/b")):
+        save(tmp_path, video_id, decode=lambda video, count=5 - number: decode(video, count=count))
+    counts = {"2024/a": 3, "2024/a/b": 1, "2024/a/b/c": 2}
+    assert {name: len(jpeg.read_sidecar(tmp_path / name).start_s) for name in counts} == counts
+    assert {name: sum(len(run.images) for run in read(tmp_path / name)) for name in counts} == counts
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == sum(counts.values()) + 3
+
+
+def test_a_folder_that_is_replaced_piece_by_piece_is_never_taken_for_a_whole_one(tmp_path, monkeypatch):
+    save(tmp_path, "a/b")
+    save(tmp_path, "a")
+    rename, seen = pathlib.Path.rename, []
+
+    def watched(self, target):
+        if self.suffix == ".jpg":
+            seen.append(jpeg.read_sidecar(tmp_path / "a"))
+            with pytest.raises(VideoError):  # none is there yet, or the sidecar says that it is made only in part
+                read(tmp_path / "a")
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", watched)
+    save(tmp_path, "a")
+    assert seen == [None] * 5 and jpeg.read_sidecar(tmp_path / "a") is not None
+
+
+@pytest.mark.parametrize("video_id", ["../v", "/v", "", "a/../../v", "a\0", "..\\v", "x" * 300])
+def test_no_folder_is_written_outside(tmp_path, video_id):
+    save_dir = tmp_path / "out"
+    save_dir.mkdir()
+    with pytest.raises(VideoError, match="cannot be a path"):
+        save(save_dir, video_id)
+    assert list(tmp_path.rglob("*")) == [save_dir]

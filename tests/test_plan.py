@@ -86,12 +86,36 @@ def test_folder(small_videos: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (folder / "more").mkdir()
     shutil.copy(folder / "a.mp4", folder / "more" / "a.mp4")
     found = plan.plan_folder(folder, Sampling(), num_workers=2)
-    assert (found.videos, found.frames, found.super_images) == (4, 15, 5)
-    assert found.duration_s == pytest.approx(31, abs=0.5)
-    assert [(each.video_id, each.stage) for each in found.failures] == [
-        ("a", "list"), ("empty", "open"), ("text", "open"),
-    ]
-    assert "several files" in found.failures[0].reason
+    assert (found.videos, found.frames, found.super_images) == (5, 19, 6)
+    assert found.duration_s == pytest.approx(40, abs=0.5)
+    assert [(each.video_id, each.stage) for each in found.failures] == [("empty", "open"), ("text", "open")]
+
+
+def test_a_second_file_of_a_video_is_a_notice(small_videos: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "videos"
+    for name in ("x", "y"):
+        (folder / name).mkdir(parents=True)
+        shutil.copy(small_videos / "a.mp4", folder / name)
+    found = plan.plan_folder(folder, Sampling(), anno_file=write_annotations(tmp_path / "a.json", {"a": ["one"]}))
+    assert (found.videos, found.queries, found.failures) == (1, 1, ())
+    assert [(notice.video_id, notice.kind) for notice in found.notices] == [("a", "duplicate")]
+    text = plan.as_text(found)
+    assert "several files     1" in text and "x/a.mp4 is used, not" in text
+    assert plan.plan_folder(folder, Sampling(), exclude={"x/a"}).videos == 1
+
+
+def test_video_info_gives_the_ids_of_a_folder(tmp_path: pathlib.Path) -> None:
+    info = write_info(tmp_path / "info.json", [("2024/a", 2500, 25.0), ("b", 70, 10.0), ("y/b", 80, 10.0),
+                                               ("bad\ud800", 30, 30.0)])
+    info.write_text(info.read_text().replace("y/b.mp4", "b.avi"))
+    found = plan.plan_video_info(info, Sampling())
+    assert (found.videos, [each.video_id for each in found.failures]) == (3, [r"bad\ud800"])
+    annotations = write_annotations(tmp_path / "a.json", {"a": ["one"], "b": ["two"], "b.avi": ["three"]})
+    found = plan.plan_video_info(info, Sampling(), anno_file=annotations)
+    assert (found.videos, found.queries, found.super_images) == (2, 2, 14)
+    assert [(each.video_id, each.reason) for each in found.failures] == [
+        ("b", "several entries of info.json fit this id: b.avi, b.mp4")]
+    assert plan.plan_video_info(info, Sampling(), exclude={"2024/a", r"bad\ud800"}).failures == ()
 
 
 def test_folder_with_annotations(small_videos: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -103,10 +127,12 @@ def test_folder_with_annotations(small_videos: pathlib.Path, tmp_path: pathlib.P
 
 def test_exclusions_are_ids_and_files(tmp_path: pathlib.Path) -> None:
     (tmp_path / "ids").write_text("# unreadable\n v_1 \n\nv_2 # audio only\n")
-    assert plan.read_exclusions([str(tmp_path / "ids"), "v_3"]) == {"v_1", "v_2", "v_3"}
+    assert plan.read_exclusions([str(tmp_path / "ids"), "v_3", "2024/v_4"]) == {"v_1", "v_2", "v_3", "2024/v_4"}
+    (tmp_path / "ids").write_bytes(b"\xef\xbb\xbfv_1\nbad\xff\n")
+    assert plan.read_exclusions([str(tmp_path / "ids")]) == {"v_1", r"bad\xff"}
 
 
-@pytest.mark.parametrize("value", ["missing.txt", "folder/ids"])
+@pytest.mark.parametrize("value", ["missing.txt", "./ids", "../folder/ids", "/folder/ids"])
 def test_a_missing_exclusion_file_is_no_id(value: str) -> None:
     with pytest.raises(GridClipError, match="does not exist"):
         plan.read_exclusions([value])

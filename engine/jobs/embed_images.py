@@ -15,7 +15,7 @@ from ...dali_pipes.source import VideoFile
 from ..encoder import Encoder
 from . import devices
 from .embedding import embed, open_store
-from .listing import Listing, list_image_folders
+from .listing import list_image_folders
 from .progress import JobSummary
 from .sources import cpu_image_source, image_source
 
@@ -32,7 +32,7 @@ def embed_images(
     overwrite: bool = False,
     num_gpus: int = 1,
 ) -> JobSummary:
-    """Embeds every folder <image_dir>/<video_id> of img_0001.jpg ... into a store.
+    """Embeds every folder <image_dir>/<video_id> of img_0001.jpg ... into a store; ids may have slashes.
 
     Args:
         encoder: the model; super images of another size are resized.
@@ -50,13 +50,12 @@ def embed_images(
             them and neither resume nor overwrite is given, it has other settings, or the disk is full.
         Interrupted: Ctrl-C. Finished videos are in the store.
     """
-    folders = list_image_folders(image_dir)
-    sampling = _common_sampling(folders)
-    store, stored = open_store(store_path, encoder, folders, resume=resume, overwrite=overwrite)
+    listing = list_image_folders(image_dir)
+    sampling = _common_sampling(listing.videos)
+    store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
     store.check_sampling({"source": "super image folders", **sampling})
     settings: dict[str, Any] = {"image_size": encoder.info["image_size"], "time_limit_s": time_limit_s}
     make_source = functools.partial(image_source, **settings)
-    listing = Listing(folders, [])
     if num_gpus < 2:
         source = make_source(device_id=encoder.device_id, num_workers=num_workers)
         return embed(listing, source, encoder, store, stored, batch_size=batch_size)

@@ -75,7 +75,7 @@ def make_super_images(
         raise GridClipError(f"cannot make --save-dir {save_dir}: {error.strerror}") from error
 
     with SharedFolder(save_dir, sampling) as shared:
-        existing = [video for video in listing.videos if (save_dir / video.video_id).exists()]
+        existing = [video for video in listing.videos if os.path.exists(save_dir / video.video_id)]  # False if too long
         if existing and not (resume or overwrite):
             raise GridClipError(
                 f"{save_dir} already has folders of {len(existing)} of the {len(listing.videos)} videos: continue with "

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import pathlib
+import shutil
 
 import numpy as np
 import onnxruntime
@@ -169,11 +170,30 @@ def test_wrong_arguments_are_named(checkpoint, tmp_path):
         export_model("ViT-Z/9", tmp_path / "out")
 
 
+def test_a_vocabulary_that_changed_makes_another_model_folder(checkpoint, tmp_path):
+    bare, elsewhere, made = tmp_path / "bare" / "clip.pt", tmp_path / "elsewhere", set()
+    bare.parent.mkdir()
+    elsewhere.mkdir()
+    shutil.copy(checkpoint, bare)
+    with pytest.raises(GridClipError, match="--tokenizer"):
+        ensure_model_folder(str(bare), tmp_path / "cache")
+    [vocabulary] = checkpoint.parent.glob("*tokenizer.json")
+    for space in ("", " "):
+        (elsewhere / "tokenizer.json").write_text(vocabulary.read_text() + space)
+        for named in (elsewhere, elsewhere / "tokenizer.json"):
+            made.add(ensure_model_folder(str(bare), tmp_path / "cache", tokenizer=named))
+    assert len(made) == 2 and all(map(is_model_folder, made))
+    with pytest.raises(GridClipError, match="--tokenizer .*nowhere does not exist"):
+        ensure_model_folder(str(bare), tmp_path / "cache", tokenizer=tmp_path / "nowhere")
+
+
 def test_ensure_takes_model_folders_and_exports_the_rest_once(checkpoint, tmp_path, monkeypatch):
     export_model(str(checkpoint), tmp_path / "out")
     assert ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache") == tmp_path / "out"
     with pytest.raises(GridClipError, match="image_size 32, not 48"):
         ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache", image_size=48)
+    with pytest.raises(GridClipError, match="vocabulary of its own: leave out --tokenizer"):
+        ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache", tokenizer=tmp_path / "out" / "tokenizer.json")
     made = ensure_model_folder(str(checkpoint), tmp_path / "cache")
     assert is_model_folder(made) and made.is_relative_to(tmp_path / "cache")
     assert ensure_model_folder(str(checkpoint), tmp_path / "cache", image_size=48) != made
