@@ -15,6 +15,7 @@ import pyarrow.parquet
 import safetensors.numpy
 
 from .. import GridClipError
+from ..dali_pipes.ordinary_file import refuse_special_file
 from ..dali_pipes.source import Failure
 from .annotations import Query
 from .store import QueryTable, Store, SuperImageTable, VideoEmbedding
@@ -138,8 +139,8 @@ def export_features(store: Store, out: str | os.PathLike[str], format: str = "np
 
 
 def _check_settings(store: Store, width: int) -> None:
-    store.check_model({"name": MODEL_NAME, "fingerprint": None, "embed_dim": width})
-    store.check_sampling({"source": MODEL_NAME})
+    store.claim_model({"name": MODEL_NAME, "fingerprint": None, "embed_dim": width})
+    store.claim_sampling({"source": MODEL_NAME})
 
 
 def _read_video(path: pathlib.Path, allow_pickle: bool, width: int | None) -> np.ndarray:
@@ -179,6 +180,7 @@ def _read_queries(path: pathlib.Path, allow_pickle: bool, failures: list[Failure
 
 
 def _load(path: pathlib.Path, allow_pickle: bool) -> np.ndarray | np.lib.npyio.NpzFile:
+    refuse_special_file(path)
     return np.load(path, allow_pickle=allow_pickle)
 
 
@@ -217,7 +219,7 @@ def _normalise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _write_npy(folder: pathlib.Path, videos: SuperImageTable, queries: QueryTable | None) -> list[pathlib.Path]:
     files = []
     for number, video_id in enumerate(videos.video_ids):
-        if pathlib.PurePath(video_id).name != video_id:
+        if pathlib.PurePath(video_id).name != video_id or "\0" in video_id:
             raise GridClipError(f"the video id {video_id!r} is no file name: use the format parquet or safetensors")
         files.append(folder / f"{video_id}.npy")
         rows = slice(videos.offsets[number], videos.offsets[number + 1])
