@@ -215,6 +215,11 @@ def _plain_state_dict(raw: Mapping[Any, Any]) -> dict[str, Tensor]:
         for key, value in raw.items()
         if isinstance(value, Tensor)
     }
+    for key, tensor in state_dict.items():
+        # A view that repeats its storage would take memory that the file has nothing for.
+        plain = tensor.layout is torch.strided
+        if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise GridClipError(f"{key} {tuple(tensor.shape)} is no plain tensor with all its values in the checkpoint")
     if "text.token_embedding.weight" in state_dict:  # open_clip's CustomTextCLIP
         state_dict = {key.removeprefix("text."): value for key, value in state_dict.items()}
     return state_dict

@@ -272,3 +272,10 @@ def test_an_archive_that_inflates_is_not_unpacked(tmp_path, monkeypatch, name, k
     assert path.stat().st_size < 1 << 20
     with pytest.raises(GridClipError, match="unpacks to 104,857,600 bytes, expected at most"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(1).expand(1 << 40, 64), torch.eye(3).to_sparse()])
+def test_a_tensor_without_its_values_in_the_file_is_refused(tmp_path, clip, tensor):
+    torch.save(clip.state_dict() | {"token_embedding.weight": tensor}, tmp_path / "expanded.pt")
+    with pytest.raises(GridClipError, match="token_embedding.weight .* no plain tensor"):
+        load_checkpoint(tmp_path / "expanded.pt")
