@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import logging
+import math
 import os
 import pathlib
 import signal
@@ -53,6 +54,9 @@ class _Commands(click.Group):
             if missing in ("", __package__):
                 raise
             raise click.ClickException(f"{missing} is not installed: `gridclip doctor` says how to get it") from error
+        except MemoryError as error:
+            raise click.ClickException(f"there is not enough memory ({str(error) or 'no more is given'}): give the "
+                                       "command more, or less to do at once") from error
         except (GridClipError, OSError) as error:
             logging.getLogger(__name__).debug("", exc_info=True)
             raise click.ClickException(str(error)) from error
@@ -93,6 +97,16 @@ def main(verbose: int) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a scheduler sends ends a job as Ctrl-C does
 
 
+class _FiniteRange(click.FloatRange):
+    """A number in a range; nan, inf and what is too large for a number are refused, open ranges or not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
 # Options that several commands have. A path that must exist is checked by the engine, whose messages say more.
 _PATH = click.Path(path_type=pathlib.Path)
 
@@ -129,7 +143,7 @@ _anno_file = click.option(
     help="Annotations: ActivityNet, TVR, Charades-STA or MS-SL, recognised by content.",
 )
 _sampling = _options(
-    click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=0.5, help="Wanted frames per second."),
+    click.option("--fps", type=_FiniteRange(min=0, min_open=True), default=0.5, help="Wanted frames per second."),
     click.option("--grid-size", type=click.IntRange(min=1), default=2, help="Cells per row of a super image."),
     click.option(
         "--min-frames", type=click.IntRange(0, 1), default=1,
@@ -142,7 +156,7 @@ _keyframes = _options(
         help="keyframes: each wanted frame moves to the nearest keyframe within --max-shift; faster, not exact.",
     ),
     click.option(
-        "--max-shift", "max_shift_s", type=click.FloatRange(min=0), show_default="2.0 with --sampling keyframes",
+        "--max-shift", "max_shift_s", type=_FiniteRange(min=0), show_default="2.0 with --sampling keyframes",
         help="Seconds by which a frame may move.",
     ),
 )
@@ -187,7 +201,7 @@ _batch_size = click.option(
     "--batch-size", type=click.IntRange(min=1), show_default="100 on a GPU, 8 on the CPU", help="Super images per pass."
 )
 _time_limit = click.option(
-    "--time-limit", "time_limit_s", type=click.FloatRange(min=0, min_open=True), default=300.0,
+    "--time-limit", "time_limit_s", type=_FiniteRange(min=0, min_open=True), default=300.0,
     help="Seconds without a result after which a decoder counts as hung.",
 )
 _strict = click.option("--strict", is_flag=True, help="Exit with status 1 when anything failed.")
@@ -198,7 +212,7 @@ _scoring = _options(
         help="How the super images of a video make its score.",
     ),
     click.option(
-        "--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0,
+        "--temperature", type=_FiniteRange(min=0, min_open=True), default=1.0,
         help="Of the softmax; smaller ones look more at the best super image.",
     ),
 )
@@ -534,7 +548,7 @@ def search(
         raise click.UsageError("the sentence is empty: say what to search for")
     opened = Store.open(store)
     encoder = _load_encoder(model, num_gpus, tokenizer=tokenizer)
-    opened.check_model(encoder.info)
+    opened.require_model(encoder.info)
     hits = search(opened, encoder.encode_texts([sentence]), top, **scoring)
     width = max(len(hit.video_id) for hit in hits)
     for rank, hit in enumerate(hits, start=1):

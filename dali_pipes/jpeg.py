@@ -24,6 +24,7 @@ from PIL import Image
 from .. import GridClipError
 from . import grid, ids
 from .jpeg_decoding import Decode, JpegError, decode, decode_with_pillow, pixel_count
+from .ordinary_file import refuse_special_file
 from .sampling import Sampling
 from .source import EncodedImages, Notice, SuperImages, VideoFile
 from .streams import VideoError
@@ -155,11 +156,12 @@ def encode(image: np.ndarray) -> bytes:
 def read_sidecar(folder: pathlib.Path) -> Sidecar | None:
     """The sidecar of a finished folder; None where there is none, it is damaged, or images are missing."""
     try:
+        refuse_special_file(folder / SIDECAR)
         record = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
         settings = {field.name: record[field.name] for field in dataclasses.fields(Sampling) if field.name in record}
         sidecar = Sidecar(Sampling(**settings), list(map(float, record["start_s"])), list(map(float, record["end_s"])))
         complete = len(_images(folder)) == record["count"] == len(sidecar.start_s) == len(sidecar.end_s)
-    except (OSError, ValueError, KeyError, TypeError, VideoError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, VideoError):
         return None
     return sidecar if complete else None
 
@@ -237,6 +239,7 @@ def _files(folder: VideoFile, skip: int, at_once: int) -> Iterator[_Files]:
 
 def _read_file(path: pathlib.Path) -> bytes:
     try:
+        refuse_special_file(path)
         return path.read_bytes()
     except OSError as error:
         raise VideoError("read", f"{path.name}: {error.strerror or error}") from error

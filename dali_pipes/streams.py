@@ -19,6 +19,7 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from .. import GridClipError
 from .bitstream import CLOSED, HIDDEN, OPEN, REORDERED, UNSAFE, PacketReader, reader_for
+from .ordinary_file import refuse_special_file
 
 # Files up to this size keep their packets in memory after the scan; larger ones are demuxed a second time.
 KEEP_PACKETS_BYTES = 64 << 20
@@ -85,8 +86,11 @@ class PacketTable:
 def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStream]]:
     """Opens a file and its best video stream, for one decoding thread; raises VideoError("open", ...)."""
     try:
-        if not path.is_file():
-            raise VideoError("open", "is a directory" if path.is_dir() else "no such file")
+        if not path.exists():
+            raise VideoError("open", "no such file")
+        refuse_special_file(path)
+        if path.is_dir():
+            raise VideoError("open", "is a directory")
         if path.stat().st_size == 0:
             raise VideoError("open", "empty file")
         container = _open_container(path)

@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import GridClipError
 from ..dali_pipes import ids
+from ..dali_pipes.ordinary_file import refuse_special_file
 
 # `3MSZA 24.3 30.4##a person turns a light on.`
 CHARADES_LINE = re.compile(r"(?P<video>\S+)\s+(?P<start>\S+)\s+(?P<end>\S+?)\s*##(?P<text>.*)")
@@ -241,6 +242,7 @@ def _lines(text: str) -> collections.abc.Iterator[tuple[int, str]]:
 
 def _read_text(file: pathlib.Path) -> str:
     try:
+        refuse_special_file(file)
         content = file.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)

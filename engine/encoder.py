@@ -166,8 +166,18 @@ class Encoder:
         # ONNX Runtime goes on without a provider that it cannot load.
         if session.get_providers()[0] != EXECUTION_PROVIDERS[self.provider]:
             raise GridClipError(f"ONNX Runtime could not start {self.provider}: see `gridclip doctor`, or use the CPU")
+        self._check_sizes(session, path)
         return session
 
+    def _check_sizes(self, session: onnxruntime.InferenceSession, path: pathlib.Path) -> None:
+        """Raises GridClipError where a graph has other sizes than model.json says; sizes that it leaves open pass."""
+        sizes = {"embed_dim": session.get_outputs()[0].shape[-1]}
+        if path.name == "image.onnx":
+            sizes["image_size"] = session.get_inputs()[0].shape[1]
+        for name, size in sizes.items():
+            if isinstance(size, int) and size != self.info[name]:
+                raise GridClipError(f"{path} has {name} {size}, model.json beside it says {self.info[name]}: export "
+                                    "the model again")
 
     def _providers(self, cuda_graph: bool) -> list[Any]:
         """ONNX Runtime's providers in the order of preference, with their options."""

@@ -137,8 +137,8 @@ def evaluate(
 
     Raises:
         ValueError: an argument is out of range.
-        GridClipError: the store holds no videos or no queries, the annotation file is not usable or has captions that
-            are not embedded, or no query has a video.
+        GridClipError: the store holds no videos or no queries, or vectors that are not finite, the annotation file is
+            not usable or has captions that are not embedded, or no query has a video.
     """
     scoring = Scoring(aggregate, temperature)
     cutoffs = sorted(set(topk))

@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from .. import GridClipError
 from ..dali_pipes import ids
+from ..dali_pipes.ordinary_file import refuse_special_file
 from ..dali_pipes.source import Failure
 from .annotations import Query
 from .store import QueryTable, Store, SuperImageTable, VideoEmbedding
@@ -161,8 +162,8 @@ def _feature_files(folder: pathlib.Path, failures: list[Failure]) -> dict[str, p
 
 
 def _check_settings(store: Store, width: int) -> None:
-    store.check_model({"name": MODEL_NAME, "fingerprint": None, "embed_dim": width})
-    store.check_sampling({"source": MODEL_NAME})
+    store.claim_model({"name": MODEL_NAME, "fingerprint": None, "embed_dim": width})
+    store.claim_sampling({"source": MODEL_NAME})
 
 
 def _read_video(path: pathlib.Path, allow_pickle: bool, width: int | None) -> np.ndarray:
@@ -207,6 +208,7 @@ def _read_queries(path: pathlib.Path, allow_pickle: bool, failures: list[Failure
 
 
 def _load(path: pathlib.Path, allow_pickle: bool) -> np.ndarray | np.lib.npyio.NpzFile:
+    refuse_special_file(path)
     return np.load(path, allow_pickle=allow_pickle)
 
 

@@ -19,6 +19,8 @@ AGGREGATES = ("softmax", "mean", "max")
 TIE = 1e-6
 # |s| <= 1, so that exp(s / t) squared lies within exp(+-2 / t): in float32's range as it is while t is at least this.
 SAFE_TEMPERATURE = 0.05
+# A float32 knows no positive number below this (but for subnormal ones): the softmax is at its limit long before.
+SMALLEST_TEMPERATURE = float(torch.finfo(torch.float32).tiny)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,7 @@ class BlockSize:
 
 CPU_BLOCK = BlockSize(1024, 1024)  # the three float32 blocks of 4 MiB in use stay in the last-level cache
 CUDA_BLOCK = BlockSize(16384, 4096)
+SMALLEST_NORM = 1e-12  # of torch.nn.functional.normalize: a vector of zeros stays one
 PAIR_ROWS = 128  # rows per block where every query meets only the few videos around its own
 
 
@@ -85,7 +88,8 @@ class Scoring:
 
     Args:
         aggregate: "softmax" (weights by similarity to the query), "mean" (equal weights) or "max" (the best one).
-        temperature: of the softmax, > 0; small values look at the best super images only.
+        temperature: of the softmax, > 0; small values look at the best super images only, tiny ones are its limit: the
+            best one, or the mean of several that are equally good.
 
     Raises:
         ValueError: a value is out of range.
@@ -116,10 +120,13 @@ def score_blocks(
         vectors: float16 or float32 [T, D].
         offsets: int64 [V + 1], rows of video v are offsets[v] to offsets[v + 1], at least one.
         device: where to compute, by default CUDA if there is one.
+
+    Raises:
+        ValueError: a video has no super images, or a vector is not finite (or too long for float32).
     """
     chosen = _device(device)
     size = _block_size(chosen, len(queries))
-    units = _unit(queries, chosen)
+    units = _units_of_queries(queries, chosen)
     for part in _parts(vectors, offsets, size.rows, scoring, chosen):
         for block in _blocks(len(queries), len(part.vectors), size):
             positions = torch.arange(block.start, block.stop, device=chosen)
@@ -142,7 +149,7 @@ def ranks(
 
     Args:
         targets: int64 [Q], position of each query's own video.
-        queries, vectors, offsets, device: as in `score_blocks`.
+        queries, vectors, offsets, device: as in `score_blocks`, as are the errors.
     """
     chosen = _device(device)
     target = torch.from_numpy(np.asarray(targets, np.int64)).to(chosen)
@@ -170,7 +177,7 @@ def best_videos(
 
     Args:
         top: how many videos, >= 1.
-        queries, vectors, offsets, device: as in `score_blocks`.
+        queries, vectors, offsets, device: as in `score_blocks`, as are the errors.
     """
     if top < 1:
         raise ValueError(f"top ({top}) must be >= 1")
@@ -201,7 +208,7 @@ def _pair_scores(queries: np.ndarray, targets: np.ndarray, vectors: np.ndarray, 
         rows = np.concatenate(members)
         columns = torch.from_numpy(np.repeat(np.arange(len(members)), [len(member) for member in members])).to(device)
         for block in _blocks(len(rows), len(part.vectors), CPU_BLOCK):
-            scores = _scores(part, _unit(queries[rows[block]], device).T, scoring)
+            scores = _scores(part, _units_of_queries(queries[rows[block]], device).T, scoring)
             wanted = columns[block]
             own[torch.from_numpy(rows[block]).to(device)] = scores[wanted, torch.arange(len(wanted), device=device)]
     return own
@@ -224,7 +231,8 @@ def _scores(part: _Part, queries: torch.Tensor, scoring: Scoring) -> torch.Tenso
 
 def _shifted_weights(similar: torch.Tensor, temperature: float) -> torch.Tensor:
     """[count * L, q]: exp((s - max s) / temperature) of each video, which cannot overflow."""
-    return ((similar - similar.amax(1, keepdim=True)) / temperature).exp_().flatten(0, 1)
+    divisor = max(temperature, SMALLEST_TEMPERATURE)  # in float32 it must not become 0: 0 / 0 is no number
+    return ((similar - similar.amax(1, keepdim=True)) / divisor).exp_().flatten(0, 1)
 
 
 def _cosines(group: _Group, products: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -261,7 +269,10 @@ def _part(vectors: np.ndarray, offsets: np.ndarray, videos: np.ndarray, scoring:
     sizes = offsets[videos + 1] - offsets[videos]
     starts = np.cumsum(sizes) - sizes
     rows = np.repeat(offsets[videos] - starts, sizes) + np.arange(sizes.sum())
-    units = _unit(vectors[rows], device)
+    units, bad = _unit(vectors[rows], device)
+    if bad is not None:
+        owner = videos[np.searchsorted(starts, bad, side="right") - 1]
+        raise ValueError(f"video {owner} has super images whose vectors are not finite; every value must be")
     groups = []
     for length, first, count in zip(*np.unique(sizes, return_index=True, return_counts=True), strict=True):
         group = _Group(int(starts[first]), int(count), int(length), None)
@@ -275,9 +286,24 @@ def _part(vectors: np.ndarray, offsets: np.ndarray, videos: np.ndarray, scoring:
     return _Part(torch.from_numpy(videos).to(device), units, groups)
 
 
-def _unit(vectors: np.ndarray, device: torch.device) -> torch.Tensor:
-    """float32 [N, D] of unit length: what was rounded to float16 in a store is a little longer or shorter."""
-    return torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(vectors)).to(device).float())
+def _units_of_queries(queries: np.ndarray, device: torch.device) -> torch.Tensor:
+    """float32 [N, D] of unit length."""
+    units, bad = _unit(queries, device)
+    if bad is not None:
+        raise ValueError(f"the vector of query {bad} of {len(queries)} is not finite; every value must be")
+    return units
+
+
+def _unit(vectors: np.ndarray, device: torch.device) -> tuple[torch.Tensor, int | None]:
+    """float32 [N, D] of unit length, and the first row that has none, for it is not finite; None where all are.
+
+    What was rounded to float16 in a store is a little longer or shorter than 1.
+    """
+    rows = torch.from_numpy(np.ascontiguousarray(vectors)).to(device).float()
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    finite = norms.isfinite()  # a row that is not has no finite norm: N values tell of N x D
+    bad = None if bool(finite.all()) else int(finite[:, 0].int().argmin())
+    return rows / norms.clamp_(min=SMALLEST_NORM), bad
 
 
 def _blocks(queries: int, rows: int, size: BlockSize) -> collections.abc.Iterator[slice]:

@@ -48,10 +48,13 @@ def search(
         device: where to compute, by default CUDA if there is one.
 
     Raises:
-        GridClipError: the store holds no videos, or vectors of another width.
+        GridClipError: the store holds no videos, or vectors of another width, or a vector that is not finite.
     """
     videos = store.read_super_images()
     query = np.asarray(query_vector, np.float32).reshape(1, -1)
+    if not np.isfinite(query).all():
+        raise GridClipError("the query's vector holds values that are not finite, so that it has no scores: the model "
+                            "gives such values for this sentence; try another one, or export the model in fp32")
     if query.shape[1] != videos.vectors.shape[1]:
         raise GridClipError(f"the query is {query.shape[1]} wide, the store {store.path} has {videos.vectors.shape[1]}"
                             ": use the model that the store was made with")

@@ -2,7 +2,8 @@
 
 A store holds `super_images.lance` and `queries.lance` (Lance datasets) and `store.json` (format, model and sampling
 settings). One append is one atomic Lance commit of whole videos, so a killed job leaves no half video. Writers do not
-see each other: a video that two of them append is stored twice and its first copy is the one that is read.
+see each other: a video that two of them append is stored twice, its first copy is the one that is read, and `compact`
+drops the others. Readers write nothing and take no lock, so that a store may be read-only for them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ LOCK_FILE = ".lock"
 SUPER_IMAGES, QUERIES = "super_images", "queries"
 # Not the name: `ViT-L/14` and `ViT-L-14.pt` are the same weights. What says most about a difference comes first.
 MODEL_SETTINGS = ("precision", "image_size", "context_length", "embed_dim", "fingerprint")
+# Columns that a dataset must have; further ones are left alone. The vectors' width is the dataset's own.
+KEY_COLUMNS = {
+    SUPER_IMAGES: {"video_id": pa.string(), "index": pa.int32(), "start_s": pa.float64(), "end_s": pa.float64()},
+    QUERIES: {"query_id": pa.int64(), "video_id": pa.string(), "text": pa.string(), "start_s": pa.float64(),
+              "end_s": pa.float64()},
+}
+TIMES = {"start_s", "end_s"}  # the columns that may hold nulls
+FLOAT16_EXPONENT, FLOAT16_MAGNITUDE = 0x7C00, 0x7FFF  # as bits: from the first on, a value is infinite or no number
 COMMIT_ATTEMPTS = 5  # Lance itself retries a commit 20 times; these are for many writers that start at once
 # A job that still reads an older version must find its files: versions younger than this stay on disk.
 KEEP_VERSIONS_FOR = datetime.timedelta(hours=1)
@@ -114,7 +123,7 @@ class Store:
             create: make an empty store where `path` does not exist or is an empty directory.
 
         Raises:
-            GridClipError: there is no store at `path`, it is something else, or it is of a newer format.
+            GridClipError: there is no store at `path`, it is something else, or it is of another format.
         """
         store = cls(pathlib.Path(path).absolute())
         problem = ids.text_problem(str(store.path))
@@ -147,32 +156,43 @@ class Store:
 
     @property
     def model(self) -> dict[str, Any] | None:
-        """The recorded model settings (a model.json), None before the first `check_model`."""
+        """The recorded model settings (a model.json), None before the first `claim_model`."""
         return self._read_record()["model"]
 
     @property
     def sampling(self) -> dict[str, Any] | None:
-        """The recorded sampling settings, None before the first `check_sampling`."""
+        """The recorded sampling settings, None before the first `claim_sampling`."""
         return self._read_record()["sampling"]
 
-    def check_model(self, model: dict[str, Any]) -> None:
-        """Records the model (a model.json) at the first call; later raises GridClipError where it is another one."""
-        self._check("model", model, MODEL_SETTINGS)
+    def require_model(self, model: dict[str, Any]) -> None:
+        """For readers: raises GridClipError where the store is of another model (a model.json); writes nothing."""
+        stored = self.model
+        if stored is not None:
+            self._require_equal("model", stored, _as_read_back(model), MODEL_SETTINGS)
 
-    def check_sampling(self, sampling: dict[str, Any]) -> None:
+    def claim_model(self, model: dict[str, Any]) -> None:
+        """For writers: records the model (a model.json) at the first call; later raises as `require_model` does."""
+        stored = self._claim("model", _as_read_back(model))
+        self._require_equal("model", stored, _as_read_back(model), MODEL_SETTINGS)
+
+    def claim_sampling(self, sampling: dict[str, Any]) -> None:
         """Records the sampling settings at the first call; later raises GridClipError where one of them differs."""
-        self._check("sampling", sampling, None)
+        given = _as_read_back(sampling)
+        stored = self._claim("sampling", given)
+        self._require_equal("sampling", stored, given, sorted(stored.keys() | given.keys()))
 
-    def _check(self, section: str, given: dict[str, Any], settings: tuple[str, ...] | None) -> None:
-        given = json.loads(json.dumps(given))  # tuples become lists and so on, as they will be read back
+    def _claim(self, section: str, given: dict[str, Any]) -> dict[str, Any]:
+        """What the record holds, after `given` was put there if it held nothing."""
         with self._locked():
             record = self._read_record()
-            stored = record[section]
-            if stored is None:
+            if record[section] is None:
                 record[section] = given
                 self._write_record(record)
-                return
-        for name in settings or sorted(stored.keys() | given.keys()):
+            return record[section]
+
+    def _require_equal(self, section: str, stored: dict[str, Any], given: dict[str, Any],
+                       settings: collections.abc.Iterable[str]) -> None:
+        for name in settings:
             if stored.get(name) != given.get(name):
                 stored_as, given_as = (f" ({record['name']})" if "name" in record else "" for record in (stored, given))
                 raise GridClipError(
@@ -220,18 +240,39 @@ class Store:
         """All super images in a fixed order; of a video stored twice, the first copy.
 
         Raises:
-            GridClipError: the store holds no videos, or its rows are damaged.
+            GridClipError: the store holds no videos, its rows are damaged, or a vector is not finite.
         """
         dataset = self._dataset(SUPER_IMAGES)
         if dataset is None or not dataset.count_rows():
             raise GridClipError(f"the store {self.path} holds no videos: run gridclip embed-videos, embed-images "
                                 "or import-features first")
-        keys = self._read_columns(dataset, ["video_id", "index", "start_s", "end_s"])
+        keys = self._read_columns(dataset, list(KEY_COLUMNS[SUPER_IMAGES]))
+        copies = self._copies(keys)
+        order = copies.first[np.array(sorted(range(len(copies.first)), key=copies.names.__getitem__))]
+        sizes = copies.sizes[order]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        rows = np.repeat(copies.begins[order] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        video_ids = [copies.names[code] for code in copies.video[order]]
+        vectors = self._read_vectors(dataset, rows)
+        bad = _rows_not_finite(vectors)
+        if len(bad):
+            owners = np.unique(np.searchsorted(offsets, bad, side="right") - 1)
+            shown = ", ".join(video_ids[owner] for owner in owners[:5]) + (", ..." if len(owners) > 5 else "")
+            raise GridClipError(f"{len(bad):,} vectors of {len(owners):,} videos of the store {self.path} are not "
+                                f"finite ({shown}), so that they have no scores: embed again with --overwrite")
+        return SuperImageTable(
+            video_ids=video_ids,
+            offsets=offsets,
+            vectors=vectors,
+            start_s=keys["start_s"].to_numpy()[rows],
+            end_s=keys["end_s"].to_numpy()[rows],
+        )
+
+    def _copies(self, keys: pa.Table) -> _Copies:
+        """Every copy of every video, from the columns video_id and index in the order of the rows."""
         encoded = keys["video_id"].combine_chunks().dictionary_encode()
         row_video = encoded.indices.to_numpy()
-        names = encoded.dictionary.to_pylist()
         index = keys["index"].to_numpy()
-
         # The rows of an append are contiguous, so that a row with index 0 starts one copy of one video.
         begins = np.flatnonzero(index == 0)
         sizes = np.diff(np.append(begins, len(index)))
@@ -239,18 +280,9 @@ class Store:
                 or not np.array_equal(row_video, row_video[begins].repeat(sizes))):
             raise GridClipError(f"the store {self.path} is damaged: the super images of a video are not in order; "
                                 "embed again with --overwrite")
-        _, first_copy = np.unique(row_video[begins], return_index=True)  # ordered by video code
-        order = first_copy[np.array(sorted(range(len(names)), key=names.__getitem__))]
-        offsets = np.concatenate([[0], np.cumsum(sizes[order])]).astype(np.int64)
-        rows = np.repeat(begins[order] - offsets[:-1], sizes[order]) + np.arange(offsets[-1])
-
-        return SuperImageTable(
-            video_ids=[names[code] for code in row_video[begins[order]]],
-            offsets=offsets,
-            vectors=self._read_vectors(dataset, rows),
-            start_s=keys["start_s"].to_numpy()[rows],
-            end_s=keys["end_s"].to_numpy()[rows],
-        )
+        video = row_video[begins]
+        _, first = np.unique(video, return_index=True)
+        return _Copies(encoded.dictionary.to_pylist(), begins, sizes, video, first)
 
     # Queries
 
@@ -262,15 +294,16 @@ class Store:
             vectors: float16 or float32 [Q, D], finite, L2-normalised.
 
         Raises:
-            ValueError: the shapes do not match or a value is not finite.
-            GridClipError: the vectors' width is not the store's, or they could not be written.
+            ValueError: the shapes do not match.
+            GridClipError: a value is not finite, the vectors' width is not the store's, or they could not be written.
         """
         if vectors.ndim != 2 or len(queries) != len(vectors):
             raise ValueError(f"vectors have shape {vectors.shape}, expected [{len(queries)}, D]")
-        if not np.isfinite(vectors).all():
-            raise ValueError("vectors hold values that are not finite")
         if not queries:
             return
+        with np.errstate(over="ignore"):
+            vectors = vectors.astype(np.float16)
+        _require_finite_queries(queries, vectors, f"nothing was written to the store {self.path}")
         self._check_width(vectors.shape[1], QUERIES)
         with self._locked():
             if self._dataset(QUERIES) is not None:
@@ -278,14 +311,14 @@ class Store:
                 new = {(query.video_id, query.text) for query in queries}
                 kept = [row for row, old in enumerate(stored.queries) if (old.video_id, old.text) not in new]
                 queries = [stored.queries[row] for row in kept] + list(queries)
-                vectors = np.concatenate([stored.vectors[kept], vectors.astype(np.float16)])
+                vectors = np.concatenate([stored.vectors[kept], vectors])
             self._write(QUERIES, pa.table({
                 "query_id": pa.array([query.query_id for query in queries], pa.int64()),
                 "video_id": pa.array([query.video_id for query in queries], pa.string()),
                 "text": pa.array([query.text for query in queries], pa.string()),
                 "start_s": pa.array([query.start_s for query in queries], pa.float64()),
                 "end_s": pa.array([query.end_s for query in queries], pa.float64()),
-                "vector": _vector_column(vectors.astype(np.float16)),
+                "vector": _vector_column(vectors),
             }), append=False)
 
     def has_queries(self) -> bool:
@@ -297,14 +330,17 @@ class Store:
         """All queries, in the order in which they were put.
 
         Raises:
-            GridClipError: the store holds no queries.
+            GridClipError: the store holds no queries, or its rows are damaged, or a vector is not finite.
         """
         dataset = self._dataset(QUERIES)
         if dataset is None or not dataset.count_rows():
             raise GridClipError(f"the store {self.path} holds no queries: run gridclip embed-text or import-features "
                                 "first")
-        rows = self._read_columns(dataset, ["query_id", "video_id", "text", "start_s", "end_s"]).to_pylist()
-        return QueryTable([Query(**row) for row in rows], self._read_vectors(dataset, np.arange(len(rows))))
+        rows = self._read_columns(dataset, list(KEY_COLUMNS[QUERIES])).to_pylist()
+        queries = [Query(**row) for row in rows]
+        vectors = self._read_vectors(dataset, np.arange(len(rows)))
+        _require_finite_queries(queries, vectors, f"the store {self.path} needs gridclip embed-text again")
+        return QueryTable(queries, vectors)
 
     # Care
 
@@ -335,22 +371,55 @@ class Store:
             self._write_record(record)
 
     def compact(self) -> None:
-        """Joins the many small files of a job's appends; call it at the end of a job. Order and content stay."""
+        """Drops second copies of videos and joins the many small files of appends; call it at the end of a job.
+
+        What is read stays the same: of a video stored twice, the first copy is kept. Safe beside jobs that append; jobs
+        that compact wait for each other. The space comes back when the older version goes, see KEEP_VERSIONS_FOR.
+        """
         for name in (SUPER_IMAGES, QUERIES):
-            dataset = self._dataset(name)
-            if dataset is None:
-                continue
             try:
-                version = dataset.version
-                dataset.optimize.compact_files()
-                try:
-                    _settle(self._uri(name), (fragment.metadata for fragment in dataset.get_fragments()))
-                except OSError:
-                    lance.dataset(self._uri(name), version=version).restore()
-                    raise
-                dataset.cleanup_old_versions(KEEP_VERSIONS_FOR)
-            except OSError as error:  # another job is writing, or the disk is full: the store is whole as it is
+                with self._locked():  # two that drop copies at once could each keep the one that the other drops
+                    if name == SUPER_IMAGES:
+                        self._drop_second_copies()
+                    self._join_files(name)
+            except (GridClipError, OSError) as error:  # another job is writing, or a full disk: the store stays whole
                 logger.warning("could not compact %s of the store %s: %s", name, self.path, error)
+
+    def _drop_second_copies(self) -> None:
+        """Replaces all rows by those of each video's first copy, in one commit that later appends survive."""
+        dataset = self._dataset(SUPER_IMAGES)
+        if dataset is None or not dataset.count_rows():
+            return
+        copies = self._copies(self._read_columns(dataset, ["video_id", "index"]))
+        if len(copies.first) == len(copies.begins):
+            return
+        is_first = np.zeros(len(copies.begins), bool)
+        is_first[copies.first] = True
+        kept = is_first.repeat(copies.sizes)
+        uri = self._uri(SUPER_IMAGES)
+        with _lance():
+            rows = pa.RecordBatchReader.from_batches(dataset.schema, _kept_rows(dataset, kept))
+            fragments = lance.fragment.write_fragments(rows, uri, mode="append")
+            _settle(uri, fragments)
+            # Lance orders fragments by age: all of them are replaced, so that a video that lies in two stays together.
+            old = [fragment.metadata for fragment in dataset.get_fragments()]
+            group = lance.LanceOperation.RewriteGroup(old, fragments)
+            lance.LanceDataset.commit(uri, lance.LanceOperation.Rewrite([group], []), read_version=dataset.version)
+        logger.info("dropped %d second copies of videos from the store %s", len(kept) - kept.sum(), self.path)
+
+    def _join_files(self, name: str) -> None:
+        dataset = self._dataset(name)
+        if dataset is None:
+            return
+        version = dataset.version
+        with _lance():
+            dataset.optimize.compact_files()
+            try:
+                _settle(self._uri(name), (fragment.metadata for fragment in dataset.get_fragments()))
+            except OSError:
+                lance.dataset(self._uri(name), version=version).restore()
+                raise
+            dataset.cleanup_old_versions(KEEP_VERSIONS_FOR)
 
     def _uri(self, name: str) -> str:
         return str(self.path / f"{name}.lance")
@@ -360,13 +429,23 @@ class Store:
         if not versions.is_dir() or not any(versions.iterdir()):
             return None
         try:
-            return lance.dataset(self._uri(name))
+            with _lance():
+                dataset = lance.dataset(self._uri(name))
         except (OSError, ValueError) as error:
             raise GridClipError(f"cannot read {self._uri(name)}: {error}") from error
+        wrong = _wrong_columns(dataset.schema, KEY_COLUMNS[name])
+        if wrong:
+            raise GridClipError(f"{self._uri(name)} is not a table of this program ({wrong}): embed again with "
+                                "--overwrite, or give another --store")
+        return dataset
 
     def _read_columns(self, dataset: lance.LanceDataset, columns: list[str]) -> pa.Table:
         with self._reading():
-            return dataset.scanner(columns=columns, scan_in_order=True).to_table()
+            table = dataset.scanner(columns=columns, scan_in_order=True).to_table()
+            for name in set(columns) - TIMES:
+                if table[name].null_count:
+                    raise ValueError(f"{table[name].null_count} of {len(table)} rows have no {name}")
+            return table
 
     def _read_vectors(self, dataset: lance.LanceDataset, rows: np.ndarray) -> np.ndarray:
         """float16 [len(rows), D]: the vectors of the given rows, streamed, so that they are in memory once."""
@@ -377,6 +456,8 @@ class Store:
         first = 0
         with self._reading():
             for batch in dataset.scanner(columns=["vector"], scan_in_order=True).to_batches():
+                if batch["vector"].null_count:
+                    raise ValueError(f"{batch['vector'].null_count} rows have no vector")
                 part = batch["vector"].flatten().to_numpy().reshape(-1, width)
                 to = target[first : first + len(part)]
                 vectors[to[to >= 0]] = part[to >= 0]
@@ -386,7 +467,8 @@ class Store:
     @contextlib.contextmanager
     def _reading(self) -> collections.abc.Iterator[None]:
         try:
-            yield
+            with _lance():
+                yield
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
             raise GridClipError(f"the store {self.path} is damaged or cannot be read: {error}; embed again with "
                                 "--overwrite") from error
@@ -398,13 +480,14 @@ class Store:
             try:
                 dataset = self._dataset(name)
                 mode = "append" if append else "overwrite" if dataset is not None else "create"
-                fragments = lance.fragment.write_fragments(table, uri, mode=mode)
-                _settle(uri, fragments)
-                lance.LanceDataset.commit(
-                    uri,
-                    lance.LanceOperation.Append(fragments) if append
-                    else lance.LanceOperation.Overwrite(table.schema, fragments),
-                    read_version=dataset.version if dataset is not None else 0)
+                with _lance():
+                    fragments = lance.fragment.write_fragments(table, uri, mode=mode)
+                    _settle(uri, fragments)
+                    lance.LanceDataset.commit(
+                        uri,
+                        lance.LanceOperation.Append(fragments) if append
+                        else lance.LanceOperation.Overwrite(table.schema, fragments),
+                        read_version=dataset.version if dataset is not None else 0)
                 return
             except OSError as error:
                 if "conflict" not in str(error).lower() or attempt + 1 == COMMIT_ATTEMPTS:
@@ -435,7 +518,12 @@ class Store:
     @contextlib.contextmanager
     def _locked(self) -> collections.abc.Iterator[None]:
         """Keeps other processes out while the record is changed or a dataset is created."""
-        with (self.path / LOCK_FILE).open("a") as lock:
+        try:
+            lock = (self.path / LOCK_FILE).open("a")
+        except OSError as error:
+            raise GridClipError(f"cannot write to the store {self.path}: {error.strerror}; reading it needs no rights, "
+                                "this command does: give another --store, or the right to write") from error
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -443,16 +531,17 @@ class Store:
         path = self.path / RECORD_FILE
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            version = record["format"]
-            if not isinstance(version, int) or not {"model", "sampling"} <= record.keys():
-                raise ValueError("not a store's record")
+            problem = _record_problem(record)
+            if problem:
+                raise ValueError(problem)
         except FileNotFoundError as error:
             raise GridClipError(_no_store(self.path)) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise GridClipError(f"{path} cannot be read as a store's record: {error}") from error
-        if version > FORMAT:
-            raise GridClipError(f"the store {self.path} has format {version}, this version reads up to {FORMAT}: "
-                                "upgrade gridclip")
+        except (OSError, ValueError, RecursionError) as error:
+            raise GridClipError(f"{path} cannot be read as a store's record: {error}; bring the file back from a copy, "
+                                "or embed into another --store") from error
+        if record["format"] > FORMAT:
+            raise GridClipError(f"the store {self.path} has format {record['format']}, this version reads up to "
+                                f"{FORMAT}: upgrade gridclip")
         return record
 
     def _write_record(self, record: dict[str, Any]) -> None:
@@ -465,6 +554,100 @@ class Store:
             new.replace(self.path / RECORD_FILE)
         except OSError as error:
             raise GridClipError(f"could not write {self.path / RECORD_FILE}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Copies:
+    """The copies of videos in a table, C of them, in the order of the rows.
+
+    Attributes:
+        names: ids of the V videos.
+        begins: int64 [C], first row of each copy.
+        sizes: int64 [C], rows of each copy.
+        video: int64 [C], whose copy it is, as a position in `names`.
+        first: int64 [V], the first copy of each video of `names`, the one that is read.
+    """
+
+    names: list[str]
+    begins: np.ndarray
+    sizes: np.ndarray
+    video: np.ndarray
+    first: np.ndarray
+
+
+@contextlib.contextmanager
+def _lance() -> collections.abc.Iterator[None]:
+    """Around calls of Lance: a panic of its Rust code, which is no Exception, becomes an error of this program."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # no module gives it away
+            raise
+        raise GridClipError(f"the store's library (Lance) could not work on: {error}; is there a limit on memory or "
+                            "threads (ulimit -v, ulimit -u)? Raise it") from error
+
+
+def _record_problem(record: Any) -> str | None:
+    """What keeps a parsed store.json from being a record, None where nothing does; newer formats may hold more."""
+    if not isinstance(record, dict) or not {"format", "model", "sampling"} <= record.keys():
+        return "not a store's record, expected an object with format, model and sampling"
+    if type(record["format"]) is not int or record["format"] < 1:  # true is an int, too
+        return f"format is {record['format']!r}, expected a whole number from 1"
+    for section in ("model", "sampling"):
+        if not isinstance(record[section], dict | None):
+            return f"{section} is {str(record[section])[:40]!r}, expected an object or null"
+    width = (record["model"] or {}).get("embed_dim", 1)
+    if type(width) is not int or width < 1:
+        return f"embed_dim of the model is {str(width)[:40]!r}, expected a whole number from 1"
+    return None
+
+
+def _wrong_columns(schema: pa.Schema, expected: dict[str, pa.DataType]) -> str | None:
+    """The first column that is missing or of another type, in words; None where all are right."""
+    for name, kind in expected.items():
+        if name not in schema.names or schema.field(name).type != kind:
+            found = schema.field(name).type if name in schema.names else "missing"
+            return f"{name} is {found}, expected {kind}"
+    vector = schema.field("vector").type if "vector" in schema.names else pa.null()
+    if not pa.types.is_fixed_size_list(vector) or vector.value_type != pa.float16() or vector.list_size < 1:
+        return f"vector is {vector}, expected a list of float16 of one size"
+    return None
+
+
+def _as_read_back(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a record gives them back: tuples become lists and so on."""
+    return json.loads(json.dumps(settings))
+
+
+def _rows_not_finite(vectors: np.ndarray) -> np.ndarray:
+    """Rows of float16 [N, D] that hold a value that is infinite or no number; one pass over the bits where none do."""
+    bits = vectors.view(np.uint16)
+    if not vectors.size or all((part & FLOAT16_MAGNITUDE).max() < FLOAT16_EXPONENT for part in _chunks(bits)):
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(~np.isfinite(vectors).all(1))
+
+
+def _chunks(rows: np.ndarray) -> collections.abc.Iterator[np.ndarray]:
+    """Some thousand rows at a time, so that what is computed from them stays in the cache."""
+    for first in range(0, len(rows), 4096):
+        yield rows[first : first + 4096]
+
+
+def _require_finite_queries(queries: collections.abc.Sequence[Query], vectors: np.ndarray, remedy: str) -> None:
+    bad = _rows_not_finite(vectors)
+    if len(bad):
+        query = queries[bad[0]]
+        raise GridClipError(f"the vectors of {len(bad):,} of {len(queries):,} queries are not finite in float16 "
+                            f"(first: {query.text[:60]!r} of video {query.video_id}), so that they have no ranks: "
+                            f"{remedy}")
+
+
+def _kept_rows(dataset: lance.LanceDataset, kept: np.ndarray) -> collections.abc.Iterator[pa.RecordBatch]:
+    """The rows of a dataset in order, without those that `kept` [rows] leaves out."""
+    first = 0
+    for batch in dataset.scanner(scan_in_order=True).to_batches():
+        yield batch.filter(pa.array(kept[first : first + len(batch)]))
+        first += len(batch)
 
 
 def _no_store(path: pathlib.Path) -> str:

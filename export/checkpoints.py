@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import GridClipError
+from ..dali_pipes.ordinary_file import refuse_special_file
 from .clip_model import ACTIVATIONS, CLIP, ClipConfig, config_from_state_dict
-from .torchscript import is_torchscript, read_torchscript
+from .torchscript import is_torchscript, read_torchscript, refuse_inflating_archive
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def load_checkpoint(path: pathlib.Path, *, activation: str | None = None) -> Che
     if activation is not None and activation not in ACTIVATIONS:
         raise GridClipError(f"activation ({activation!r}) must be one of {', '.join(ACTIVATIONS)}")
     files = _weight_files(path)
-    raw: dict[str, Any] = {}
+    raw: dict[Any, Any] = {}
     for file in files:
         try:
             raw.update(_read_file(file))
@@ -90,7 +91,7 @@ def load_checkpoint(path: pathlib.Path, *, activation: str | None = None) -> Che
                 f"{file} cannot be read as a checkpoint (truncated, damaged or no weights at all?): {_brief(error)}; "
                 "expected an OpenAI, open_clip or Hugging Face CLIP model"
             ) from error
-    wrapped = isinstance(raw.get("state_dict"), Mapping) or any(key.startswith("module.") for key in raw)
+    wrapped = isinstance(raw.get("state_dict"), Mapping) or any(str(key).startswith("module.") for key in raw)
     state_dict = _plain_state_dict(raw)
     sidecars = _read_sidecars(files[0].parent)
     if "vision_model.embeddings.patch_embedding.weight" in state_dict:
@@ -163,7 +164,7 @@ def _brief(error: Exception) -> str:
 
 
 def _weight_files(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return (path,)
     if not path.is_dir():
         raise GridClipError(f"{path} does not exist: expected a CLIP checkpoint, a Hugging Face folder or a model name")
@@ -179,7 +180,7 @@ def _weight_files(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
 def _shards(index: pathlib.Path) -> tuple[pathlib.Path, ...]:
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise GridClipError(f"{index} is not the index of a sharded checkpoint: {error!r}") from None
     files = tuple(index.parent / pathlib.PurePath(name).name for name in names)
     for file in files:
@@ -188,13 +189,15 @@ def _shards(index: pathlib.Path) -> tuple[pathlib.Path, ...]:
     return files
 
 
-def _read_file(file: pathlib.Path) -> Mapping[str, Any]:
+def _read_file(file: pathlib.Path) -> Mapping[Any, Any]:
+    refuse_special_file(file)
     with open(file, "rb") as stream:
         head = stream.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise ValueError("it is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
     if file.suffix == ".safetensors" or head[8:9] == b"{":
         return safetensors.torch.load_file(file)
+    refuse_inflating_archive(file)
     if is_torchscript(file):
         return read_torchscript(file)
     loaded = torch.load(file, map_location="cpu", weights_only=True)
@@ -203,7 +206,7 @@ def _read_file(file: pathlib.Path) -> Mapping[str, Any]:
     return loaded
 
 
-def _plain_state_dict(raw: Mapping[str, Any]) -> dict[str, Tensor]:
+def _plain_state_dict(raw: Mapping[Any, Any]) -> dict[str, Tensor]:
     """The tensors, out of a training checkpoint's wrapping and without the prefixes that wrapped modules leave."""
     if isinstance(raw.get("state_dict"), Mapping):
         raw = raw["state_dict"]
@@ -212,6 +215,11 @@ def _plain_state_dict(raw: Mapping[str, Any]) -> dict[str, Tensor]:
         for key, value in raw.items()
         if isinstance(value, Tensor)
     }
+    for key, tensor in state_dict.items():
+        # A view that repeats its storage would take memory that the file has nothing for.
+        plain = tensor.layout is torch.strided
+        if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise GridClipError(f"{key} {tuple(tensor.shape)} is no plain tensor with all its values in the checkpoint")
     if "text.token_embedding.weight" in state_dict:  # open_clip's CustomTextCLIP
         state_dict = {key.removeprefix("text."): value for key, value in state_dict.items()}
     return state_dict
@@ -244,7 +252,7 @@ def _read_sidecars(folder: pathlib.Path) -> dict[str, Any]:
             if not isinstance(config, dict):
                 raise ValueError(f"a {type(config).__name__} instead of an object")
             fields.update(reader(config))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError) as error:
             raise GridClipError(f"{file} is not the config of a CLIP model: {error!r}") from None
     return fields
 

@@ -32,6 +32,11 @@ _STORAGE_TYPES = {
 }
 
 
+# torch stores tensors as they are, and its pickles name some thousand of them; the slack is for code, which is packed.
+MOST_PICKLE_BYTES = 32 << 20
+MOST_INFLATION, INFLATION_SLACK_BYTES = 4, 64 << 20
+
+
 class _Module:
     """Stands for any class of the archive's own code: keeps its attributes, does nothing."""
 
@@ -42,6 +47,23 @@ def is_torchscript(path: pathlib.Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.split("/", 1)[-1] == "constants.pkl" for name in archive.namelist())
+
+
+def refuse_inflating_archive(path: pathlib.Path) -> None:
+    """Raises ValueError where a zip holds far more than its size: what torch writes is hardly compressed.
+
+    What is no zip passes.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    for name, size in sizes.items():
+        if name.endswith(".pkl") and size > MOST_PICKLE_BYTES:
+            raise ValueError(f"its {name} unpacks to {size:,} bytes, expected at most {MOST_PICKLE_BYTES:,}")
+    most = MOST_INFLATION * path.stat().st_size + INFLATION_SLACK_BYTES
+    if sum(sizes.values()) > most:
+        raise ValueError(f"it unpacks to {sum(sizes.values()):,} bytes, expected at most {most:,} of a file this size")
 
 
 def read_torchscript(path: pathlib.Path) -> dict[str, Tensor]:

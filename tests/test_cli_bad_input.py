@@ -236,3 +236,67 @@ def test_damaged_model_folders(
         done = gridclip("embed-videos", "--model", model, "--video-dir", small_videos, "--store", tmp_path / f"s{name}")
         assert done.exit_code == 1
         assert name in done.stderr and "export" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400", "-1", "0", "x"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["evaluate --temperature", "search --model m sentence --temperature", "plan --video-dir d --fps",
+     "embed-videos --model m --video-dir d --time-limit"],
+)
+def test_a_number_out_of_range_is_wrong_usage(arguments: str, value: str) -> None:
+    done = gridclip(*arguments.split(), value)
+    assert done.exit_code == 2
+    assert "Invalid value for" in done.stderr and value in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("image_size", "x"), ("image_size", 1e9), ("image_size", 10**9), ("image_size", 0), ("image_size", True),
+        ("embed_dim", "7"), ("embed_dim", None), ("embed_dim", 7), ("context_length", [77]), ("end_token", -1),
+        ("name", 5), ("fingerprint", None), ("precision", {}), ("format", True), ("format", 2), ("format", None),
+    ],
+)
+def test_model_settings_of_the_wrong_types(
+    small_videos: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path, setting: str, value: object
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    info = json.loads((model / "model.json").read_text())
+    (model / "model.json").write_text(json.dumps({**info, setting: value}))
+    (tmp_path / "val.json").write_text(json.dumps({"a": {"sentences": ["a circle"]}}))
+    store = tmp_path / "store"
+    done = gridclip("embed-text", "--model", model, "--anno-path", tmp_path / "val.json", "--store", store)
+    assert done.exit_code == 1
+    assert setting in done.stderr and "export the model again" in done.stderr
+    assert not store.exists() or not Store.open(store).has_queries()
+
+
+def test_a_deeply_nested_model_json(tiny_model_dir: pathlib.Path, small_videos: pathlib.Path, tmp_path: pathlib.Path
+                                    ) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    (model / "model.json").write_text('{"a":' * 100_000)
+    done = gridclip("embed-videos", "--model", model, "--video-dir", small_videos, "--store", tmp_path / "store")
+    assert done.exit_code == 1
+    assert "model.json cannot be read" in done.stderr
+
+
+def test_search_leaves_the_store_as_it_is(
+    small_videos: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    store = tmp_path / "store"
+    assert gridclip("embed-videos", "--model", tiny_model_dir, "--video-dir", small_videos, "--store", store
+                    ).exit_code == 0
+    (store / ".lock").unlink()  # taking the lock would make it again
+    before = {path: (path.stat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in store.rglob("*")}
+    for path in [store, *store.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    done = gridclip("search", "--model", tiny_model_dir, "--store", store, "a circle")
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 4
+    after = {path: (path.stat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in store.rglob("*")}
+    assert after == before
+    for path in [store, *store.rglob("*")]:
+        path.chmod(0o755)

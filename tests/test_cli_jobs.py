@@ -242,7 +242,7 @@ def test_a_checkpoint_is_exported_once(
     for number in range(2):
         store = tmp_path / f"store{number}"
         gridclip("embed-videos", "--model", checkpoint, "--video-dir", small_videos, "--store", store)
-        Store.open(store).check_model(json.loads((tiny_model_dir / "model.json").read_text()))
+        Store.open(store).claim_model(json.loads((tiny_model_dir / "model.json").read_text()))
     assert len(list((tmp_path / "cache" / "models").iterdir())) == 1
 
 

@@ -3,15 +3,21 @@
 import json
 import os
 import pickle
+import socket
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 import safetensors
 from gridclip import GridClipError
+from gridclip.dali_pipes.jpeg import read_image, read_sidecar
+from gridclip.dali_pipes.streams import VideoError, open_video
+from gridclip.engine.annotations import load_annotations
 from gridclip.engine.evaluation import evaluate
 from gridclip.engine.features import export_features, import_features
+from gridclip.engine.model_folder import read_info
 from gridclip.engine.store import Store, VideoEmbedding
+from gridclip.export.checkpoints import load_checkpoint
 
 
 @pytest.fixture
@@ -133,7 +139,7 @@ def test_folders_and_files_that_are_not_there(tmp_path, folder, store):
 
 
 def test_a_store_of_a_real_model_is_not_mixed(folder, store):
-    store.check_model({"name": "tiny", "fingerprint": "aa", "embed_dim": 6})
+    store.claim_model({"name": "tiny", "fingerprint": "aa", "embed_dim": 6})
     with pytest.raises(GridClipError, match=r"\(tiny\), this run has None \(imported features\)"):
         import_features(store, folder)
 
@@ -198,3 +204,56 @@ def test_parquet_and_safetensors_exports_hold_everything(tmp_path, store):
         export_features(store, tmp_path / "parquet", "parquet")
     with pytest.raises(ValueError, match="format .'csv'. must be one of npy, parquet, safetensors"):
         export_features(store, tmp_path / "x", "csv")
+
+
+@pytest.fixture
+def special_files(tmp_path):
+    """A function that makes a named pipe, a socket and a link to a device; opening the first waits for ever."""
+    def make(folder, suffix):
+        os.mkfifo(folder / f"pipe{suffix}")
+        (folder / f"device{suffix}").symlink_to("/dev/zero")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(folder / f"socket{suffix}"))
+        listener.close()
+        return [folder / f"{name}{suffix}" for name in ("pipe", "device", "socket")]
+
+    return make
+
+
+def test_pipes_sockets_and_devices_are_not_waited_for(special_files, tmp_path, folder, store):
+    special_files(folder, ".npy")
+    done = import_features(store, folder)
+    assert done.videos == 3
+    reasons = {failure.video_id: failure.reason for failure in done.failures}
+    assert "a named pipe" in reasons["pipe"] and "a socket" in reasons["socket"] and "a device" in reasons["device"]
+    for path in special_files(tmp_path, ".npz"):
+        with pytest.raises(GridClipError, match="cannot use the text file .* expected an ordinary file"):
+            import_features(store, folder, path)
+
+
+def test_no_input_is_waited_for(special_files, tmp_path):
+    for path in special_files(tmp_path, ".json"):
+        with pytest.raises(GridClipError, match="expected an ordinary file"):
+            load_annotations(path)
+    for path in special_files(tmp_path, ".mp4"):
+        with pytest.raises(VideoError, match="expected an ordinary file"), open_video(path):
+            pass
+    for path in special_files(tmp_path, ".jpg"):
+        with pytest.raises(VideoError, match="expected an ordinary file"):
+            read_image(path)
+    for path in special_files(tmp_path, ".pt"):
+        with pytest.raises(GridClipError, match="expected an ordinary file"):
+            load_checkpoint(path)
+    for name in ("model.json", "super_images.json"):
+        os.mkfifo(tmp_path / name)
+    assert read_sidecar(tmp_path) is None
+    with pytest.raises(GridClipError, match="expected an ordinary file"):
+        read_info(tmp_path)
+
+
+def test_an_id_with_a_nul_is_no_file_name(tmp_path, store):
+    store.append_videos([VideoEmbedding("a\0b", None, None, np.ones((1, 3), np.float32))])
+    with pytest.raises(GridClipError, match=r"'a\\x00b' is no file name"):
+        export_features(store, tmp_path / "npy", "npy")
+    for format in ("parquet", "safetensors"):
+        assert export_features(store, tmp_path / format, format)

@@ -99,12 +99,38 @@ def _smallest_norm(queries, vectors, offsets, temperature):
     return max(min(norms), 1e-3)
 
 
-@pytest.mark.parametrize("temperature", [1e-30, 1e-6, 1e30])
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-46, 1.2e-38, 1e-30, 1e-6, 1e30, 1e300])
 def test_extreme_temperatures_neither_overflow_nor_vanish(temperature):
     queries, vectors, offsets = make(RAGGED, queries=7)
     scores = kernel_scores(queries, vectors, offsets, Scoring("softmax", temperature))
     limit = loop_scores(queries, vectors, offsets, "max" if temperature < 1 else "mean")
     np.testing.assert_allclose(scores, limit, atol=1e-5)
+
+
+def test_the_limit_of_tiny_temperatures_is_the_mean_of_the_super_images_that_are_equally_good():
+    vectors = np.array([[0.6, 0.8, 0], [0.6, -0.8, 0], [0, 0, 1]], np.float32)
+    scores = kernel_scores(np.array([[1.0, 0, 0]], np.float32), vectors, np.array([0, 3]), Scoring("softmax", 1e-46))
+    assert scores[0, 0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("aggregate", retrieval.AGGREGATES)
+def test_vectors_that_are_not_finite_are_named_and_never_ranked(small_blocks, aggregate, value):
+    queries, vectors, offsets = make(RAGGED, queries=11)
+    scoring, targets = Scoring(aggregate), np.arange(11)
+    calls = (lambda: retrieval.ranks(queries, targets, vectors, offsets, scoring, device="cpu"),
+             lambda: retrieval.best_videos(queries, vectors, offsets, scoring, top=3, device="cpu"),
+             lambda: list(retrieval.score_blocks(queries, vectors, offsets, scoring, device="cpu")))
+    for row, message in ((offsets[4] + 1, "video 4 has super images"), (offsets[11] - 1, "video 10 has super images")):
+        kept, vectors[row, 3] = vectors[row, 3], value
+        for call in calls:
+            with pytest.raises(ValueError, match=f"{message} whose vectors are not finite"):
+                call()
+        vectors[row, 3] = kept
+    queries[8, 2] = value
+    for call in calls:
+        with pytest.raises(ValueError, match="the vector of query .* is not finite"):
+            call()
 
 
 def test_videos_whose_super_images_cancel_out_stay_between_minus_one_and_one():

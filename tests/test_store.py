@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 
+import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 from gridclip import GridClipError
+from gridclip.engine import store as store_module
 from gridclip.engine.annotations import Query
 from gridclip.engine.store import Store, VideoEmbedding
 
@@ -65,7 +68,7 @@ from gridclip.engine.store import Store
 sys.path.insert(0, {tests!r})
 from test_store import MODEL, embedding
 store = Store.open({path!r}, create=True)
-store.check_model(MODEL)
+store.claim_model(MODEL)
 for number in range(8):
     store.append_videos([embedding(f"{writer}-{{number}}-{{part}}", 1 + part) for part in range(2)])
 store.append_videos([embedding("shared", 3)])
@@ -157,31 +160,31 @@ def test_queries_are_merged_by_video_and_text(tmp_path):
 def test_another_model_or_sampling_is_refused_by_name(tmp_path):
     store = Store.open(tmp_path / "s", create=True)
     assert store.model is None
-    store.check_model(MODEL)
-    store.check_model({**MODEL, "source": "elsewhere.pt"})  # not part of what the vectors depend on
+    store.claim_model(MODEL)
+    store.claim_model({**MODEL, "source": "elsewhere.pt"})  # not part of what the vectors depend on
     with pytest.raises(GridClipError, match=r"fingerprint = 'aa' \(tiny\), this run has 'bb' \(large\): .*--overwrite"):
-        store.check_model({**MODEL, "name": "large", "fingerprint": "bb"})
+        store.claim_model({**MODEL, "name": "large", "fingerprint": "bb"})
     with pytest.raises(GridClipError, match=r"precision = 'fp32' \(tiny\), this run has 'int8' \(tiny\)"):
-        store.check_model({**MODEL, "fingerprint": "bb", "precision": "int8"})
-    store.check_sampling({"fps": 0.5, "grid_size": 2})
-    store.check_sampling({"grid_size": 2, "fps": 0.5})
+        store.claim_model({**MODEL, "fingerprint": "bb", "precision": "int8"})
+    store.claim_sampling({"fps": 0.5, "grid_size": 2})
+    store.claim_sampling({"grid_size": 2, "fps": 0.5})
     for other in ({"fps": 0.5, "grid_size": 3}, {"fps": 0.5}):
         with pytest.raises(GridClipError, match=r"sampling grid_size = 2, this run has (3|None)"):
-            Store.open(store.path).check_sampling(other)
+            Store.open(store.path).claim_sampling(other)
     assert Store.open(store.path).sampling == {"fps": 0.5, "grid_size": 2}
 
 
 def test_clearing_lets_other_settings_in(tmp_path):
     store = Store.open(tmp_path / "s", create=True)
-    store.check_model(MODEL)
-    store.check_sampling({"fps": 0.5})
+    store.claim_model(MODEL)
+    store.claim_sampling({"fps": 0.5})
     store.append_videos([embedding("a", 2)])
     store.put_queries([Query(0, "a", "one")], np.ones((1, 8), np.float32))
     store.clear_super_images()
-    store.check_sampling({"fps": 1.0})
+    store.claim_sampling({"fps": 1.0})
     assert store.finished_videos() == set() and len(store.read_queries().queries) == 1 and store.model == MODEL
     store.clear()
-    store.check_model({**MODEL, "name": "other", "embed_dim": 4})
+    store.claim_model({**MODEL, "name": "other", "embed_dim": 4})
     store.append_videos([embedding("a", 2, 4)])
     assert store.finished_videos() == {"a"}
 
@@ -242,3 +245,174 @@ def test_a_damaged_store_is_reported(tmp_path):
     for read in (store.read_super_images, store.finished_videos):
         with pytest.raises(GridClipError, match="is damaged or cannot be read"):
             read()
+
+
+def test_a_compaction_drops_second_copies_and_keeps_what_was_read(tmp_path):
+    store = Store.open(tmp_path / "s", create=True)
+    store.append_videos([embedding("b", 3), embedding("a", 2)])
+    store.append_videos([embedding("c", 1), embedding("a", 5, seed=9), embedding("b", 3, seed=9)])
+    store.append_videos([embedding("b", 3, seed=7)])
+    before = store.read_super_images()
+    store.compact()
+    assert lance.dataset(str(store.path / "super_images.lance")).count_rows() == 3 + 2 + 1
+    after = store.read_super_images()
+    assert after.video_ids == before.video_ids == ["a", "b", "c"]
+    np.testing.assert_array_equal(after.vectors, before.vectors)
+    np.testing.assert_array_equal(after.start_s, before.start_s)
+    assert assert_whole(store) == ["a", "b", "c"]
+    version = lance.dataset(str(store.path / "super_images.lance")).version
+    store.compact()
+    assert lance.dataset(str(store.path / "super_images.lance")).version == version
+
+
+def test_what_others_append_during_a_compaction_stays(tmp_path, monkeypatch):
+    store = Store.open(tmp_path / "s", create=True)
+    for _ in range(2):
+        store.append_videos([embedding("a", 2), embedding("b", 3)])
+    settle = store_module._settle
+
+    def another_job_appends(uri, fragments):
+        monkeypatch.setattr(store_module, "_settle", settle)
+        Store.open(store.path).append_videos([embedding("c", 4), embedding("a", 2)])
+        settle(uri, fragments)
+
+    monkeypatch.setattr(store_module, "_settle", another_job_appends)
+    store.compact()
+    assert assert_whole(store) == ["a", "b", "c"]
+    store.compact()
+    assert assert_whole(store) == ["a", "b", "c"]
+    assert lance.dataset(str(store.path / "super_images.lance")).count_rows() == 2 + 3 + 4
+
+
+def test_a_compaction_that_cannot_be_finished_changes_nothing(tmp_path, monkeypatch, caplog):
+    store = Store.open(tmp_path / "s", create=True)
+    for _ in range(2):
+        store.append_videos([embedding("a", 2), embedding("b", 3)])
+
+    def cut_short(uri, fragments):
+        raise OSError("is the disk full?")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_settle", cut_short)
+        store.compact()
+    assert "is the disk full?" in caplog.text
+    assert assert_whole(store) == ["a", "b"]
+    assert lance.dataset(str(store.path / "super_images.lance")).count_rows() == 2 * (2 + 3)
+
+
+def tree(folder):
+    """Every file's content and time, every folder's time."""
+    return {path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+            for path in folder.rglob("*")}
+
+
+def test_reading_writes_nothing_and_takes_no_lock(tmp_path):
+    store = Store.open(tmp_path / "s", create=True)
+    store.append_videos([embedding("a", 2)])
+    store.put_queries([Query(0, "a", "one")], np.eye(8, dtype=np.float32)[:1])
+    (store.path / ".lock").unlink()  # taking the lock would make it again
+    before = tree(store.path)
+    reader = Store.open(store.path)
+    reader.require_model(MODEL)
+    assert reader.model is None
+    reader.read_super_images(), reader.read_queries(), reader.finished_videos(), reader.has_queries()
+    assert tree(store.path) == before
+    store.claim_model(MODEL)
+    reader.require_model({**MODEL, "name": "the same by another name"})
+    with pytest.raises(GridClipError, match="fingerprint = 'aa'"):
+        reader.require_model({**MODEL, "fingerprint": "bb"})
+
+
+def test_a_store_that_must_not_be_written_says_so(tmp_path):
+    store = Store.open(tmp_path / "s", create=True)
+    (store.path / ".lock").unlink()
+    (store.path / ".lock").mkdir()  # fails as a missing right does, for the superuser, too
+    with pytest.raises(GridClipError, match="cannot write to the store .*another --store"):
+        store.claim_model(MODEL)
+
+
+@pytest.mark.parametrize("record", [
+    {"format": 0}, {"format": -1}, {"format": True}, {"format": 1.0}, {"format": None}, {"model": 5}, {"model": [1]},
+    {"sampling": "x"}, {"model": {"embed_dim": "x"}}, {"model": {"embed_dim": 0}}, {"model": {"embed_dim": None}},
+])
+def test_a_record_of_the_wrong_types_is_named(tmp_path, record):
+    store = Store.open(tmp_path / "s", create=True)
+    (store.path / "store.json").write_text(json.dumps({"format": 1, "model": None, "sampling": None, **record}))
+    with pytest.raises(GridClipError, match=r"store\.json cannot be read as a store's record: .* expected "):
+        Store.open(store.path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"model":' * 100_000, "\ud800", "\0"])
+def test_a_record_that_is_no_json_is_named(tmp_path, text):
+    store = Store.open(tmp_path / "s", create=True)
+    (store.path / "store.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(GridClipError, match=r"store\.json cannot be read as a store's record"):
+        Store.open(store.path)
+
+
+def super_image_columns(**changed):
+    columns = {
+        "video_id": pa.array(["a", "a", "b"], pa.string()), "index": pa.array([0, 1, 0], pa.int32()),
+        "start_s": pa.array([0.0, 8.0, 0.0]), "end_s": pa.array([8.0, 16.0, None], pa.float64()),
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(np.eye(3, 8, dtype=np.float16).reshape(-1)), 8),
+    }
+    return pa.table({name: column for name, column in (columns | changed).items() if column is not None})
+
+
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"video_id": pa.array([1, 1, 2])}, "video_id is int64, expected string"),
+    ({"video_id": pa.array(["a", "a", None], pa.string())}, "1 of 3 rows have no video_id"),
+    ({"video_id": None}, "video_id is missing"),
+    ({"index": pa.array([0, 1, 0], pa.int64())}, "index is int64, expected int32"),
+    ({"index": pa.array([0, 1, None], pa.int32())}, "1 of 3 rows have no index"),
+    ({"index": pa.array([0, 2, 0], pa.int32())}, "not in order"),
+    ({"vector": pa.array([1.0, 2.0, 3.0])}, "vector is double"),
+    ({"vector": None}, "vector is null"),
+    ({"vector": pa.array([[1.0] * 8, [1.0] * 8, None], pa.list_(pa.float16(), 8))}, "damaged"),
+    ({"vector": pa.array([[np.nan] * 8, [1.0] * 8, [1.0] * 8], pa.list_(pa.float16(), 8))},
+     r"1 vectors of 1 videos .* are not finite \(a\)"),
+    ({"vector": pa.array([[1.0] * 8, [np.inf] * 8, [-np.inf] * 8], pa.list_(pa.float16(), 8))},
+     r"2 vectors of 2 videos .* are not finite \(a, b\)"),
+])
+def test_tables_that_another_program_wrote_are_checked(tmp_path, changed, message):
+    store = Store.open(tmp_path / "s", create=True)
+    lance.write_dataset(super_image_columns(**changed), str(store.path / "super_images.lance"))
+    with pytest.raises(GridClipError, match=message):
+        store.read_super_images()
+
+
+def test_the_table_that_the_others_differ_from_is_read(tmp_path):
+    store = Store.open(tmp_path / "s", create=True)
+    lance.write_dataset(super_image_columns(more=pa.array([1, 2, 3])), str(store.path / "super_images.lance"))
+    assert store.read_super_images().video_ids == ["a", "b"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_queries_that_are_not_finite_are_named(tmp_path, value):
+    store = Store.open(tmp_path / "s", create=True)
+    vectors = np.eye(2, 8, dtype=np.float32)
+    vectors[1, 3] = value
+    with pytest.raises(GridClipError, match="1 of 2 queries are not finite .*'two' of video b"):
+        store.put_queries([Query(0, "a", "one"), Query(1, "b", "two")], vectors)
+    assert not store.has_queries()
+
+
+PANIC = """
+import resource
+from gridclip import GridClipError
+from gridclip.engine.store import Store
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 1_000_000,) * 2)  # too little for the threads of Lance
+try:
+    Store.open({path!r}).read_super_images()
+except GridClipError as error:
+    print(error)
+"""
+
+
+def test_a_panic_of_lance_is_an_error(tmp_path):
+    store = Store.open(tmp_path / "s", create=True)
+    store.append_videos([embedding("a", 2)])
+    script = PANIC.format(path=str(store.path))
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and "ulimit -v" in result.stdout, result.stderr

@@ -53,7 +53,7 @@ def embed_images(
     listing = list_image_folders(image_dir)
     sampling = _common_sampling(listing.videos)
     store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
-    store.check_sampling({"source": "super image folders", **sampling})
+    store.claim_sampling({"source": "super image folders", **sampling})
     settings: dict[str, Any] = {"image_size": encoder.info["image_size"], "time_limit_s": time_limit_s}
     make_source = functools.partial(image_source, **settings)
     if num_gpus < 2:

@@ -45,7 +45,7 @@ def embed_text(
     annotations = load_annotations(anno_path)
     queries = annotations.queries
     store = Store.open(store_path, create=True)
-    store.check_model(encoder.info)
+    store.claim_model(encoder.info)
     with (
         FailureLog(failures_path(store.path), captions=True) as failures,
         Tally("embedded", "captions", len(queries), failures, with_super_images=False) as tally,

@@ -63,7 +63,7 @@ def embed_videos(
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
     listing = list_videos(video_dir, annotated).shard(num_shards, shard_id)
     store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
-    store.check_sampling({"source": "videos", **dataclasses.asdict(sampling)})
+    store.claim_sampling({"source": "videos", **dataclasses.asdict(sampling)})
     settings: dict[str, Any] = {
         "sampling": sampling, "image_size": encoder.info["image_size"], "time_limit_s": time_limit_s
     }

@@ -49,7 +49,7 @@ def open_store(
             store.clear_super_images()
         else:
             store.clear()  # queries of another model are of no use beside the new videos
-    store.check_model(encoder.info)
+    store.claim_model(encoder.info)
     stored = store.finished_videos()
     again = sum(video.video_id in stored for video in videos)
     if again and not resume:

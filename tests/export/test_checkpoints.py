@@ -234,3 +234,48 @@ def test_a_hostile_torchscript_archive_is_not_run(tmp_path, clip):
     os.truncate(tmp_path / "short.pt", archive.stat().st_size - 100)
     with pytest.raises(GridClipError, match="cannot be read"):
         load_checkpoint(tmp_path / "short.pt")
+
+
+@pytest.mark.parametrize("content", [{1: 2}, {None: torch.zeros(1)}, {("a",): 1}, {"state_dict": {1: 2}}, {}])
+def test_a_state_dict_with_other_keys_than_names_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(GridClipError, match=r"odd\.pt"):
+        load_checkpoint(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "5", '{"weight_map": 5}', '{"weight_map": {"a": ["x"]}}'])
+def test_an_index_of_the_wrong_types_is_named(tmp_path, text):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(GridClipError, match="is not the index of a sharded checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "open_clip_config.json", "preprocessor_config.json"])
+def test_a_deeply_nested_config_is_named(tmp_path, clip, name):
+    path = write_state_dict(clip, tmp_path)
+    (path.parent / name).write_text('{"a":' * 100_000)
+    with pytest.raises(GridClipError, match=f"{name} is not the config of a CLIP model"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["x/data.pkl", "x/data/0"])
+@pytest.mark.parametrize("kind", ["state dict", "torchscript"])
+def test_an_archive_that_inflates_is_not_unpacked(tmp_path, monkeypatch, name, kind):
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("it was unpacked"))
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        if kind == "torchscript":
+            archive.writestr("x/constants.pkl", b"")
+        with archive.open(name, "w") as entry:
+            for _ in range(100):
+                entry.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(GridClipError, match="unpacks to 104,857,600 bytes, expected at most"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(1).expand(1 << 40, 64), torch.eye(3).to_sparse()])
+def test_a_tensor_without_its_values_in_the_file_is_refused(tmp_path, clip, tensor):
+    torch.save(clip.state_dict() | {"token_embedding.weight": tensor}, tmp_path / "expanded.pt")
+    with pytest.raises(GridClipError, match="token_embedding.weight .* no plain tensor"):
+        load_checkpoint(tmp_path / "expanded.pt")
