@@ -56,7 +56,7 @@ def choose_provider(provider: Provider) -> Literal["cpu", "cuda", "tensorrt"]:
     if provider != "auto":
         raise GridClipError(f"--provider {provider}: {obstacle}; or use the CPU")
     if first_gpu() is not None:
-        logger.warning("THE GPU IS NOT USED, the model runs on the CPU: %s (--provider cpu: no warning)", obstacle)
+        logger.warning("THE GPU IS NOT USED, the model runs on the CPU: %s (on purpose: --num-gpus 0)", obstacle)
     return "cpu"
 
 
