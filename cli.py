@@ -23,8 +23,9 @@ from . import GridClipError, __version__
 
 if TYPE_CHECKING:
     from .dali_pipes.sampling import Sampling
-    from .engine.encoder import Encoder, Provider
+    from .engine.encoder import Encoder
     from .engine.jobs.progress import JobSummary
+    from .engine.providers import Provider
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -654,7 +655,8 @@ def _load_encoder(
     image_size: int | None = None,
     tokenizer: pathlib.Path | None = None,
 ) -> Encoder:
-    from .engine.encoder import Encoder, check_gpus, choose_provider
+    from .engine.encoder import Encoder
+    from .engine.providers import check_gpus, choose_provider
 
     chosen = choose_provider(provider if num_gpus else "cpu")
     check_gpus(chosen, num_gpus)

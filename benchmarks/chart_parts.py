@@ -27,7 +27,7 @@ def rc_context() -> AbstractContextManager[None]:
     try:
         import matplotlib
     except ImportError as error:
-        raise GridClipError(f"charts need matplotlib ({error}): pip install gridclip[bench]") from error
+        raise GridClipError(f"charts need matplotlib ({error}): pip install '.[bench]'") from error
     return matplotlib.rc_context(STYLE)
 
 

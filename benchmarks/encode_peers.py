@@ -145,7 +145,7 @@ def onnxruntime_on_cpu(task: Task, precision: str) -> Candidate:
 def onnxruntime_on_cuda(task: Task, precision: str) -> Candidate:
     """GridCLIP's graph in ONNX Runtime with CUDA, in a job's passes: IO binding, the next copy during a pass."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise LeftOut("this ONNX Runtime has no CUDA: install gridclip[gpu]")
+        raise LeftOut("this ONNX Runtime has no CUDA: pip install '.[gpu]'")
     folder = task.scratch / precision
     folder.mkdir()
     write_image_graph(task.model, folder / "image.onnx", precision)
@@ -213,7 +213,7 @@ def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise LeftOut(f"{name} cannot be imported ({_first_line(error)}): install gridclip[bench]") from error
+        raise LeftOut(f"{name} cannot be imported ({_first_line(error)}): pip install '.[bench]'") from error
 
 
 def _with_torch(task: Task, encode: Callable[[Tensor], Tensor]) -> Candidate:

@@ -50,7 +50,7 @@ def why_not() -> str | None:
     if not pathlib.Path(__file__).with_name("demo").is_dir():
         return "the demo is not part of an installed package: run this in the repository"
     if importlib.util.find_spec("onnx") is None:
-        return "onnx is not installed: pip install gridclip[export]"
+        return "onnx is not installed: pip install onnx"
     return None
 
 

@@ -10,8 +10,11 @@ from typing import Any
 import torch
 
 from .. import GridClipError
+from .source import PipelineError
 
 logger = logging.getLogger(__name__)
+
+INSTALL = "pip install nvidia-dali-cuda130"
 
 
 def ops() -> tuple[Any, Any]:
@@ -21,12 +24,12 @@ def ops() -> tuple[Any, Any]:
             warnings.simplefilter("ignore")
             from nvidia.dali import fn, types
     except ImportError as error:
-        raise GridClipError(f"DALI cannot be used ({error}): pip install gridclip[gpu], or --decoder pyav") from error
+        raise GridClipError(f"DALI cannot be used ({error}): {INSTALL}, or --decoder pyav") from error
     return fn, types
 
 
-def start(graph: Callable[[], Any], device_id: int | None, *, max_items: int, num_threads: int) -> Any:
-    """Builds a pipeline whose one output is what `graph` returns.
+def start(graph: Callable[[], tuple[Any, ...]], device_id: int | None, *, max_items: int, num_threads: int) -> Any:
+    """Builds a pipeline whose outputs are what `graph` returns.
 
     The dynamic executor gives every batch memory of its own: outputs stay valid for as long as they are held.
     """
@@ -37,7 +40,7 @@ def start(graph: Callable[[], Any], device_id: int | None, *, max_items: int, nu
         batch_size=max_items, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=1, exec_dynamic=True
     )
     with pipeline:
-        pipeline.set_outputs(graph())
+        pipeline.set_outputs(*graph())
     try:
         pipeline.build()
     except RuntimeError as error:
@@ -48,6 +51,12 @@ def start(graph: Callable[[], Any], device_id: int | None, *, max_items: int, nu
 def as_torch(tensor: Any) -> torch.Tensor:
     """A tensor of DALI's, without a copy."""
     return torch.from_dlpack(tensor)
+
+
+def check_shape(what: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raises PipelineError where DALI made more, fewer or other pixels than it was asked for."""
+    if found != expected:
+        raise PipelineError(f"DALI: {what} came back as {list(found)}, expected {list(expected)}")
 
 
 def describe(error: RuntimeError) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 from . import workers
 from .gauge import Gauge
@@ -41,6 +41,7 @@ def run(
     num_workers: int,
     time_limit_s: float = workers.DEFAULT_TIME_LIMIT_S,
     gauge: Gauge | None = None,
+    room: Callable[[], int] | None = None,
 ) -> Generator[Event, None, None]:
     """Yields runs of super images and notices, then Finished or Failure, of every video; its runs come in any order.
 
@@ -53,12 +54,13 @@ def run(
         fallback_works: yield super images.
         pipelines: where Encoded runs go.
         num_workers, time_limit_s: see `workers.run`; the time limit holds for DALI, too.
-        gauge: is kept at the number of runs that the pipelines have room for.
+        gauge: is kept at the number of runs that the workers may hand over.
+        room: tells that number; default, what the pipelines have room for.
 
     Raises:
         GridClipError: as `workers.run`; or DALI hangs, or cannot be started.
     """
-    state = _State(pipelines, gauge)
+    state = _State(pipelines, gauge, room or (lambda: pipelines.room))
     events: Generator[_WorkerEvent, None, None] = workers.run(
         videos,
         works,
@@ -97,9 +99,10 @@ class _State:
         again: videos with a run that DALI could not decode.
     """
 
-    def __init__(self, pipelines: PipelineThreads, gauge: Gauge | None) -> None:
+    def __init__(self, pipelines: PipelineThreads, gauge: Gauge | None, room: Callable[[], int]) -> None:
         self._pipelines = pipelines
         self._gauge = gauge
+        self._room = room
         self._open: dict[str, _Video] = {}
         self._given_up: set[str] = set()  # failed or taken back: what still comes of them is dropped
         self.again: list[VideoFile] = []
@@ -160,4 +163,4 @@ class _State:
 
     def _update_gauge(self) -> None:
         if self._gauge is not None:
-            self._gauge.value = self._pipelines.room
+            self._gauge.value = self._room()

@@ -8,25 +8,28 @@ wait to be encoded, as super images only.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import importlib.util
 import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Generator, Iterable
-from typing import cast
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import TypeVar, cast
 
 from .. import GridClipError
-from . import dali_run, jpeg, workers, works
+from . import dali_run, jpeg, nvidia_driver, segments, workers, works
 from .batching import Limits
 from .gauge import Gauge
-from .pipeline_threads import Pipeline, PipelineThreads
+from .nvidia_driver import DecoderLimits
+from .nvidia_driver import first_gpu as first_gpu
+from .pipeline_threads import PipelineThreads
 from .sampling import Sampling
 from .source import SuperImages, VideoFile
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 NUM_PIPELINES = 2  # one decodes while the other hands over its batch
 VIDEO_LIMITS = Limits(items=16, decoded_bytes=1 << 30, waiting=48)
@@ -40,18 +43,7 @@ def why_not() -> str | None:
         found = importlib.util.find_spec("nvidia.dali")
     except ModuleNotFoundError:
         found = None
-    return None if found else "DALI is not installed: pip install gridclip[gpu]"
-
-
-def first_gpu() -> int | None:
-    """The GPU that a job takes which was told of none; None where the driver shows no GPU."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    count = ctypes.c_int()
-    shows = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-    return 0 if shows else None
+    return None if found else "DALI is not installed: pip install nvidia-dali-cuda130"
 
 
 def decode_videos(
@@ -75,15 +67,18 @@ def decode_videos(
         device_id: the GPU that decodes; None is DALI's CPU variant (VP8, VP9 and MJPEG; the rest is for the workers).
         hybrid: the worker processes decode, too, whatever DALI has no room for.
         num_workers, time_limit_s: see `workers.run`.
-        required: where DALI cannot start, that is an error; else the worker processes decode alone.
+        required: where DALI cannot start, or fails its self-test, that is an error; else the worker processes decode
+            alone.
         num_pipelines: DALI pipelines side by side.
         limits: of each pipeline's batches.
 
     Raises:
         GridClipError: as `dali_run.run`, and where DALI cannot start.
     """
-    from .video_pipeline import VideoPipeline  # imports torch
+    from . import self_test  # imports torch, as the next
+    from .video_pipeline import VideoPipeline
 
+    device: segments.Device = "cpu" if device_id is None else "gpu"
     build = functools.partial(
         VideoPipeline,
         sampling,
@@ -93,23 +88,30 @@ def decode_videos(
         num_threads=_num_threads(device_id, num_pipelines),
     )
     on_cpu = works.embedding_works(sampling, "auto", image_size)
-    if not _starts(build, required):
+
+    def start() -> Mapping[str, DecoderLimits] | None:
+        pipeline = build()
+        card = None if device_id is None else nvidia_driver.decoder_limits(device_id)
+        self_test.check_videos(pipeline, sampling, image_size, device)
+        return card
+
+    started = _started(start, required)
+    if started is None:
         yield from _alone(videos, on_cpu, num_workers, time_limit_s)
         return
     with contextlib.ExitStack() as stack:
-        gauge_path = None
-        if hybrid:
-            gauge_path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gridclip-"))) / "room"
-        gauge = None if gauge_path is None else Gauge.create(gauge_path, limits.waiting)
+        gauge_path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gridclip-"))) / "room"
+        gauge = Gauge.create(gauge_path, limits.waiting)
         pipelines = stack.enter_context(PipelineThreads(build, num_pipelines=num_pipelines, limits=limits))
         events = dali_run.run(
             videos,
-            works.dali_works(sampling, image_size, "cpu" if device_id is None else "gpu", gauge_path),
+            works.dali_works(sampling, image_size, device, gauge_path, started[0]),
             on_cpu,
             pipelines,
             num_workers=num_workers,
             time_limit_s=time_limit_s,
             gauge=gauge,
+            room=(lambda: pipelines.room) if hybrid else (lambda: int(not pipelines.given_up)),
         )
         yield from stack.enter_context(contextlib.closing(events))
 
@@ -125,7 +127,8 @@ def decode_images(
     limits: Limits = IMAGE_LIMITS,
 ) -> Generator[dali_run.Event, None, None]:
     """The same for folders of JPEG super images; worker processes read, and decode only where DALI cannot start."""
-    from .jpeg_pipeline import JpegPipeline  # imports torch
+    from . import self_test  # imports torch, as the next
+    from .jpeg_pipeline import JpegPipeline
 
     build = functools.partial(
         JpegPipeline,
@@ -135,7 +138,7 @@ def decode_images(
         num_threads=_num_threads(device_id, num_pipelines),
     )
     read = works.image_works(image_size)
-    if not _starts(build, required=False):
+    if _started(lambda: self_test.check_images(build(), image_size), required=False) is None:
         yield from _alone(folders, read, num_workers, time_limit_s)
         return
     with PipelineThreads(build, num_pipelines=num_pipelines, limits=limits) as pipelines:
@@ -151,16 +154,15 @@ def decode_images(
             yield from events
 
 
-def _starts(build: Callable[[], Pipeline], required: bool) -> bool:
-    """Whether a pipeline can be built; if it is required and cannot, that is an error."""
+def _started(start: Callable[[], T], required: bool) -> tuple[T] | None:
+    """What `start` returns, in a tuple; None where DALI cannot be used. Where it is required, that is an error."""
     try:
-        build()
+        return (start(),)
     except GridClipError as error:
         if required:
             raise
         logger.warning("decoding on the CPU: %s", error)
-        return False
-    return True
+        return None
 
 
 def _alone(

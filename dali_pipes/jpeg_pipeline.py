@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .dali import as_torch, describe, ops, start
+from .dali import as_torch, check_shape, describe, ops, start
 from .source import EncodedImages, PipelineError
 
 # Share of the JPEG files that the card's own JPEG decoder gets, the rest goes to its cores; DALI's own default. Not
@@ -37,8 +37,9 @@ class JpegPipeline:
         num_threads: int,
         hw_decoder_load: float = HW_DECODER_LOAD,
     ) -> None:
+        self._image_size = image_size
         self._pipeline = start(
-            lambda: _graph(image_size, device_id, hw_decoder_load),
+            lambda: (_graph(image_size, device_id, hw_decoder_load),),
             device_id,
             max_items=max_items,
             num_threads=num_threads,
@@ -48,7 +49,8 @@ class JpegPipeline:
         """The super images of each run, uint8 [L, S, S, 3], views of one tensor in DALI's own memory.
 
         Raises:
-            PipelineError: an image cannot be decoded. The pipeline must not be used again.
+            PipelineError: an image cannot be decoded, or other images came back than were asked for. The pipeline must
+                not be used again.
         """
         files = [np.frombuffer(file, np.uint8) for run in batch for file in run.files]
         try:
@@ -57,6 +59,7 @@ class JpegPipeline:
             together = as_torch(images.as_tensor())
         except RuntimeError as error:
             raise PipelineError(describe(error)) from error
+        check_shape("JPEG files", tuple(together.shape), (len(files), self._image_size, self._image_size, 3))
         stops = list(itertools.accumulate(len(run.files) for run in batch))
         return [together[stop - len(run.files) : stop] for run, stop in zip(batch, stops, strict=True)]
 
@@ -66,8 +69,9 @@ def _graph(image_size: int, device_id: int | None, hw_decoder_load: float) -> An
     files = fn.external_source(name="files", dtype=types.UINT8, ndim=1)
     # Colours and orientation as the fallback's libjpeg-turbo gives them.
     options = {"output_type": types.RGB, "jpeg_fancy_upsampling": True, "adjust_orientation": False}
+    # affine=True would pin the threads of every pipeline to the same cores, the first ones.
     if device_id is None:
         images = fn.decoders.image(files, device="cpu", **options)
     else:
-        images = fn.decoders.image(files, device="mixed", hw_decoder_load=hw_decoder_load, **options)
+        images = fn.decoders.image(files, device="mixed", affine=False, hw_decoder_load=hw_decoder_load, **options)
     return fn.resize(images, size=[image_size, image_size], interp_type=types.INTERP_CUBIC, antialias=True)

@@ -76,6 +76,11 @@ class H264Reader:
             for start, stop in _units(memoryview(extradata), 0):
                 self._add_set(extradata[start:stop])
 
+    @property
+    def frames_only(self) -> bool:
+        """The sequence parameter set rules fields out."""
+        return self._sps is not None and self._sps.frame_mbs_only
+
     def _add_set(self, unit: bytes) -> None:
         self._sets.add(unit)
         if unit and unit[0] & 31 == 7:

@@ -19,6 +19,8 @@ from .source import Encoded, PipelineError, SuperImages
 logger = logging.getLogger(__name__)
 
 END_LIMIT_S = 10.0
+# A batch of 512 JPEG files fails ten times until one guilty file stands alone; more in a row means DALI, not the files.
+GIVE_UP_AFTER = 16
 Outcome = tuple[Encoded, SuperImages | PipelineError]
 
 
@@ -29,28 +31,84 @@ class Pipeline(Protocol):
         """The super images of each run; raises PipelineError and must then be built anew."""
 
 
+class Trust:
+    """What the pipelines of a job share: DALI is given up for good when they fail too often without a success between.
+
+    Args:
+        failures: in a row, of all pipelines together, that are one too many, >= 1.
+    """
+
+    def __init__(self, failures: int) -> None:
+        self._limit = failures
+        self._in_a_row = 0
+        self._lock = threading.Lock()
+        self.lost = False
+
+    def succeeded(self) -> None:
+        """A batch was decoded."""
+        with self._lock:
+            self._in_a_row = 0
+
+    def failed(self, error: GridClipError) -> None:
+        """A batch was not."""
+        with self._lock:
+            self._in_a_row += 1
+            too_many = self._in_a_row >= self._limit
+        if too_many:
+            self.lose(error)
+
+    def lose(self, error: GridClipError) -> None:
+        """DALI is given up."""
+        with self._lock:
+            first, self.lost = not self.lost, True
+        if first:
+            logger.warning(
+                "DALI is given up after %d failures without a success, the rest is decoded on the CPU: %s",
+                self._in_a_row,
+                error,
+            )
+
+
 class RebuiltPipeline:
     """A pipeline that is built anew after an error, with the failed batch halved until the guilty runs stand alone.
 
     Args:
         build: makes a pipeline.
+        trust: told of failures; once it is lost, nothing is decoded any more.
     """
 
-    def __init__(self, build: Callable[[], Pipeline]) -> None:
+    def __init__(self, build: Callable[[], Pipeline], trust: Trust) -> None:
         self._build = build
-        self._pipeline = build()
+        self._trust = trust
+        self._pipeline: Pipeline | None = build()
 
     def decode(self, batch: Sequence[Encoded]) -> list[Outcome]:
         """Every run of the batch, decoded or with its error."""
+        if self._pipeline is None or self._trust.lost:
+            self._pipeline = None
+            return [(run, PipelineError("DALI: given up")) for run in batch]
         try:
             images = self._pipeline.decode(batch)
-            return [(run, run.decoded(made)) for run, made in zip(batch, images, strict=True)]
+            outcomes: list[Outcome] = [(run, run.decoded(made)) for run, made in zip(batch, images, strict=True)]
+            self._trust.succeeded()
+            return outcomes
         except PipelineError as error:
-            self._pipeline = self._build()
-            if len(batch) == 1:
-                return [(batch[0], error)]
+            self._pipeline = self._rebuilt(error)
+            if len(batch) == 1 or self._pipeline is None:
+                return [(run, error) for run in batch]
         middle = len(batch) // 2
         return self.decode(batch[:middle]) + self.decode(batch[middle:])
+
+    def _rebuilt(self, error: PipelineError) -> Pipeline | None:
+        """The next pipeline; None where DALI is given up."""
+        self._trust.failed(error)
+        if self._trust.lost:
+            return None
+        try:
+            return self._build()
+        except GridClipError as cause:
+            self._trust.lose(cause)
+            return None
 
 
 class PipelineThreads:
@@ -70,6 +128,7 @@ class PipelineThreads:
 
     def __init__(self, build: Callable[[], Pipeline], *, num_pipelines: int, limits: Limits) -> None:
         self._limits = limits
+        self._trust = Trust(GIVE_UP_AFTER)
         self._waiting = Waiting(limits)
         self._decoded: queue.Queue[list[Outcome] | BaseException] = queue.Queue(num_pipelines)
         self._given = self._collected = 0
@@ -103,8 +162,13 @@ class PipelineThreads:
 
     @property
     def room(self) -> int:
-        """Runs that may be given before it is full."""
-        return self._limits.waiting - len(self._waiting)
+        """Runs that may be given before it is full; none after DALI was given up."""
+        return 0 if self.given_up else self._limits.waiting - len(self._waiting)
+
+    @property
+    def given_up(self) -> bool:
+        """DALI failed too often: what is given comes back with an error."""
+        return self._trust.lost
 
     @property
     def busy(self) -> bool:
@@ -154,7 +218,7 @@ class PipelineThreads:
 
     def _work(self, build: Callable[[], Pipeline]) -> None:
         try:
-            pipeline = RebuiltPipeline(build)
+            pipeline = RebuiltPipeline(build, self._trust)
             while batch := self._waiting.take():
                 began = time.monotonic()
                 outcomes = pipeline.decode(batch)

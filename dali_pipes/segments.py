@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 
 from . import decoding, grid, remux
 from .fallback import packed
 from .gauge import Gauge
+from .interlacing import may_hold_fields
+from .nvidia_driver import DecoderLimits
 from .pruning import SEGMENT_FRAMES, Segment, plan_segments
 from .reading import Feed, Reading, opened
 from .sampling import Sampling, super_image_count
@@ -21,12 +24,13 @@ from .source import EncodedSegment, SuperImages, VideoFile
 logger = logging.getLogger(__name__)
 
 Device = Literal["gpu", "cpu"]
-# What DALI 2.4's video decoder reads; NVDEC knows some of these only for 8 bits and 4:2:0.
+# What DALI 2.4's video decoder reads where the card does; NVDEC knows some of these only for 8 bits and 4:2:0.
 CODECS: dict[Device, tuple[str, ...]] = {
     "gpu": ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"),
     "cpu": ("vp8", "vp9", "mjpeg"),
 }
 PIXEL_FORMATS = ("yuv420p", "yuvj420p")
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 # DALI holds the wanted frames of a segment at their own size: 64 frames of 1080p are 380 MiB. A segment is cut shorter
 # where frames are larger, and one that cannot be cut (a long GOP) and would take twice as much is not for DALI.
 SEGMENT_BYTES = 512 << 20
@@ -40,6 +44,7 @@ def encoded_segments(
     image_size: int,
     device: Device,
     gauge: pathlib.Path | None,
+    limits: Mapping[str, DecoderLimits] | None = None,
 ) -> Iterator[EncodedSegment | SuperImages]:
     """Yields a video's super images in order, as segments for DALI where DALI can decode them, else decoded.
 
@@ -62,7 +67,7 @@ def encoded_segments(
             segment_frames=_segment_frames(reading),
         )
         room = None if gauge is None else Gauge(gauge)
-        obstacle = why_not(reading, device)
+        obstacle = why_not(reading, device, limits)
         feed = reading.feed(segments)
         delivered = skip
         try:
@@ -93,19 +98,29 @@ def resized(run: SuperImages, image_size: int) -> SuperImages:
     return dataclasses.replace(run, images=np.stack([grid.resize(image, image_size) for image in run.on_cpu()]))
 
 
-def why_not(reading: Reading, device: Device) -> str | None:
-    """Why DALI cannot decode any segment of this video; None where it can."""
-    codec = reading.summary.codec
-    if codec not in CODECS[device]:
-        return f"DALI does not decode {codec} on the {device.upper()}"
-    pixel_format = reading.stream.codec_context.pix_fmt
-    if pixel_format not in PIXEL_FORMATS:
-        return f"its pixels are {pixel_format}, not 8-bit 4:2:0"
+def why_not(reading: Reading, device: Device, limits: Mapping[str, DecoderLimits] | None = None) -> str | None:
+    """Why DALI cannot decode any segment of this video as FFmpeg does; None where it can. See `encoded_segments`."""
+    codec, width, height = reading.summary.codec, reading.summary.width, reading.summary.height
+    if codec not in CODECS[device] or (limits is not None and codec not in limits):
+        return f"DALI does not decode {codec} on this {device.upper()}"
+    if limits is not None and not limits[codec].takes(width, height):
+        return f"this GPU does not decode {codec} of {width} x {height} pixels"
+    context = reading.stream.codec_context
+    if context.pix_fmt not in PIXEL_FORMATS:
+        return f"its pixels are {context.pix_fmt}, not 8-bit 4:2:0"
+    if device == "gpu" and codec == "mjpeg" and _is_full_range(context):
+        return "NVDEC takes its pixels, of full range, for limited range"
     if not reading.table.prunable:
         return "its packets cannot be analysed"
+    if may_hold_fields(codec, context):
+        return "its frames may be interlaced"
     if remux.is_turned(reading.stream):
         return "its frames are shown turned"
     return None
+
+
+def _is_full_range(context: VideoCodecContext) -> bool:
+    return context.color_range == _FULL_RANGE or (context.pix_fmt or "").startswith("yuvj")
 
 
 def _segment_frames(reading: Reading) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import importlib.util
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from . import fallback, jpeg, segments
+from .nvidia_driver import DecoderLimits
 from .reading import Decoder
 from .sampling import Sampling
 from .source import Encoded, Notice, SuperImages, VideoFile
@@ -36,11 +37,20 @@ def embedding_works(sampling: Sampling, decoder: Decoder, image_size: int) -> li
 
 
 def dali_works(
-    sampling: Sampling, image_size: int, device: segments.Device, gauge: pathlib.Path | None
+    sampling: Sampling,
+    image_size: int,
+    device: segments.Device,
+    gauge: pathlib.Path | None,
+    limits: Mapping[str, DecoderLimits] | None,
 ) -> list[Work[Encoded | SuperImages]]:
     """Works that yield segments for DALI, and super images where it cannot decode; see `segments.encoded_segments`."""
     encode = functools.partial(
-        segments.encoded_segments, sampling=sampling, image_size=image_size, device=device, gauge=gauge
+        segments.encoded_segments,
+        sampling=sampling,
+        image_size=image_size,
+        device=device,
+        gauge=gauge,
+        limits=limits,
     )
     return [Named("the search for what DALI decodes", encode), *embedding_works(sampling, "auto", image_size)]
 

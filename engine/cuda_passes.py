@@ -66,6 +66,7 @@ class CudaPasses:
         self.batch_size, self.depth, self.busy_s = batch_size, DEPTH, 0.0
         self._session = session
         self._stream = stream
+        torch.cuda.set_device(stream.device)  # page-locked memory is taken in the context of the current GPU
         self._free = [
             self._slot(number, (batch_size, image_size, image_size, 3), (batch_size, embed_dim), cuda_graph)
             for number in range(self.depth + 1)

@@ -17,6 +17,7 @@ from . import attention_kernels
 from .model_folder import read_info
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
+WHEELS = "onnxruntime wheels"
 PROBE_LIMIT_S = 120.0  # torch from a cold network drive
 # A broken library may crash or hang the process that imports it, so each one is tried in a process of its own, which
 # ends by printing a JSON list: version, detail, usable.
@@ -73,20 +74,28 @@ _PYAV = """
 codecs = [name for name in ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg") if name in module.codecs_available]
 detail = "decodes " + ", ".join(codecs)
 """
-# A driver that is too old for DALI's CUDA shows when something runs.
+# A driver that is too old for DALI's CUDA shows when something runs, one that decodes wrongly when pixels are compared.
 _DALI = """
-from nvidia.dali import fn
-from gridclip.dali_pipes import dali_source
-detail, gpu = "no GPU: only its CPU variant (VP8, VP9, MJPEG, JPEG)", dali_source.first_gpu()
+from gridclip.dali_pipes import nvidia_driver, self_test
+detail, gpu = "no GPU: only its CPU variant (VP8, VP9, MJPEG, JPEG)", nvidia_driver.first_gpu()
+self_test.check_device(gpu)
 if gpu is not None:
-    pipeline = module.Pipeline(batch_size=1, num_threads=1, device_id=gpu)
-    with pipeline:
-        pipeline.set_outputs(fn.constant(idata=[1], device="gpu"))
-    pipeline.build()
-    pipeline.run()
-    detail = f"runs on GPU {gpu}"
+    detail = f"GPU {gpu} decodes the test files, and " + ", ".join(nvidia_driver.decoder_limits(gpu))
 """
-_PROVIDERS = "detail = ', '.join(module.get_available_providers())"
+_PROVIDERS = """
+from gridclip.engine import providers
+detail = ", ".join(providers.available_providers())
+"""
+_WHEELS = f"""
+from gridclip.engine import providers
+wheels = providers.installed_wheels()
+version, detail, usable = None, " and ".join(wheels) or "none that pip knows of", len(wheels) < 2
+if not usable:
+    detail += " are installed side by side: they overwrite each other's files, and CUDA may be gone"
+{_PRINT}
+"""
+_RUNTIME_REMEDY = "pip install one of: onnxruntime (CPU), 'onnxruntime-gpu[cuda,cudnn]' (NVIDIA GPU)"
+_WHEELS_REMEDY = f"pip uninstall onnxruntime onnxruntime-gpu, then {_RUNTIME_REMEDY}"
 _DALI_REMEDY = "pip install nvidia-dali-cuda130 (its GPU path needs an NVIDIA driver for CUDA 13)"
 _TURBOJPEG_REMEDY = (
     "make setup (in a checkout), or apt install libturbojpeg0 (Debian), libturbojpeg (Ubuntu); or name the file in "
@@ -100,7 +109,8 @@ PROBES = (
     _package("decord", remedy="pip install decord (wheels for x86-64 only)", optional=True),
     _package("PIL", name="Pillow"),
     _Probe("libturbojpeg", _TURBOJPEG, _TURBOJPEG_REMEDY, optional=True),
-    _package("onnxruntime", more=_PROVIDERS, remedy="pip install onnxruntime (CPU) or onnxruntime-gpu (NVIDIA GPU)"),
+    _package("onnxruntime", more=_PROVIDERS, remedy=_RUNTIME_REMEDY),
+    _Probe(WHEELS, _WHEELS, _WHEELS_REMEDY, optional=True),
     _package("torch", more=_TORCH),
     _package("lance", name="pylance"),
     _package("pyarrow"),
@@ -195,8 +205,8 @@ def advice(found: Mapping[str, Finding]) -> tuple[str, ...]:
     runtime = found["onnxruntime"]
     if found["nvidia-smi"].usable and runtime.usable and CUDA_PROVIDER not in runtime.detail:
         lines.append(
-            "the GPU is not used for embedding: pip uninstall onnxruntime, then pip install onnxruntime-gpu (with both "
-            "installed, either may win)"
+            "the GPU is not used for embedding: pip uninstall onnxruntime onnxruntime-gpu, then pip install "
+            "'onnxruntime-gpu[cuda,cudnn]'"
         )
     if found["nvidia-smi"].usable and found["torch"].usable and not found["torch"].detail.startswith("CUDA"):
         lines.append("the GPU is not used for evaluation: install a CUDA build of torch")

@@ -6,7 +6,7 @@ import functools
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -14,19 +14,13 @@ import onnxruntime
 from .. import GridClipError
 from .model_folder import read_info
 from .passes import CpuPasses, Passes
+from .providers import EXECUTION_PROVIDERS, Provider, choose_provider
 from .text import Tokenizer
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
-
-Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
-EXECUTION_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
 
 
 class Encoder:
@@ -202,39 +196,3 @@ class Encoder:
             }
             providers.insert(0, (EXECUTION_PROVIDERS["tensorrt"], tensorrt))
         return providers
-
-
-def choose_provider(provider: Provider) -> Literal["cpu", "cuda", "tensorrt"]:
-    """The provider to use: the given one, if ONNX Runtime here has it; for "auto" the fastest that it has."""
-    available = onnxruntime.get_available_providers()
-    if provider == "auto":
-        return "cuda" if EXECUTION_PROVIDERS["cuda"] in available and _torch_has_cuda() else "cpu"
-    if provider not in EXECUTION_PROVIDERS:
-        raise ValueError(f"provider ({provider!r}) must be auto, {', '.join(EXECUTION_PROVIDERS)}")
-    if provider != "cpu" and EXECUTION_PROVIDERS[provider] in available and not _torch_has_cuda():
-        raise GridClipError(f"provider {provider}: torch shows no GPU, see `gridclip doctor`; or use the CPU")
-    if EXECUTION_PROVIDERS[provider] not in available:
-        raise GridClipError(
-            f"provider {provider} is not in this ONNX Runtime (it has {', '.join(available)}): install gridclip[gpu], "
-            "or use the CPU"
-        )
-    return provider
-
-
-def _torch_has_cuda() -> bool:
-    """ONNX Runtime shares memory and stream with torch, so both must see the GPU."""
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def check_gpus(provider: Provider, num_gpus: int) -> None:
-    """Raises GridClipError where a job asks for more GPUs than there are."""
-    if num_gpus < 2:
-        return
-    if provider == "cpu":
-        raise GridClipError(f"--num-gpus {num_gpus}: ONNX Runtime has no GPU here; see `gridclip doctor`")
-    import torch
-
-    if num_gpus > torch.cuda.device_count():
-        raise GridClipError(f"--num-gpus {num_gpus}: torch shows {torch.cuda.device_count()} GPUs on this machine")

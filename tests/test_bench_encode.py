@@ -117,7 +117,7 @@ def test_a_peer_that_is_not_there_is_left_out_with_the_reason(monkeypatch: pytes
     )
     found = encode.run(config=TINY, batch_size=1, repetitions=1, threads=1, matrix_side=8)
     reason = found["absent"]["left_out"]
-    assert "gridclip_no_such_package" in reason and "install gridclip[bench]" in reason
+    assert "gridclip_no_such_package" in reason and "pip install '.[bench]'" in reason
     assert found["torch eager fp32"]["smallest_cosine"] == pytest.approx(1)
     assert found[encode.PRODUCT]["tflop_per_s"] > 0
 

@@ -9,11 +9,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from generated_videos import Recipe, write
 from gridclip import GridClipError
-from gridclip.dali_pipes import dali_source, fallback, grid, jpeg, segments
+from gridclip.dali_pipes import dali_source, fallback, grid, jpeg, pipeline_threads, segments, self_test
 from gridclip.dali_pipes.batching import Limits
+from gridclip.dali_pipes.interlacing import may_hold_fields
 from gridclip.dali_pipes.jpeg_pipeline import JpegPipeline
+from gridclip.dali_pipes.nvidia_driver import DecoderLimits
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.dali_pipes.source import EncodedSegment, Failure, PipelineError, SuperImages, VideoFile
 from gridclip.dali_pipes.video_pipeline import VideoPipeline
@@ -22,9 +25,10 @@ from gridclip.engine.encoder import Encoder
 
 SAMPLING = Sampling(super_img_size=64)
 REAL_WEBM = ("crystal.webm", "echo.webm", "rabbit320.webm")
+FAST = (("deadline", "realtime"), ("cpu-used", "8"))
 GENERATED = (
-    Recipe("vp9.webm", codec="libvpx-vp9", gop=45, size=(320, 180), options=(("deadline", "realtime"),)),
-    Recipe("vp8.mkv", codec="libvpx", gop=20, size=(160, 120), options=(("deadline", "realtime"),)),
+    Recipe("vp9.webm", codec="libvpx-vp9", gop=45, size=(320, 180), options=FAST),
+    Recipe("vp8.mkv", codec="libvpx", gop=20, size=(160, 120), options=FAST),
     Recipe("mjpeg.avi", codec="mjpeg", size=(160, 120), pixel_format="yuvj420p"),
 )
 
@@ -300,6 +304,159 @@ def test_a_damaged_jpeg_loses_its_video_only(jpeg_folders, tmp_path, damage):
     found = collect(jpeg_events([VideoFile(path.name, path) for path in sorted(tmp_path.iterdir())], 64))
     assert isinstance(found["bbb480.mp4"], Failure) and "img_0001.jpg" in found["bbb480.mp4"].reason
     assert all(isinstance(found[name], np.ndarray) for name in ("echo.webm", "pancake.mkv"))
+
+
+X264, X265 = ("libx264", "x264-params", "bframes=0"), ("libx265", "x265-params", "pools=1:log-level=none")
+CODINGS = {
+    "h264.mp4": (*X264, "interlaced=1"),
+    "h264.mkv": (*X264, "interlaced=1"),
+    "h264.ts": (*X264, "interlaced=1"),
+    "hevc.mp4": (*X265, "interlace=tff"),
+    "hevc.ts": (*X265, "interlace=tff"),
+    "mpeg4.avi": ("mpeg4", "flags", "+mv4", "+ilme+ildct"),
+    "mpeg4.mp4": ("mpeg4", "flags", "+mv4", "+ilme+ildct"),
+}
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("name", CODINGS)
+def test_interlaced_streams_are_not_for_dali(tmp_path, name, interlaced):
+    codec, option, common, fields = CODINGS[name]
+    options = [(option, common)]
+    if interlaced:
+        options = [(option, common + (fields if option == "flags" else f":{fields}"))]
+    if codec != "mpeg4":
+        options.append(("preset", "ultrafast"))
+    recipe = Recipe(name, codec, frames=12, gop=6, b_frames=0, interlaced=interlaced, options=tuple(options))
+    with segments.opened(write(tmp_path, recipe), SAMPLING) as reading:
+        assert may_hold_fields(reading.summary.codec, reading.stream.codec_context) == interlaced
+        obstacle = segments.why_not(reading, "gpu")
+        assert obstacle == "its frames may be interlaced" if interlaced else obstacle is None
+
+
+def test_full_range_mjpeg_is_not_for_nvdec(generated):
+    with segments.opened(generated / "mjpeg.avi", SAMPLING) as reading:
+        assert "full range" in segments.why_not(reading, "gpu")
+        assert segments.why_not(reading, "cpu") is None
+
+
+def test_what_the_card_does_not_decode_goes_to_the_workers(generated):
+    """An A100 has no AV1; here a card without VP9, and one for small pictures only."""
+    video = VideoFile("vp9", generated / "vp9.webm")
+    options = {"skip": 0, "sampling": SAMPLING, "image_size": 64, "device": "gpu", "gauge": None}
+    large, small = DecoderLimits(128, 128, 8192, 8192, 65536), DecoderLimits(128, 128, 256, 256, 65536)
+    cards = (({"vp9": large}, EncodedSegment), ({"h264": large}, SuperImages), ({"vp9": small}, SuperImages))
+    for limits, kind in cards:
+        (run,) = segments.encoded_segments(video, **options, limits=limits)
+        assert type(run) is kind
+    with segments.opened(video.path, SAMPLING) as reading:
+        assert segments.why_not(reading, "gpu", {}) == "DALI does not decode vp9 on this GPU"
+        assert "320 x 180" in segments.why_not(reading, "gpu", {"vp9": small})
+
+
+class Altered:
+    """DALI's pipeline, with something wrong in what comes back."""
+
+    def __init__(self, inner, alter):
+        self.inner, self.alter = inner, alter
+        self.feed_input = inner.feed_input
+
+    def run(self):
+        return self.alter(*self.inner.run())
+
+
+def shape_of(*frames_shape):
+    return lambda grids, shapes: (grids, [torch.tensor(frames_shape)])
+
+
+@pytest.mark.parametrize(
+    ("alter", "message"),
+    [
+        (shape_of(4, 180, 320, 3), r"frames of vp9 came back as \[4\], expected \[5\]"),  # a picture is missing
+        (shape_of(5, 90, 160, 3), "in bytes at their own size"),
+        (lambda grids, shapes: ([torch.zeros(1, 64, 64, 3)], shapes), r"super images of vp9 came back as \[1, 64"),
+        (lambda grids, shapes: ([torch.zeros(2, 64, 63, 3)], shapes), "super images of vp9"),
+        (lambda grids, shapes: ([], []), "number of segments"),
+    ],
+)
+def test_every_shape_that_comes_back_is_checked(generated, alter, message):
+    sampling = Sampling(fps=5 / 3, super_img_size=64)
+    (run,) = encoded(generated / "vp9.webm", sampling)
+    assert len(run.positions) == 5
+    pipe = pipeline(sampling)
+    assert pipe.decode([run])[0].shape == (2, 64, 64, 3)
+    pipe._pipeline = Altered(pipe._pipeline, alter)
+    with pytest.raises(PipelineError, match=message):
+        pipe.decode([run])
+
+
+@pytest.mark.parametrize("sampling", [SAMPLING, Sampling(grid_size=3, super_img_size=100, max_shift_s=1.0)])
+def test_the_self_test_passes_where_dali_decodes(sampling):
+    self_test.check_videos(pipeline(sampling, 64), sampling, 64, "cpu")
+    self_test.check_images(JpegPipeline(64, device_id=None, max_items=1, num_threads=1), 64)
+
+
+def test_the_gpus_sample_is_one_for_nvdec():
+    (run,) = segments.encoded_segments(
+        VideoFile("sample", self_test.VIDEOS["gpu"]), skip=0, sampling=Sampling(fps=self_test.SAMPLE_FPS, grid_size=3),
+        image_size=64, device="gpu", gauge=None,
+    )
+    assert isinstance(run, EncodedSegment) and len(run.positions) == 6
+
+
+class Wrong:
+    """A pipeline that decodes, but not what it was given."""
+
+    def __init__(self, inner, alter):
+        self.inner, self.alter = inner, alter
+
+    def decode(self, batch):
+        return [self.alter(images) for images in self.inner.decode(batch)]
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [torch.zeros_like, lambda images: images.flip(0), lambda images: images.flip(-1), lambda images: images[:1],
+     lambda images: images.roll(20, 1)],
+    ids=["black", "another order", "blue for red", "too few", "shifted"],
+)
+def test_the_self_test_finds_wrong_pixels(alter):
+    with pytest.raises(GridClipError, match=r"vp9\.webm"):
+        self_test.check_videos(Wrong(pipeline(), alter), SAMPLING, 64, "cpu")
+
+
+def test_a_job_whose_dali_decodes_garbage_is_decoded_by_the_workers(generated, monkeypatch, caplog):
+    decode = VideoPipeline.decode
+    monkeypatch.setattr(VideoPipeline, "decode", lambda self, batch: [255 - made for made in decode(self, batch)])
+    videos = [VideoFile("vp9", generated / "vp9.webm")]
+    options = {"device_id": None, "hybrid": False, "num_workers": 1, "time_limit_s": 60}
+    found = collect(dali_source.decode_videos(videos, SAMPLING, 64, required=False, **options))
+    assert np.array_equal(found["vp9"], expected(videos[0].path))
+    assert "decoding on the CPU: DALI decodes the test file vp9.webm to other pixels" in caplog.text
+    with pytest.raises(GridClipError, match="other pixels"):
+        collect(dali_source.decode_videos(videos, SAMPLING, 64, required=True, **options))
+
+
+def test_dali_that_fails_in_mid_job_is_given_up_and_nothing_is_lost(generated, tmp_path, monkeypatch, caplog):
+    decode, started = VideoPipeline.decode, []
+
+    def refuse(self, batch):
+        if len(started) == 0:  # the self-test
+            started.append(True)
+            return decode(self, batch)
+        raise PipelineError("DALI: no more")
+
+    monkeypatch.setattr(VideoPipeline, "decode", refuse)
+    monkeypatch.setattr(pipeline_threads, "GIVE_UP_AFTER", 3)
+    videos = [VideoFile(f"v{n}", shutil.copy(generated / "vp9.webm", tmp_path / f"v{n}.webm")) for n in range(6)]
+    found = collect(
+        dali_source.decode_videos(
+            videos, SAMPLING, 64, device_id=None, hybrid=False, num_workers=1, time_limit_s=60, limits=Limits(1, 1, 1)
+        )
+    )
+    reference = expected(generated / "vp9.webm")
+    assert len(found) == 6 and all(np.array_equal(images, reference) for images in found.values())
+    assert caplog.text.count("DALI is given up after 3 failures") == 1
 
 
 @pytest.mark.skipif(dali_source.first_gpu() is not None, reason="there is a GPU")

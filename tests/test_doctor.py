@@ -149,6 +149,30 @@ def test_routes_around_what_is_missing() -> None:
     assert routes["evaluate and search"].path == "torch on CUDA"
 
 
+def test_both_wheels_of_onnx_runtime_are_found(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second distribution that brings the same folder, as `pip install onnxruntime onnxruntime-gpu` leaves it."""
+    (probe,) = [probe for probe in doctor.PROBES if probe.name == doctor.WHEELS]
+    alone = doctor._try(probe)
+    assert alone.usable and alone.detail in ("onnxruntime", "onnxruntime-gpu")
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        info = tmp_path / f"{name}-1.31.1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.31.1\n")
+        (info / "RECORD").write_text("onnxruntime/__init__.py,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    both = doctor._try(probe)
+    assert not both.usable and both.optional
+    assert "onnxruntime and onnxruntime-gpu are installed side by side" in both.detail
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in (both.remedy or "")
+
+
+def test_dali_that_decodes_garbage_is_not_usable(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (probe,) = [probe for probe in doctor.PROBES if probe.name == "nvidia-dali"]
+    spoilt = "from gridclip.dali_pipes import self_test\nself_test.IMAGE = self_test.SAMPLES / 'vp9.webm'\n"
+    finding = doctor._try(dataclasses.replace(probe, program=spoilt + probe.program))
+    assert not finding.usable and finding.detail
+
+
 def test_advice_for_a_gpu_that_is_not_used() -> None:
     found = everything(nvidia_dali="No module named 'nvidia'")
     found["onnxruntime"] = dataclasses.replace(found["onnxruntime"], detail="CPUExecutionProvider")

@@ -49,12 +49,19 @@ class FakeEvent(FakeStream):
 def passes_without_a_gpu(encoder: Encoder, monkeypatch: pytest.MonkeyPatch, batch_size: int) -> cuda_passes.CudaPasses:
     """CudaPasses with the CPU in the place of the GPU: the same buffers, bindings and order of steps."""
     shim = types.SimpleNamespace(**{name: getattr(torch, name) for name in ("uint8", "float32", "Tensor", "as_tensor")})
-    shim.zeros = lambda shape, dtype, device=None, pin_memory=False: torch.zeros(shape, dtype=dtype)
+    current: list[object] = []
+
+    def zeros(shape, dtype, device=None, pin_memory=False):
+        assert current == [FakeStream.device], "memory is taken before the GPU is chosen"
+        return torch.zeros(shape, dtype=dtype)
+
+    shim.zeros = zeros
     shim.cuda = types.SimpleNamespace(
         Event=lambda enable_timing: FakeEvent(),
         stream=lambda stream: contextlib.nullcontext(),
         current_stream=lambda device: FakeStream(),
         Stream=FakeStream,
+        set_device=current.append,
     )
     monkeypatch.setattr(cuda_passes, "torch", shim)
     monkeypatch.setattr(cuda_passes, "bound", lambda session, device, *memory: bound(session, ("cpu", 0), *memory))

@@ -7,8 +7,9 @@ from multiprocessing.connection import wait
 import numpy as np
 import pytest
 from gridclip import GridClipError
+from gridclip.dali_pipes import pipeline_threads
 from gridclip.dali_pipes.batching import Limits, choose
-from gridclip.dali_pipes.pipeline_threads import PipelineThreads, RebuiltPipeline
+from gridclip.dali_pipes.pipeline_threads import PipelineThreads, RebuiltPipeline, Trust
 from gridclip.dali_pipes.source import EncodedImages, EncodedSegment, PipelineError, SuperImages
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,10 +44,66 @@ class Fake:
 def test_only_the_guilty_runs_are_lost(bad):
     runs = [segment(f"{'bad' if is_bad else 'good'}{number}") for number, is_bad in enumerate(bad)]
     Fake.built = 0
-    outcomes = RebuiltPipeline(Fake).decode(runs)
+    outcomes = RebuiltPipeline(Fake, Trust(1000)).decode(runs)
     assert [run.video_id for run, _ in outcomes] == [run.video_id for run in runs]
     assert [isinstance(result, PipelineError) for _, result in outcomes] == bad
     assert Fake.built <= 1 + sum(bad) * (len(bad).bit_length() + 1)  # a search by halves, not one by one
+
+
+class Broken(Fake):
+    """DALI on a machine where it decodes nothing."""
+
+    def decode(self, batch):
+        assert self.valid
+        self.valid = False
+        self.batches.append([run.video_id for run in batch])
+        raise PipelineError("DALI: no NVDEC")
+
+
+def test_dali_that_decodes_nothing_is_given_up_for_good(caplog):
+    Fake.built = 0
+    found = {}
+    with PipelineThreads(Broken, num_pipelines=2, limits=Limits(16, 99, 48)) as threads:
+        for number in range(48):
+            threads.give(segment(f"a{number}"))
+        while threads.busy:
+            found |= {run.video_id: result for run, result in threads.collect(time_limit_s=10)}
+        assert threads.given_up and threads.room == 0
+    assert len(found) == 48 and all(isinstance(result, PipelineError) for result in found.values())
+    assert Fake.built <= 2 + pipeline_threads.GIVE_UP_AFTER  # not 31 a batch
+    assert caplog.text.count("DALI is given up") == 1 and "no NVDEC" in caplog.text
+
+
+def test_failures_with_successes_between_never_give_dali_up():
+    trust = Trust(6)
+    pipeline = RebuiltPipeline(Fake, trust)
+    for _ in range(20):
+        outcomes = pipeline.decode([segment("good1"), segment("bad2"), segment("good3"), segment("good4")])
+        assert [isinstance(result, PipelineError) for _, result in outcomes] == [False, True, False, False]
+    assert not trust.lost
+
+
+def test_one_guilty_run_in_the_largest_batch_never_gives_dali_up():
+    trust = Trust(pipeline_threads.GIVE_UP_AFTER)
+    runs = [segment("bad0"), *(segment(f"good{number}") for number in range(511))]
+    outcomes = RebuiltPipeline(Fake, trust).decode(runs)
+    assert sum(isinstance(result, PipelineError) for _, result in outcomes) == 1 and not trust.lost
+
+
+def test_a_pipeline_that_cannot_be_built_again_gives_dali_up(caplog):
+    pipelines = [Fake()]
+
+    def build():
+        if not pipelines:
+            raise GridClipError("the GPU is gone")
+        return pipelines.pop()
+
+    trust = Trust(1000)
+    pipeline = RebuiltPipeline(build, trust)
+    for _ in range(2):
+        outcomes = pipeline.decode([segment("good"), segment("bad")])
+        assert all(isinstance(result, PipelineError) for _, result in outcomes)
+    assert trust.lost and "the GPU is gone" in caplog.text
 
 
 @given(
