@@ -73,9 +73,9 @@ def _fuzz(
         job.seeds.mkdir()
         job.work.mkdir()
         pool.make_kind(job.kind).write_seeds(job.seeds)
-        end = math.inf  # until everything is imported
-        for case in pool.run(job, processes=processes, goes_on=lambda number: time.monotonic() < end):
-            end = min(end, time.monotonic() + seconds)
+        clock = _Clock(seconds)
+        for case in pool.run(job, processes=processes, goes_on=clock.goes_on):
+            clock.start()
             counts["files"] += 1
             counts[case.verdict.outcome] += 1
             if case.verdict.outcome in DEFECTS:
@@ -87,6 +87,22 @@ def _fuzz(
                 if counts[case.verdict.outcome] <= PRINTED_DEFECTS:
                     print(f"{name}: {case.verdict.outcome}: {case.what}: {sentence} [{case.kept}]", flush=True)
     return counts
+
+
+class _Clock:
+    """The time of a kind: it runs from the first verdict on, when everything is imported."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end = math.inf
+
+    def start(self) -> None:
+        """The first call starts it."""
+        self._end = min(self._end, time.monotonic() + self._seconds)
+
+    def goes_on(self, number: int) -> bool:
+        """There is time for another case."""
+        return time.monotonic() < self._end
 
 
 def _sentence(verdict: Verdict) -> str:

@@ -107,70 +107,75 @@ def damage_packets(source: pathlib.Path, target: pathlib.Path, rng: random.Rando
     with av.open(str(source)) as container:
         stream = container.streams.best("video")
         packets = [packet for packet in container.demux(stream) if packet.size]
-        slots = [(packet.pts, packet.dts, packet.duration, packet.is_keyframe) for packet in packets]
-        contents = [bytes(packet) for packet in packets]
-        what, contents = rng.choice(_PACKET_CHANGES)(contents, rng)
-        # Time stamps stay in their places, where they rise: what is reordered is the contents.
-        step = max(1, slots[-1][2] or 1)
+        decode_times = [packet.dts for packet in packets]
+        what, kept = rng.choice(_PACKET_CHANGES)([(packet.pts, bytes(packet)) for packet in packets], rng)
+        step = max(1, packets[-1].duration or 1)
         with av.open(str(target), "w") as out:
             copy_stream = out.add_stream_from_template(stream, opaque=True)
-            for index, content in enumerate(contents):
-                pts, dts, duration, keyframe = slots[min(index, len(slots) - 1)]
-                late = max(0, index - len(slots) + 1) * step
+            for index, (pts, content) in enumerate(kept):
+                # Presentation times go with their pictures; decode times must rise, and stay in their places.
+                dts = decode_times[min(index, len(packets) - 1)]
+                late = max(0, index - len(packets) + 1) * step
                 copy = Packet(content)
                 copy.stream, copy.time_base = copy_stream, stream.time_base
-                copy.pts = None if pts is None else pts + late
-                copy.dts = None if dts is None else dts + late
-                copy.duration, copy.is_keyframe = duration, keyframe
+                copy.pts, copy.dts = pts, None if dts is None else dts + late
+                copy.duration = packets[-1].duration
+                copy.is_keyframe = packets[min(index, len(packets) - 1)].is_keyframe
                 out.mux_one(copy)
     return what
 
 
-def _lost_packets(contents: list[bytes], rng: random.Random) -> tuple[str, list[bytes]]:
+# A packet's presentation time and its bytes.
+Timed = tuple[int | None, bytes]
+
+
+def _lost_packets(contents: list[Timed], rng: random.Random) -> tuple[str, list[Timed]]:
     lost = {rng.randrange(len(contents)) for _ in range(rng.choice((1, 1, 2, 5)))}
-    return f"packets {sorted(lost)} lost", [data for index, data in enumerate(contents) if index not in lost]
+    kept = [timed for index, timed in enumerate(contents) if index not in lost]
+    return f"packets {sorted(lost)} lost", kept
 
 
-def _lost_start(contents: list[bytes], rng: random.Random) -> tuple[str, list[bytes]]:
+def _lost_start(contents: list[Timed], rng: random.Random) -> tuple[str, list[Timed]]:
     count = rng.randrange(1, max(2, len(contents) // 2))
     return f"the first {count} packets lost", contents[count:]
 
 
-def _doubled_packet(contents: list[bytes], rng: random.Random) -> tuple[str, list[bytes]]:
+def _doubled_packet(contents: list[Timed], rng: random.Random) -> tuple[str, list[Timed]]:
     at = rng.randrange(len(contents))
     return f"packet {at} doubled", contents[: at + 1] + contents[at:]
 
 
-def _swapped_packets(contents: list[bytes], rng: random.Random) -> tuple[str, list[bytes]]:
+def _swapped_packets(contents: list[Timed], rng: random.Random) -> tuple[str, list[Timed]]:
     a, b = rng.randrange(len(contents)), rng.randrange(len(contents))
     swapped = list(contents)
     swapped[a], swapped[b] = contents[b], contents[a]
     return f"packets {a} and {b} swapped", swapped
 
 
-def _damaged_packets(contents: list[bytes], rng: random.Random) -> tuple[str, list[bytes]]:
+def _damaged_packets(contents: list[Timed], rng: random.Random) -> tuple[str, list[Timed]]:
     damaged, where = list(contents), []
     for _ in range(rng.choice((1, 1, 2, 4))):
         at = rng.randrange(len(contents))
         where.append(at)
-        data = damaged[at]
+        pts, data = damaged[at]
         # Half of the damage hits the headers at the start of a packet, which pruning reads.
         reach = rng.choice((min(24, len(data)), len(data)))
         changed = bytearray(data)
         for _ in range(rng.choice((1, 2, 10))):
             changed[rng.randrange(reach)] ^= 1 << rng.randrange(8)
-        damaged[at] = bytes(changed)
+        damaged[at] = pts, bytes(changed)
     return f"packets {sorted(where)} damaged", damaged
 
 
-def _cut_packet(contents: list[bytes], rng: random.Random) -> tuple[str, list[bytes]]:
+def _cut_packet(contents: list[Timed], rng: random.Random) -> tuple[str, list[Timed]]:
     at = rng.randrange(len(contents))
     cut = list(contents)
-    cut[at] = contents[at][: rng.randrange(1, len(contents[at]) + 1)]
-    return f"packet {at} cut to {len(cut[at])} bytes", cut
+    pts, data = contents[at]
+    cut[at] = pts, data[: rng.randrange(1, len(data) + 1)]
+    return f"packet {at} cut to {len(cut[at][1])} bytes", cut
 
 
-_PACKET_CHANGES: tuple[Callable[[list[bytes], random.Random], tuple[str, list[bytes]]], ...] = (
+_PACKET_CHANGES: tuple[Callable[[list[Timed], random.Random], tuple[str, list[Timed]]], ...] = (
     _lost_packets, _lost_start, _doubled_packet, _swapped_packets, _damaged_packets, _damaged_packets, _cut_packet,
 )
 
