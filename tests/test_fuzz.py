@@ -53,7 +53,7 @@ def test_a_neighbour_s_frame_is_found(kind: type[Videos], outcome: str, tmp_path
     fuzzed.make(seeds, case, 0, random.Random(0))
     settings = json.loads((case / "settings.json").read_text())
     (case / "settings.json").write_text(json.dumps(settings | {"fps": 7.0}))
-    verdict = pool.judged(fuzzed, case)
+    verdict = pool.judged(fuzzed, case, tmp_path / "scratch")
     assert verdict.outcome == outcome, verdict.detail
 
 
@@ -68,7 +68,7 @@ def test_undamaged_seeds_are_read_right(name: str, tmp_path: pathlib.Path) -> No
     case = tmp_path / "case"
     case.mkdir()
     assert "undamaged" in kind.make(tmp_path / "seeds", case, 0, random.Random(0))
-    verdict = pool.judged(kind, case)
+    verdict = pool.judged(kind, case, tmp_path / "scratch")
     assert verdict.outcome in (Outcome.IDENTICAL, Outcome.ACCEPTED), verdict.detail
 
 

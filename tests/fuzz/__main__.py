@@ -127,9 +127,10 @@ def _replay(folder: pathlib.Path) -> int:
         folder / "earlier"
     ).is_dir() else []
     verdict = Verdict(Outcome.ACCEPTED)
-    for case in [*earlier, folder]:
-        verdict = pool.judged(kind, case)
-        print(f"{case}: {verdict.outcome}\n{verdict.detail}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="fuzz-replay-") as scratch:
+        for case in [*earlier, folder]:
+            verdict = pool.judged(kind, case, pathlib.Path(scratch, "case"))
+            print(f"{case}: {verdict.outcome}\n{verdict.detail}", flush=True)
     return int(verdict.outcome in DEFECTS)
 
 

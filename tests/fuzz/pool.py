@@ -243,13 +243,18 @@ def serve(connection: Connection, job: Job) -> None:
         if (folder / CASE_FILE).exists():
             record |= json.loads((folder / CASE_FILE).read_text())
         (folder / CASE_FILE).write_text(json.dumps(record))
-        connection.send(judged(kind, folder))
+        connection.send(judged(kind, folder, job.work / f"judged-{os.getpid()}"))
 
 
-def judged(kind: Kind, folder: pathlib.Path) -> Verdict:
-    """The verdict on an input, whatever is raised."""
+def judged(kind: Kind, folder: pathlib.Path, scratch: pathlib.Path) -> Verdict:
+    """The verdict on an input, whatever is raised.
+
+    It is given a copy of the input in the folder `scratch`, so that what is kept is the input and not what came of it.
+    """
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(folder, scratch, symlinks=True, ignore=shutil.ignore_patterns("earlier"))
     try:
-        return kind.judge(folder)
+        return kind.judge(scratch)
     except GridClipError as error:
         sentence = str(error)
         if not sentence.strip():
