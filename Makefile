@@ -7,12 +7,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TURBOJPEG := $(VENV)/.turbojpeg
 
-.PHONY: help setup demo test lint bench bench-long clean
+.PHONY: help setup demo test lint fuzz kills bench bench-long clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    set up, then: make videos, export a tiny CLIP, embed, evaluate and search'
 	@echo 'make test    set up, then: ruff, mypy and the tests'
+	@echo 'make fuzz    damage files of every kind for MINUTES=2; none may be read wrong, or end in a crash or a hang'
+	@echo 'make kills   kill the long commands RUNS=100 times; --resume must end as if nothing had happened'
 	@echo 'make setup   only set up $(VENV)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   measure decoding, encoding and retrieval beside their peers, draw charts (takes long)'
@@ -32,6 +34,18 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Adjustable: MINUTES, RUNS, SEED. Inputs and outputs that show a defect are kept under FINDS.
+MINUTES ?= 2
+RUNS ?= 100
+SEED ?= 1
+FINDS ?= fuzz-finds
+
+fuzz: setup
+	PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) --seed $(SEED) --finds $(FINDS) --json bench-fuzz.json
+
+kills: setup
+	PYTHONPATH=tests $(BIN)/python -m kills --runs $(RUNS) --seed $(SEED) --keep $(FINDS)/kills --json bench-kills.json
+
 bench-long: LONG := --long
 bench-long: bench
 
@@ -49,7 +63,7 @@ bench: setup
 	$(BIN)/python -m gridclip.benchmarks.readme_table
 
 clean:
-	rm -rf $(VENV) build dist demo-output bench-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-output bench-output fuzz-finds *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp is written last, so an interrupted set-up is taken up again; a broken .venv is made anew.
