@@ -14,14 +14,15 @@ from collections.abc import Generator, Iterable, Sequence
 from . import workers
 from .gauge import Gauge
 from .pipeline_threads import Outcome, PipelineThreads
-from .source import Encoded, Failure, PipelineError, Restarted, SuperImages, VideoFile
+from .source import Encoded, Failure, Notice, PipelineError, Restarted, SuperImages, VideoFile
 from .workers import Finished, Woken, Work
 from .works import super_images
 
 logger = logging.getLogger(__name__)
 
 
-Event = tuple[VideoFile, "SuperImages | Finished | Failure | Restarted"]
+Event = tuple[VideoFile, "SuperImages | Notice | Finished | Failure | Restarted"]
+_WorkerEvent = tuple[VideoFile, "Encoded | SuperImages | Notice | Finished | Failure | Woken | Restarted"]
 
 
 @dataclasses.dataclass
@@ -41,7 +42,7 @@ def run(
     time_limit_s: float = workers.DEFAULT_TIME_LIMIT_S,
     gauge: Gauge | None = None,
 ) -> Generator[Event, None, None]:
-    """Yields runs of super images, then Finished or Failure, of every video; runs of a video come in any order.
+    """Yields runs of super images and notices, then Finished or Failure, of every video; its runs come in any order.
 
     A video with a run that DALI cannot decode is taken back (Restarted) and decoded by `fallback_works` at the end; it
     fails only if they fail, too.
@@ -58,16 +59,15 @@ def run(
         GridClipError: as `workers.run`; or DALI hangs, or cannot be started.
     """
     state = _State(pipelines, gauge)
-    with contextlib.closing(
-        workers.run(
-            videos,
-            works,
-            num_workers=num_workers,
-            time_limit_s=time_limit_s,
-            size=super_images,
-            wake=pipelines.wake,
-        )
-    ) as results:
+    events: Generator[_WorkerEvent, None, None] = workers.run(
+        videos,
+        works,
+        num_workers=num_workers,
+        time_limit_s=time_limit_s,
+        size=super_images,
+        wake=pipelines.wake,
+    )
+    with contextlib.closing(events) as results:
         for video, result in results:
             if isinstance(result, Woken):
                 yield from state.collect()
@@ -112,8 +112,10 @@ class _State:
         self._pipelines.give(run)
         self._update_gauge()
 
-    def received(self, video: VideoFile, result: SuperImages | Finished | Failure) -> Generator[Event, None, None]:
-        """A worker has decoded a run, delivered everything, or failed."""
+    def received(
+        self, video: VideoFile, result: SuperImages | Notice | Restarted | Finished | Failure
+    ) -> Generator[Event, None, None]:
+        """A worker has decoded a run, has something to say, has delivered everything, or has failed."""
         if video.video_id in self._given_up:
             return
         if isinstance(result, Finished):
@@ -144,6 +146,8 @@ class _State:
             self._given_up.add(run.video_id)
             self.again.append(entry.file)
             yield entry.file, Restarted()
+            detail = f"DALI failed ({result}): made by worker processes on the CPU"
+            yield entry.file, Notice(run.video_id, "decoder", detail)
             return
         entry.in_decoder -= 1
         yield entry.file, result

@@ -11,7 +11,7 @@ import numpy as np
 from . import grid
 from .reading import Decoder, Reading, opened
 from .sampling import Sampling, super_image_count
-from .source import SuperImages, VideoFile
+from .source import Notice, SuperImages, VideoFile
 
 # Super images handed on at once: bounds what a worker holds, whatever the length of the video.
 RUN_SUPER_IMAGES = 16
@@ -19,20 +19,22 @@ RUN_SUPER_IMAGES = 16
 
 def super_images(
     video: VideoFile, sampling: Sampling, *, decoder: Decoder = "auto", skip: int = 0
-) -> Iterator[SuperImages]:
-    """Yields a video's super images in order, in runs of bounded size.
+) -> Iterator[SuperImages | Notice]:
+    """Yields a video's super images in order, in runs of bounded size, and before them what is to be known about it.
 
     Only the packets that the wanted frames need are decoded. PyAV decodes them as they are; decord gets them remuxed in
     memory, and PyAV steps in for what decord cannot open or cannot be proved to count right.
 
     Args:
         decoder: `auto` is PyAV, the faster of the two on the same packets; `decord` gives the reference's bits.
-        skip: leaves out this many super images at the start.
+        skip: leaves out this many super images at the start, and the notices.
 
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
     with opened(video.path, sampling) as reading:
+        if not skip:
+            yield from reading.notices(video.video_id)
         frames = reading.frames(decoder, first=skip * sampling.cells, cells=sampling.cells)
         yield from packed(video.video_id, reading, frames, sampling, first=skip)
 

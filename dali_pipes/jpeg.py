@@ -26,7 +26,7 @@ from PIL import Image
 from .. import GridClipError
 from . import grid
 from .sampling import Sampling
-from .source import EncodedImages, SuperImages, VideoFile
+from .source import EncodedImages, Notice, SuperImages, VideoFile
 from .streams import VideoError
 
 logger = logging.getLogger(__name__)
@@ -59,11 +59,11 @@ def save(
     video: VideoFile,
     *,
     skip: int,
-    decode: Callable[[VideoFile], Iterator[SuperImages]],
+    decode: Callable[[VideoFile], Iterator[SuperImages | Notice]],
     sampling: Sampling,
     save_dir: pathlib.Path,
-) -> Iterator[int]:
-    """Writes the folder of one video, replacing an older one; yields the number of super images of every run.
+) -> Iterator[int | Notice]:
+    """Writes the folder of one video, replacing an older one; yields each run's number of super images, and notices.
 
     Args:
         video: the video to decode.
@@ -79,6 +79,9 @@ def save(
     writer = FolderWriter(video.video_id, sampling, save_dir)
     try:
         for run in decode(video):
+            if isinstance(run, Notice):
+                yield run
+                continue
             writer.write(run)
             yield len(run.images)
         writer.finish()

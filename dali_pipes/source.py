@@ -104,6 +104,22 @@ class Restarted:
 
 
 @dataclasses.dataclass(frozen=True)
+class Notice:
+    """Something about a video that was stored all the same, which its reader should know. One line of notices.jsonl.
+
+    Attributes:
+        video_id: the video's id.
+        kind: what it is: "decoder" (another decoder than the first choice made it), "damage" (frames were replaced by
+            their neighbours), "rate" (its frames are not evenly spaced in time), ...
+        detail: a sentence with the numbers.
+    """
+
+    video_id: str
+    kind: str
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Failure:
     """A video that a job lost: at which stage (list, open, decode, write, ...) and why. One line of failures.jsonl."""
 

@@ -22,14 +22,15 @@ from typing import Any, Generic, TypeVar
 
 from .. import GridClipError
 from .child import Child
-from .source import Failure, VideoFile
+from .source import Failure, Notice, VideoFile
 from .streams import VideoError
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 # A work is called with the video and, by the keyword skip, the units of it (super images) that are delivered already.
-Work = Callable[..., Iterator[T]]
+# Between its results it may yield a Notice.
+Work = Callable[..., Iterator[T | Notice]]
 
 DEFAULT_TIME_LIMIT_S = 300.0
 START_LIMIT_S = 300.0  # imports from a cold network drive

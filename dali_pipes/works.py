@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from . import fallback, jpeg, segments
 from .reading import Decoder
 from .sampling import Sampling
-from .source import Encoded, SuperImages, VideoFile
+from .source import Encoded, Notice, SuperImages, VideoFile
 from .workers import Work
 
 # In this order: the second one takes over where the first one hangs or crashes.
@@ -52,15 +52,15 @@ def saving_works(sampling: Sampling, decoder: Decoder, save_dir: pathlib.Path) -
 
 def decode(
     video: VideoFile, *, skip: int, sampling: Sampling, decoder: Decoder, image_size: int
-) -> Iterator[SuperImages]:
-    """The super images of a video, made at sampling.super_img_size and resized to image_size."""
+) -> Iterator[SuperImages | Notice]:
+    """The super images of a video, made at sampling.super_img_size and resized to image_size, and notices."""
     for run in fallback.super_images(video, sampling, decoder=decoder, skip=skip):
-        yield segments.resized(run, image_size)
+        yield run if isinstance(run, Notice) else segments.resized(run, image_size)
 
 
-def super_images(run: Encoded | SuperImages) -> int:
+def super_images(run: Encoded | SuperImages | Notice) -> int:
     """The super images in a run: what `workers.run` counts."""
-    return len(run.start_s)
+    return 0 if isinstance(run, Notice) else len(run.start_s)
 
 
 def _names(decoder: Decoder) -> tuple[Decoder, ...]:

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from .. import GridClipError
+from ..dali_pipes.sampling import completed
 from .annotations import Query
 
 logger = logging.getLogger(__name__)
@@ -446,6 +447,8 @@ class Store:
             raise GridClipError(_no_store(self.path)) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise GridClipError(f"{path} cannot be read as a store's record: {error}") from error
+        if isinstance(record["sampling"], dict):
+            record["sampling"] = completed(record["sampling"])
         if version > FORMAT:
             raise GridClipError(f"the store {self.path} has format {version}, this version reads up to {FORMAT}: "
                                 "upgrade gridclip")

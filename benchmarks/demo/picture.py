@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...dali_pipes.fallback import super_images
 from ...dali_pipes.sampling import Sampling
-from ...dali_pipes.source import VideoFile
+from ...dali_pipes.source import SuperImages, VideoFile
 from ...engine.encoder import Encoder
 from ...engine.search import search
 from ...engine.store import Store
@@ -38,7 +38,8 @@ def draw(out: pathlib.Path, sentence: str) -> Image.Image:
         vectors = table.vectors[table.offsets[number] : table.offsets[number + 1]].astype(np.float32)
         weights = np.exp(vectors @ query / TEMPERATURE)
         video = VideoFile(hit.video_id, out / videos.VIDEO_FOLDER / f"{hit.video_id}.mp4")
-        images = np.concatenate([part.images for part in super_images(video, Sampling(super_img_size=2 * IMAGE_PX))])
+        parts = super_images(video, Sampling(super_img_size=2 * IMAGE_PX))
+        images = np.concatenate([part.images for part in parts if isinstance(part, SuperImages)])
         rows.append((hit, images, weights / weights.sum()))
     width = LABEL_PX + max(len(images) for _, images, _ in rows) * (IMAGE_PX + GAP_PX) + GAP_PX
     height = TOP_PX + VIDEOS * (IMAGE_PX + BAR_PX + 2 * GAP_PX)
