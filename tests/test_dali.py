@@ -209,7 +209,7 @@ def test_a_bad_segment_sends_its_video_alone_to_the_fallback(generated, tmp_path
     kinds = {video.video_id: [] for video in videos}
     for video, event in events:
         kinds[video.video_id].append(type(event).__name__)
-    assert kinds["guilty"] == ["Restarted", "SuperImages", "Finished"]
+    assert kinds["guilty"] == ["Restarted", "Notice", "SuperImages", "Finished"]
     assert all(kinds[name] == ["SuperImages", "Finished"] for name in names if name != "guilty")
     assert ["guilty"] in batches  # bisected until it stood alone
     reference = expected(generated / "vp9.webm")
