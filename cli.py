@@ -22,7 +22,7 @@ import click
 from . import GridClipError, __version__
 
 if TYPE_CHECKING:
-    from .dali_pipes.sampling import Sampling
+    from .dali_pipes.sampling import Mode, Sampling
     from .engine.encoder import Encoder
     from .engine.jobs.progress import JobSummary
     from .engine.providers import Provider
@@ -151,11 +151,26 @@ _sampling = _options(
         help="1: a video shorter than one period gives its first frame; 0: it counts as failed.",
     ),
 )
+
+
+class _Mode(click.Choice[str]):
+    """How wanted frames are found. `frames` was called `exact`."""
+
+    def __init__(self) -> None:
+        super().__init__(["frames", "keyframes", "time"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert("frames" if value == "exact" else value, param, ctx)
+
+
+_mode = click.option(
+    "--sampling", "mode", type=_Mode(), default="frames",
+    help="frames: evenly spaced by count, as the reference does. keyframes: each of them moves to the nearest keyframe "
+    "within --max-shift; faster, not exact. time: what is shown every 1/fps seconds by time stamps, for variable frame "
+    "rates.",
+)
 _keyframes = _options(
-    click.option(
-        "--sampling", type=click.Choice(["exact", "keyframes"]), default="exact",
-        help="keyframes: each wanted frame moves to the nearest keyframe within --max-shift; faster, not exact.",
-    ),
+    _mode,
     click.option(
         "--max-shift", "max_shift_s", type=_FiniteRange(min=0), show_default="2.0 with --sampling keyframes",
         help="Seconds by which a frame may move.",
@@ -244,6 +259,7 @@ def doctor(model: pathlib.Path | None, as_json: bool) -> None:
     help="A video to leave out, or a file with one id per line. May be repeated.",
 )
 @_sampling
+@_mode
 @_num_workers
 @_as_json
 def plan(
@@ -254,6 +270,7 @@ def plan(
     fps: float,
     grid_size: int,
     min_frames: int,
+    mode: Mode,
     num_workers: int,
     as_json: bool,
 ) -> None:
@@ -263,7 +280,7 @@ def plan(
     """
     from .engine import plan
 
-    sampling = _make_sampling(fps=fps, grid_size=grid_size, min_frames=min_frames)
+    sampling = _make_sampling(mode, None, fps=fps, grid_size=grid_size, min_frames=min_frames)
     ignored = plan.read_exclusions(exclude)
     if video_dir is not None and video_info is None:
         found = plan.plan_folder(video_dir, sampling, anno_file=anno_file, exclude=ignored, num_workers=num_workers)
@@ -325,7 +342,7 @@ def superimages(
     grid_size: int,
     super_img_size: int,
     min_frames: int,
-    sampling: str,
+    mode: Mode,
     max_shift_s: float | None,
     strict: bool,
     **options: Any,
@@ -334,11 +351,10 @@ def superimages(
     from .engine.jobs import handover
     from .engine.jobs.super_images import make_super_images
 
-    settings = _make_sampling(
-        fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames,
-        max_shift_s=_max_shift(sampling, max_shift_s),
+    sampling = _make_sampling(
+        mode, max_shift_s, fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames
     )
-    summary = make_super_images(video_dir, save_dir, sampling=settings, **options)
+    summary = make_super_images(video_dir, save_dir, sampling=sampling, **options)
     if summary.succeeded:
         handover.note(image_dir=save_dir)
     _finish(summary, strict)
@@ -452,7 +468,7 @@ def embed_videos(
     grid_size: int,
     super_img_size: int | None,
     min_frames: int,
-    sampling: str,
+    mode: Mode,
     max_shift_s: float | None,
     num_gpus: int,
     provider: Provider,
@@ -464,7 +480,6 @@ def embed_videos(
     """Embed videos into a store, without JPEG files."""
     if cluster is not None:
         raise click.ClickException(f"--cluster {NOT_YET}: start one job per machine with --num-shards and --shard-id")
-    shift_s = _max_shift(sampling, max_shift_s)
     shard_id, num_shards = options["shard_id"], options["num_shards"]
     if shard_id >= num_shards:
         raise click.UsageError(f"--shard-id {shard_id} must be less than --num-shards {num_shards}")
@@ -474,10 +489,10 @@ def embed_videos(
 
     encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph, tokenizer=tokenizer)
     size = super_img_size or encoder.info["image_size"]
-    settings = _make_sampling(
-        fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames, max_shift_s=shift_s
+    sampling = _make_sampling(
+        mode, max_shift_s, fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames
     )
-    _finish(embed_videos(encoder, video_dir, store, sampling=settings, num_gpus=num_gpus, **options), strict)
+    _finish(embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
 
 
 class _Cutoffs(click.ParamType):
@@ -629,19 +644,15 @@ def _write_json(path: pathlib.Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def _max_shift(sampling: str, max_shift_s: float | None) -> float | None:
-    if sampling == "keyframes":
-        return KEYFRAMES_MAX_SHIFT_S if max_shift_s is None else max_shift_s
-    if max_shift_s is not None:
-        raise click.UsageError("--max-shift is for --sampling keyframes: exact frames do not move")
-    return None
-
-
-def _make_sampling(**settings: Any) -> Sampling:
+def _make_sampling(mode: Mode, max_shift_s: float | None, **settings: Any) -> Sampling:
     from .dali_pipes.sampling import Sampling
 
+    if mode == "keyframes" and max_shift_s is None:
+        max_shift_s = KEYFRAMES_MAX_SHIFT_S
+    if mode != "keyframes" and max_shift_s is not None:
+        raise click.UsageError(f"--max-shift is for --sampling keyframes: with --sampling {mode} frames do not move")
     try:
-        return Sampling(**settings)
+        return Sampling(mode=mode, max_shift_s=max_shift_s, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

@@ -13,7 +13,7 @@ import numpy as np
 from gridclip.dali_pipes import segments, streams
 from gridclip.dali_pipes.reading import opened
 from gridclip.dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Sampling, wanted_frames
-from gridclip.dali_pipes.source import EncodedSegment, VideoFile
+from gridclip.dali_pipes.source import EncodedSegment, Notice, VideoFile
 
 
 def dali_whole(path: pathlib.Path, fps: float, device_id: int | None = None) -> np.ndarray:
@@ -37,6 +37,8 @@ def gridclip_dali(path: pathlib.Path, fps: float, device_id: int | None = None) 
     )
     frames = []
     for run in runs:
+        if isinstance(run, Notice):
+            continue
         if not isinstance(run, EncodedSegment):
             raise streams.VideoError("decode", f"GridCLIP gives it to PyAV: {_why_not(path, fps, device_id)}")
         frames.append(_decoded(np.frombuffer(run.data, np.uint8), run.positions, device_id))

@@ -20,19 +20,21 @@ RUN_SUPER_IMAGES = 16
 def super_images(
     video: VideoFile, sampling: Sampling, *, decoder: Decoder = "auto", skip: int = 0
 ) -> Iterator[SuperImages | Notice]:
-    """Yields a video's super images in order, in runs of bounded size, and what is to be known about them.
+    """Yields a video's super images in order, in runs of bounded size, and what is to be known about the video.
 
     Only the packets that the wanted frames need are decoded. PyAV decodes them as they are; decord gets them remuxed in
     memory, and PyAV steps in, with a notice, for what decord cannot open or cannot be proved to count right.
 
     Args:
         decoder: `auto` is PyAV, the faster of the two on the same packets; `decord` gives the reference's bits.
-        skip: leaves out this many super images at the start.
+        skip: leaves out this many super images at the start, and the notices.
 
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
     with opened(video.path, sampling) as reading:
+        if not skip:
+            yield from reading.notices(video.video_id)
         frames = reading.frames(decoder, first=skip * sampling.cells, cells=sampling.cells)
         yield from packed(video.video_id, reading, frames, sampling, first=skip)
         if reading.not_decord is not None:

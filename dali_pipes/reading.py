@@ -18,7 +18,16 @@ from . import decoding, remux, streams
 from .bitstream import HIDDEN, OPEN
 from .keyframes import nearest_keyframes
 from .pruning import Segment, plan_segments, whole
-from .sampling import Sampling, wanted_frames
+from .sampling import (
+    Sampling,
+    count_wanted,
+    frames_at,
+    rate_differs,
+    wanted_frames,
+    wanted_times,
+    why_none,
+)
+from .source import Notice
 from .streams import PacketTable, VideoError, VideoStream
 
 logger = logging.getLogger(__name__)
@@ -33,15 +42,22 @@ def opened(path: pathlib.Path, sampling: Sampling) -> Iterator[Reading]:
     """Opens and scans a video; raises VideoError, also where it has no wanted frame."""
     with streams.open_video(path) as (container, stream):
         summary, table, packets = streams.scan(container, stream)
-        planned = wanted_frames(
-            summary.frame_count, summary.avg_fps, fps=sampling.fps, min_frames=sampling.min_frames
-        )
-        if not len(planned):
-            period_s = 1 / sampling.fps
-            raise VideoError("sample", f"{summary.duration_s:.2f} s is shorter than one period of {period_s:g} s")
+        if reason := why_none(summary, sampling):
+            raise VideoError("sample", reason)
+        planned_s, planned = _planned(summary, table, sampling)
         shift_s = sampling.max_shift_s
         wanted = planned if shift_s is None else nearest_keyframes(table, planned, shift_s)
-        yield Reading(path, stream, summary, table, packets, planned, wanted)
+        yield Reading(path, stream, summary, table, packets, sampling, planned_s, planned, wanted)
+
+
+def _planned(summary: VideoStream, table: PacketTable, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """(times, float64 [n], seconds from the first frame; indices of the frames to show for them, int64 [n])."""
+    fps, min_frames = sampling.fps, sampling.min_frames
+    if sampling.mode == "time":
+        times_s = wanted_times(summary.duration_s, fps=fps, min_frames=min_frames)
+        return times_s, frames_at(table.times_s, times_s)
+    frames = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps, min_frames=min_frames)
+    return table.times_s[frames], frames
 
 
 @dataclasses.dataclass
@@ -53,7 +69,10 @@ class Reading:
         stream: its video stream, opened.
         summary, table: see `streams.scan`.
         packets: all of them where they fit into memory.
-        planned: int64 [n], indices in presentation order of the frames at the wanted times.
+        sampling: which frames are wanted.
+        planned_s: float64 [n], seconds from the video's start that the wanted frames stand for: the times asked for
+            where they are wanted by time, else the planned frames' own.
+        planned: int64 [n], indices in presentation order of the frames to show for them, ascending; one may come twice.
         wanted: int64 [n], the frames to decode: the planned ones, or keyframes near them.
         not_decord: why PyAV decoded what decord was asked for; None: it did not.
     """
@@ -63,6 +82,8 @@ class Reading:
     summary: VideoStream
     table: PacketTable
     packets: list[Packet] | None
+    sampling: Sampling
+    planned_s: np.ndarray
     planned: np.ndarray
     wanted: np.ndarray
     not_decord: str | None = None
@@ -70,11 +91,24 @@ class Reading:
     def times_s(self, cells: int) -> tuple[np.ndarray, np.ndarray]:
         """Seconds from the video's start at which each super image of `cells` frames starts and ends, float64 [L].
 
-        They are the planned frames' times: the part of the video that a super image stands for.
+        They are the planned times: the part of the video that a super image stands for.
         """
-        times_s = self.table.times_s[self.planned]
-        start_s = times_s[::cells]
-        return start_s, np.append(start_s[1:], max(self.summary.duration_s, float(times_s[-1])))
+        start_s = self.planned_s[::cells]
+        return start_s, np.append(start_s[1:], max(self.summary.duration_s, float(self.planned_s[-1])))
+
+    def notices(self, video_id: str) -> Iterator[Notice]:
+        """Says where wanted frames spaced by count are far from evenly spaced in time."""
+        if self.sampling.mode == "time" or not rate_differs(self.summary):
+            return
+        by_time = dataclasses.replace(self.sampling, mode="time", max_shift_s=None)
+        detail = (
+            f"{self.summary.frame_count:,} frames at {self.summary.avg_fps:g} fps are "
+            f"{self.summary.frame_count / self.summary.avg_fps:.1f} s, their time stamps span "
+            f"{self.summary.duration_s:.1f} s (variable frame rate): {len(self.wanted):,} wanted frames by count, "
+            f"{count_wanted(self.summary, by_time):,} with --sampling time"
+        )
+        logger.warning("%s: %s", self.path, detail)
+        yield Notice(video_id, "rate", detail)
 
     def frames(self, decoder: Decoder, *, first: int = 0, cells: int = 1) -> Iterator[np.ndarray]:
         """The wanted frames from position `first` on, each uint8 [336, 446, 3]."""

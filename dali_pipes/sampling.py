@@ -1,12 +1,19 @@
-"""Frame counts and rates in, the indices of the wanted frames out."""
+"""Frame counts, rates and times in, the indices of the wanted frames out."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
 DECODE_WIDTH_PX, DECODE_HEIGHT_PX = 446, 336  # the reference decodes every frame at this size, whatever its aspect
+# Containers round time stamps, WebM to a millisecond: a frame so little after a wanted time is shown at it.
+GRACE_S = 1e-3
+# Longer than a camera records into one file; time stamps that say so and do not fit the frames are damaged.
+LONGEST_S = 7 * 86_400.0
+
+Mode = Literal["frames", "keyframes", "time"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +26,12 @@ class Sampling:
         super_img_size: width and height of a super image in pixels, >= grid_size.
         min_frames: wanted frames of a video shorter than one period (0 or 1).
         max_shift_s: seconds by which a wanted frame may move to a keyframe, >= 0; None: it stays where it is.
+        mode: `frames` spaces the wanted frames evenly by count, as the reference does; `keyframes` moves these by up to
+            max_shift_s; `time` takes the frame shown every 1/fps seconds. None: frames, or keyframes where max_shift_s
+            is set, which is what settings mean that were recorded before there was a choice by time.
 
     Raises:
-        ValueError: a value is out of range.
+        ValueError: a value is out of range, or max_shift_s and mode contradict each other.
     """
 
     fps: float = 0.5
@@ -29,6 +39,7 @@ class Sampling:
     super_img_size: int = 336
     min_frames: int = 1
     max_shift_s: float | None = None
+    mode: Mode | None = None
 
     def __post_init__(self) -> None:
         if not (self.fps > 0 and np.isfinite(self.fps)):
@@ -41,11 +52,75 @@ class Sampling:
             raise ValueError(f"min_frames ({self.min_frames}) must be 0 or 1")
         if self.max_shift_s is not None and not (self.max_shift_s >= 0 and np.isfinite(self.max_shift_s)):
             raise ValueError(f"max_shift_s ({self.max_shift_s}) must be a finite number >= 0")
+        if self.mode is None:
+            object.__setattr__(self, "mode", _mode_without_time(self.max_shift_s))
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode ({self.mode!r}) must be one of {', '.join(get_args(Mode))}")
+        if (self.mode == "keyframes") != (self.max_shift_s is not None):
+            raise ValueError(f"max_shift_s ({self.max_shift_s}) is for mode keyframes, and mode is {self.mode}")
 
     @property
     def cells(self) -> int:
         """Wanted frames per super image."""
         return self.grid_size**2
+
+
+class Length(Protocol):
+    """How long a video is: of a stream that was read, or as a video-info file tells it.
+
+    Attributes:
+        frame_count: frames, >= 0.
+        avg_fps: average frame rate by the container, frames per second.
+        duration_s: from the first frame's start to the last one's end by the time stamps, seconds.
+    """
+
+    @property
+    def frame_count(self) -> int: ...
+    @property
+    def avg_fps(self) -> float: ...
+    @property
+    def duration_s(self) -> float: ...
+
+
+def completed(record: dict[str, Any]) -> dict[str, Any]:
+    """Recorded settings with the mode that they mean, where they were recorded before there was one."""
+    if record.get("fps") is None or "mode" in record:
+        return record
+    return {**record, "mode": _mode_without_time(record.get("max_shift_s"))}
+
+
+def why_none(length: Length, sampling: Sampling) -> str | None:
+    """Why a video has no wanted frame; None where it has some."""
+    if length.frame_count <= 0:
+        return "has no frame"
+    if sampling.mode == "time" and not length.duration_s <= LONGEST_S and rate_differs(length):
+        return (
+            f"its time stamps span {length.duration_s:,.0f} s, its {length.frame_count:,} frames at "
+            f"{length.avg_fps:g} fps do not: they are damaged, take the frames by count (--sampling frames)"
+        )
+    if not count_wanted(length, sampling):
+        return f"{length.duration_s:.2f} s is shorter than one period of {1 / sampling.fps:g} s"
+    return None
+
+
+def count_wanted(length: Length, sampling: Sampling) -> int:
+    """How many wanted frames a video has."""
+    fps, min_frames = sampling.fps, sampling.min_frames
+    if sampling.mode != "time":
+        return len(wanted_frames(length.frame_count, length.avg_fps, fps=fps, min_frames=min_frames))
+    return len(wanted_times(length.duration_s, fps=fps, min_frames=min_frames)) if length.frame_count > 0 else 0
+
+
+def rate_differs(length: Length) -> bool:
+    """Whether a video's time stamps and its frames at its average rate are more than a tenth of its duration apart.
+
+    Then wanted frames spaced evenly by count are too few or too many (variable frame rate). One frame more or less does
+    not count: not every container says for how long the last one is shown.
+    """
+    if not (length.avg_fps > 0 and length.duration_s > 0):
+        return False
+    fewest_s, most_s = (length.frame_count - 1) / length.avg_fps, (length.frame_count + 1) / length.avg_fps
+    return fewest_s > 1.1 * length.duration_s or most_s < 0.9 * length.duration_s
 
 
 def wanted_frames(frame_count: int, avg_fps: float, *, fps: float, min_frames: int = 1) -> np.ndarray:
@@ -68,6 +143,34 @@ def wanted_frames(frame_count: int, avg_fps: float, *, fps: float, min_frames: i
     return indices.astype(np.int64)
 
 
+def wanted_times(duration_s: float, *, fps: float, min_frames: int = 1) -> np.ndarray:
+    """Seconds from the first frame at which frames are wanted, float64 [n]: k / fps for k = 0, 1, ... before the end.
+
+    Args:
+        duration_s: see Length.
+        fps: wanted frames per second.
+        min_frames: wanted frames of a video shorter than one period (0 or 1).
+    """
+    if not duration_s * fps >= 1:
+        return np.zeros(min_frames)
+    times_s = np.arange(int(duration_s * fps) + 1) / fps
+    return times_s[(times_s == 0) | (times_s < duration_s - GRACE_S)]
+
+
+def frames_at(shown_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+    """Indices of the frames on screen at some times, int64 [n]: each the last one shown by then, else the first.
+
+    Args:
+        shown_s: float64 [F], seconds at which each frame is first shown, ascending; GRACE_S late is in time.
+        times_s: float64 [n].
+    """
+    return (np.searchsorted(shown_s, times_s + GRACE_S, side="right") - 1).clip(min=0)
+
+
 def super_image_count(frame_count: int, grid_size: int) -> int:
     """Super images that hold frame_count wanted frames, the partial last one kept."""
     return -(-frame_count // grid_size**2)
+
+
+def _mode_without_time(max_shift_s: float | None) -> Mode:
+    return "frames" if max_shift_s is None else "keyframes"

@@ -19,7 +19,7 @@ from .nvidia_driver import DecoderLimits
 from .pruning import SEGMENT_FRAMES, Segment, plan_segments
 from .reading import Feed, Reading, opened
 from .sampling import Sampling, super_image_count
-from .source import EncodedSegment, SuperImages, VideoFile
+from .source import EncodedSegment, Notice, SuperImages, VideoFile
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,13 @@ def encoded_segments(
     device: Device,
     gauge: pathlib.Path | None,
     limits: Mapping[str, DecoderLimits] | None = None,
-) -> Iterator[EncodedSegment | SuperImages]:
+) -> Iterator[EncodedSegment | SuperImages | Notice]:
     """Yields a video's super images in order, as segments for DALI where DALI can decode them, else decoded.
 
+    Before them come notices, what is to be known about the video.
+
     Args:
-        skip: leaves out this many super images at the start.
+        skip: leaves out this many super images at the start, and the notices.
         image_size: decoded super images are resized to it.
         device: where DALI decodes.
         gauge: where the job says how many segments DALI has room for; this process decodes a segment itself while there
@@ -59,6 +61,8 @@ def encoded_segments(
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
     with opened(video.path, sampling) as reading:
+        if not skip:
+            yield from reading.notices(video.video_id)
         segments = plan_segments(
             reading.table,
             reading.wanted,

@@ -90,9 +90,9 @@ def decode(
         yield run if isinstance(run, Notice) else segments.resized(run, image_size)
 
 
-def super_images(run: Encoded | SuperImages) -> int:
+def super_images(run: Encoded | SuperImages | Notice) -> int:
     """The super images in a run: what `workers.run` counts."""
-    return len(run.start_s)
+    return 0 if isinstance(run, Notice) else len(run.start_s)
 
 
 def _decoders(decoder: Decoder) -> list[Decoder]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from .. import GridClipError
 from ..dali_pipes import ids, streams, workers
-from ..dali_pipes.sampling import Sampling, super_image_count, wanted_frames
+from ..dali_pipes.sampling import Sampling, count_wanted, rate_differs, super_image_count, why_none
 from ..dali_pipes.source import Failure, Notice, VideoFile
 from .annotations import Annotations, VideoInfo, load_annotations, load_video_info
 from .jobs.listing import list_videos
@@ -35,6 +35,8 @@ class Plan:
         dropped_queries: captions of videos that are not among them; None without an annotation file.
         unusable_captions: and other entries of the annotation file that are not what they should be; None without one.
         excluded: videos left out because the user said so.
+        rate_differs: of the videos, ids of those whose frames by count are far from evenly spaced in time, sorted; see
+            `sampling.rate_differs`.
         failures: videos that cannot be used, each once.
         notices: videos of which there is another file, too.
         vector_bytes: fp16 vectors of the super images and queries, by embedding width.
@@ -49,6 +51,7 @@ class Plan:
     dropped_queries: int | None
     unusable_captions: int | None
     excluded: int
+    rate_differs: tuple[str, ...]
     failures: tuple[Failure, ...]
     notices: tuple[Notice, ...]
     vector_bytes: dict[str, int]
@@ -170,6 +173,9 @@ def as_text(plan: Plan) -> str:
     ]
     if plan.queries is not None:
         rows.append(("queries", f"{plan.queries:,} ({plan.dropped_queries:,} of videos without super images dropped)"))
+    if plan.rate_differs:
+        shown = f"{len(plan.rate_differs):,} (by their time stamps, not by their frames: see --sampling time)"
+        rows.append(("variable rate", shown))
     if plan.unusable_captions:
         rows.append(("captions left out", f"{plan.unusable_captions:,} (empty or malformed)"))
     sizes = ", ".join(f"{size / 2**20:,.1f} MiB ({name})" for name, size in plan.vector_bytes.items())
@@ -205,14 +211,13 @@ def _plan(
     lost = list(failures)
     frames = super_images = 0
     for each in lengths:
-        indices = wanted_frames(each.frame_count, each.avg_fps, fps=sampling.fps, min_frames=sampling.min_frames)
-        if not len(indices):
-            reason = "has no frame" if each.frame_count <= 0 else f"{each.duration_s:.2f} s are shorter than one period"
+        if reason := why_none(each, sampling):
             lost.append(Failure(each.video_id, "sample", reason))
             continue
         usable.append(each)
-        frames += len(indices)
-        super_images += super_image_count(len(indices), sampling.grid_size)
+        wanted = count_wanted(each, sampling)
+        frames += wanted
+        super_images += super_image_count(wanted, sampling.grid_size)
     queries = dropped = None
     if annotations is not None:
         ids = {each.video_id for each in usable}
@@ -229,6 +234,7 @@ def _plan(
         dropped_queries=dropped,
         unusable_captions=None if annotations is None else len(annotations.problems),
         excluded=excluded,
+        rate_differs=tuple(sorted(each.video_id for each in usable if rate_differs(each))),
         failures=tuple(sorted({each.video_id: each for each in lost}.values(), key=lambda each: each.video_id)),
         notices=tuple(notices),
         vector_bytes={name: vectors * width * FP16_BYTES for name, width in EMBED_DIMS.items()},

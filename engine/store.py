@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from .. import GridClipError
 from ..dali_pipes import ids
+from ..dali_pipes.sampling import completed
 from .annotations import Query
 
 logger = logging.getLogger(__name__)
@@ -542,6 +543,8 @@ class Store:
         if record["format"] > FORMAT:
             raise GridClipError(f"the store {self.path} has format {record['format']}, this version reads up to "
                                 f"{FORMAT}: upgrade gridclip")
+        if isinstance(record["sampling"], dict):
+            record["sampling"] = completed(record["sampling"])
         return record
 
     def _write_record(self, record: dict[str, Any]) -> None:

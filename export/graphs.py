@@ -133,15 +133,13 @@ def _transformer(
         update = graph.attention(normed, block.attn)
         if block is blocks[-1]:
             x, update = pool(x), pool(update)
-        update = graph.linear(update, block.attn.out_proj.weight, block.attn.out_proj.bias)
-        x, normed = graph.add_and_norm(x, update, block.ln_2)
+        x, normed = graph.linear_add_and_norm(x, update, block.attn.out_proj, block.ln_2)
         hidden = graph.linear(normed, block.mlp.c_fc.weight, block.mlp.c_fc.bias)
         if isinstance(block.mlp.gelu, nn.GELU):
             hidden = graph.op("Gelu", hidden, domain=_CONTRIB)
         else:
             hidden = graph.op("QuickGelu", hidden, domain=_CONTRIB, alpha=1.702)
-        update = graph.linear(hidden, block.mlp.c_proj.weight, block.mlp.c_proj.bias)
-        x, normed = graph.add_and_norm(x, update, next_norm)
+        x, normed = graph.linear_add_and_norm(x, hidden, block.mlp.c_proj, next_norm)
     return normed
 
 
@@ -257,15 +255,16 @@ class _GraphWriter:
         bias = self.weight(attention.in_proj_bias, self.compute_type)
         return self.op("Attention", x, weight, bias, domain=_CONTRIB, **heads)
 
-    def add_and_norm(self, x: str, update: str, norm: nn.LayerNorm) -> tuple[str, str]:
-        """x + update, and its LayerNorm."""
+    def linear_add_and_norm(self, x: str, y: str, linear: nn.Linear, norm: nn.LayerNorm) -> tuple[str, str]:
+        """x + y @ linear.weight.T + linear.bias, and its LayerNorm."""
         if self.precision == "fp16":
+            update = self.op("MatMul", y, self.weight(linear.weight.T, np.float16))
             normed, total = (f"SkipLayerNormalization_{len(self._nodes)}_{part}" for part in ("normed", "sum"))
             scale, bias = self.weight(norm.weight, np.float16), self.weight(norm.bias, np.float16)
             self._nodes.append(
                 helper.make_node(
                     "SkipLayerNormalization",
-                    [x, update, scale, bias],
+                    [x, update, scale, bias, self.weight(linear.bias, np.float16)],
                     [normed, "", "", total],
                     domain=_CONTRIB,
                     epsilon=norm.eps,
@@ -273,8 +272,8 @@ class _GraphWriter:
             )
             return total, normed
         # Sum, not Add: ONNX Runtime fuses Add + LayerNormalization into SkipLayerNormalization, whose CPU kernel is
-        # several times slower than the two apart.
-        total = self.op("Sum", x, update)
+        # several times slower than the two apart, also with the bias as its fifth input.
+        total = self.op("Sum", x, self.linear(y, linear.weight, linear.bias))
         return total, self.layer_norm(total, norm, np.float32)
 
 

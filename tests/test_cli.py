@@ -166,6 +166,12 @@ def test_embed_videos(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> Non
     assert job.arguments["sampling"] == Sampling(super_img_size=224, max_shift_s=2.0)
     assert run(*"embed-videos --model m --video-dir v --sampling keyframes --max-shift 0.5".split()).exit_code == 0
     assert job.arguments["sampling"] == Sampling(super_img_size=224, max_shift_s=0.5)
+    for mode, expected in {"exact": "frames", "frames": "frames", "time": "time"}.items():  # exact: the older name
+        assert run(*f"embed-videos --model m --video-dir v --sampling {mode}".split()).exit_code == 0
+        assert job.arguments["sampling"] == Sampling(super_img_size=224, mode=expected)
+    assert "exact" not in run("embed-videos", "--help").output.replace("not exact", "")
+    refused = run(*"embed-videos --model m --video-dir v --sampling time --max-shift 1".split())
+    assert refused.exit_code == 2 and "--sampling time frames do not move" in " ".join(refused.output.split())
     assert run(*"embed-videos --model m --video-dir v --store s --num-shards 4 --shard-id 3".split()).exit_code == 0
     assert (job.arguments["num_shards"], job.arguments["shard_id"]) == (4, 3)
     assert run(*"embed-videos --model m --video-dir v --super-img-size 336".split()).exit_code == 0

@@ -18,7 +18,7 @@ from gridclip.dali_pipes.interlacing import may_hold_fields
 from gridclip.dali_pipes.jpeg_pipeline import JpegPipeline
 from gridclip.dali_pipes.nvidia_driver import DecoderLimits
 from gridclip.dali_pipes.sampling import Sampling
-from gridclip.dali_pipes.source import EncodedSegment, Failure, PipelineError, SuperImages, VideoFile
+from gridclip.dali_pipes.source import EncodedSegment, Failure, Notice, PipelineError, SuperImages, VideoFile
 from gridclip.dali_pipes.video_pipeline import VideoPipeline
 from gridclip.dali_pipes.workers import Finished
 from gridclip.engine.encoder import Encoder
@@ -50,18 +50,18 @@ def psnr_db(images: np.ndarray, others: np.ndarray) -> float:
 def encoded(path: pathlib.Path, sampling: Sampling = SAMPLING) -> list[EncodedSegment]:
     """The segments of a video that DALI can decode as a whole."""
     video = VideoFile(path.stem, path)
-    runs = list(
-        segments.encoded_segments(
-            video, skip=0, sampling=sampling, image_size=sampling.super_img_size, device="cpu", gauge=None
-        )
+    made = segments.encoded_segments(
+        video, skip=0, sampling=sampling, image_size=sampling.super_img_size, device="cpu", gauge=None
     )
+    runs = [run for run in made if not isinstance(run, Notice)]
     assert all(isinstance(run, EncodedSegment) for run in runs), runs
     return runs
 
 
 def expected(path: pathlib.Path, sampling: Sampling = SAMPLING) -> np.ndarray:
     """The super images of the fallback path, uint8 [L, S, S, 3]."""
-    return np.concatenate([run.images for run in fallback.super_images(VideoFile("v", path), sampling)])
+    made = fallback.super_images(VideoFile("v", path), sampling)
+    return np.concatenate([run.images for run in made if isinstance(run, SuperImages)])
 
 
 def pipeline(sampling: Sampling = SAMPLING, image_size: int | None = None) -> VideoPipeline:
@@ -81,7 +81,7 @@ def collect(events) -> dict[str, np.ndarray]:
             ordered = sorted(runs[video.video_id], key=lambda run: run.first)
             assert [run.first for run in ordered] == np.cumsum([0, *(len(run.images) for run in ordered[:-1])]).tolist()
             found[video.video_id] = np.concatenate([np.asarray(run.images) for run in ordered])
-        else:
+        elif not isinstance(event, Notice):
             runs.pop(video.video_id, None)
     return found
 
@@ -177,7 +177,7 @@ def test_hybrid_workers_decode_what_dali_has_no_room_for(shared_data, tmp_path):
         segments.Gauge.create(gauge, room)
         options = {"sampling": SAMPLING, "image_size": 64, "device": "cpu", "gauge": gauge}
         kinds.append([type(run) for run in segments.encoded_segments(video, skip=0, **options)])
-    assert kinds == [[SuperImages], [EncodedSegment]]
+    assert kinds == [[Notice, SuperImages], [Notice, EncodedSegment]]
 
 
 def test_damaged_packets_are_never_black_frames(shared_data):

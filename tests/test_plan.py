@@ -50,6 +50,30 @@ def test_a_short_video_counts_as_failed_without_min_frames(tmp_path: pathlib.Pat
     assert "period" in found.failures[0].reason
 
 
+def test_frames_and_time_stamps_that_disagree(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "info.json"
+    rows = [("even", 2500, 25.0, 100.0), ("slow", 92, 30.0, 38.8), ("none", 0, 30.0, 5.0), ("damaged", 92, 30.0, 1e9)]
+    path.write_text(json.dumps([
+        {"video_name": name, "video_frames": frames, "video_fps": fps, "video_duration": duration_s}
+        for name, frames, fps, duration_s in rows
+    ]))
+    by_count = plan.plan_video_info(path, Sampling())
+    assert (by_count.videos, by_count.frames, by_count.super_images) == (3, 52, 15)
+    assert by_count.rate_differs == ("damaged", "slow")
+    assert re.search(r"^variable rate +2 .*--sampling time", plan.as_text(by_count), re.MULTILINE)
+    by_time = plan.plan_video_info(path, Sampling(mode="time"))
+    assert (by_time.videos, by_time.frames, by_time.super_images) == (2, 70, 18)
+    assert [(each.video_id, each.stage) for each in by_time.failures] == [("damaged", "sample"), ("none", "sample")]
+
+
+def test_a_file_of_variable_rate(shared_data: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    for name in ("echo.webm", "rabbit320.mp4"):
+        (tmp_path / name).symlink_to(shared_data / "videos" / name)
+    found = plan.plan_folder(tmp_path, Sampling(mode="time"))
+    assert found.rate_differs == ("echo",)
+    assert found.frames == 23 + 4  # 44.6 and 7.8 s
+
+
 def test_annotations_choose_the_videos(tmp_path: pathlib.Path) -> None:
     info = write_info(tmp_path / "info.json", [("a", 2500, 25.0), ("b", 70, 10.0), ("c", 30, 30.0)])
     annotations = write_annotations(tmp_path / "a.json", {"a": ["one", "two"], "c": ["three", " "], "gone": ["four"]})

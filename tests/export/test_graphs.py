@@ -1,5 +1,6 @@
 """The ONNX graphs against embeddings computed in float64 with torch's own transformer layers."""
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -64,6 +65,24 @@ def test_graphs_have_the_contract_s_form(tmp_path, clip, precision):
         assert graphs.count_fused_attention(path) == layers
         assert not [node for node in model.graph.node if node.op_type == "Softmax"]
         assert path.stat().st_size < 60_000 < path.with_name(f"{path.name}.data").stat().st_size
+
+
+def test_fp16_adds_biases_where_it_adds_and_normalises(tmp_path, clip):
+    for path in _write(clip, tmp_path, "fp16"):
+        nodes = onnx.load(path, load_external_data=False).graph.node
+        layers = {"image": CONFIG.vision_layers, "text": CONFIG.text_layers}[path.stem]
+        fused = [node for node in nodes if node.op_type == "SkipLayerNormalization"]
+        assert len(fused) == 2 * layers and all(len(node.input) == 5 for node in fused)
+        assert sum(node.op_type == "Add" for node in nodes) == layers + 1  # before the activation; position embeddings
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_precisions_for_cpus_norm_apart_from_adding(tmp_path, clip, precision):
+    for path in _write(clip, tmp_path, precision):
+        counts = collections.Counter(node.op_type for node in onnx.load(path, load_external_data=False).graph.node)
+        layers = {"image": CONFIG.vision_layers, "text": CONFIG.text_layers}[path.stem]
+        assert counts["SkipLayerNormalization"] == 0 and counts["Sum"] == 2 * layers
+        assert counts["Add"] == (3 * layers + 1 if precision == "fp32" else 1)
 
 
 def test_embeddings_have_unit_length_and_do_not_depend_on_the_batch(tmp_path, clip, super_images):
