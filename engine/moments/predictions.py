@@ -1,0 +1,154 @@
+"""Ranked moments out and in, in the official formats of TVRetrieval (one JSON) and QVHighlights (JSON lines).
+
+Other programs' predictions can be evaluated with these, and ours with the benchmarks' own scripts.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from ... import GridClipError
+from .metrics import RankedMoments
+
+TASKS = ("VCMR", "SVMR")
+
+
+def to_tvr(
+    predicted: RankedMoments,
+    scores: np.ndarray,
+    query_ids: collections.abc.Sequence[int],
+    texts: collections.abc.Sequence[str],
+    video_ids: collections.abc.Sequence[str],
+    task: str = "VCMR",
+) -> dict[str, Any]:
+    """TVRetrieval's submission: {"video2idx": {video: number}, task: [{"desc_id", "desc", "predictions"}]}.
+
+    A prediction is [video number, start, end, score], best first.
+
+    Args:
+        scores: float [Q, K], falling along K.
+        query_ids, texts: of the Q queries.
+        video_ids: names of the numbers in `predicted.videos`.
+        task: "VCMR" or "SVMR".
+    """
+    if task not in TASKS:
+        raise ValueError(f"task ({task!r}) must be one of {', '.join(TASKS)}")
+    entries = []
+    for row, (query_id, text) in enumerate(zip(query_ids, texts, strict=True)):
+        there = np.flatnonzero(predicted.videos[row] >= 0)
+        predictions = [
+            [int(predicted.videos[row, k]), *predicted.spans[row, k].tolist(), float(scores[row, k])] for k in there
+        ]
+        entries.append({"desc_id": query_id, "desc": text, "predictions": predictions})
+    return {"video2idx": {video_id: number for number, video_id in enumerate(video_ids)}, task: entries}
+
+
+def to_qvhighlights(
+    predicted: RankedMoments,
+    scores: np.ndarray,
+    query_ids: collections.abc.Sequence[int],
+    texts: collections.abc.Sequence[str],
+    video_ids: collections.abc.Sequence[str],
+) -> str:
+    """QVHighlights' submission: a line {"qid", "query", "vid", "pred_relevant_windows": [[start, end, score], ...]} each.
+
+    Args:
+        predicted: moments of each query's own video.
+        scores, query_ids, texts, video_ids: as in `to_tvr`.
+    """
+    lines = []
+    for row, (query_id, text) in enumerate(zip(query_ids, texts, strict=True)):
+        there = np.flatnonzero(predicted.videos[row] >= 0)
+        if not len(there):
+            continue
+        windows = [[*predicted.spans[row, k].tolist(), float(scores[row, k])] for k in there]
+        video_id = video_ids[predicted.videos[row, there[0]]]
+        record = {"qid": query_id, "query": text, "vid": video_id, "pred_relevant_windows": windows}
+        lines.append(json.dumps(record) + "\n")
+    return "".join(lines)
+
+
+def read_predictions(
+    path: str | os.PathLike[str],
+    query_ids: collections.abc.Sequence[int],
+    video_ids: collections.abc.Sequence[str],
+    task: str = "VCMR",
+) -> RankedMoments:
+    """Reads either format, recognised by content, for the queries that are to be evaluated.
+
+    Args:
+        path: the file.
+        query_ids: Q queries ("desc_id" or "qid"); one without predictions gets none, which counts as wrong.
+        video_ids: videos by number; predictions of other videos keep their place in the list and are wrong.
+        task: which list of a TVRetrieval file.
+
+    Returns:
+        Predictions in the order of their scores, ties in the order of the file; a video that is not in video_ids has
+        the number len(video_ids).
+
+    Raises:
+        GridClipError: the file cannot be read, is of neither format, or an entry is not what the format says.
+    """
+    file = pathlib.Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GridClipError(f"cannot read the predictions {file}: {error}") from error
+    try:
+        found = _by_query(file, text, task)
+        numbers = {video_id: number for number, video_id in enumerate(video_ids)}
+        return _ranked([found.get(query_id, []) for query_id in query_ids], numbers)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise GridClipError(
+            f"{file} holds no predictions in TVRetrieval's or QVHighlights' format: {type(error).__name__} {error}"
+        ) from error
+
+
+_Prediction = tuple[str, float, float, float]  # video, start, end, score
+
+
+def _by_query(file: pathlib.Path, text: str, task: str) -> dict[int, list[_Prediction]]:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None  # several lines
+    if isinstance(content, dict) and "video2idx" in content:
+        if task not in content:
+            held = ", ".join(sorted(content.keys() - {"video2idx"})) or "none"
+            raise GridClipError(f"{file} has no predictions for {task}, only for: {held}")
+        names = {number: video_id for video_id, number in content["video2idx"].items()}
+        return {
+            entry["desc_id"]: [
+                (names[number], float(start), float(end), float(score))
+                for number, start, end, score in entry["predictions"]
+            ]
+            for entry in content[task]
+        }
+    records = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if not records:
+        raise ValueError("it is empty")
+    return {
+        record["qid"]: [
+            (record["vid"], float(start), float(end), float(score))
+            for start, end, score in record["pred_relevant_windows"]
+        ]
+        for record in records
+    }
+
+
+def _ranked(lists: list[list[_Prediction]], numbers: dict[str, int]) -> RankedMoments:
+    longest = max(map(len, lists), default=0)
+    videos = np.full((len(lists), longest), -1, np.int64)
+    spans = np.zeros((len(lists), longest, 2))
+    for row, predictions in enumerate(lists):
+        best_first = sorted(predictions, key=lambda prediction: -prediction[3])
+        for k, (video_id, start_s, end_s, _) in enumerate(best_first):
+            videos[row, k] = numbers.get(video_id, len(numbers))
+            spans[row, k] = start_s, end_s
+    return RankedMoments(videos, spans)
