@@ -7,15 +7,18 @@ import dataclasses
 import itertools
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol
 
 import numpy as np
 from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream as AvVideoStream
 
-from . import decoding, remux, streams
+from . import damage, decoding, remux, streams
 from .bitstream import HIDDEN, OPEN
+from .damage import MOST_DAMAGED, Damage, OnDamage
 from .keyframes import nearest_keyframes
 from .pruning import Segment, plan_segments, whole
 from .sampling import Sampling, wanted_frames
@@ -29,7 +32,7 @@ MAX_REMUX_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path, sampling: Sampling) -> Iterator[Reading]:
+def opened(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "nearest") -> Iterator[Reading]:
     """Opens and scans a video; raises VideoError, also where it has no wanted frame."""
     with streams.open_video(path) as (container, stream):
         summary, table, packets = streams.scan(container, stream)
@@ -41,7 +44,8 @@ def opened(path: pathlib.Path, sampling: Sampling) -> Iterator[Reading]:
             raise VideoError("sample", f"{summary.duration_s:.2f} s is shorter than one period of {period_s:g} s")
         shift_s = sampling.max_shift_s
         wanted = planned if shift_s is None else nearest_keyframes(table, planned, shift_s)
-        yield Reading(path, stream, summary, table, packets, planned, wanted)
+        farthest_s = 1 / sampling.fps if on_damage == "nearest" else None
+        yield Reading(path, stream, summary, table, packets, planned, wanted, farthest_s)
 
 
 @dataclasses.dataclass
@@ -55,6 +59,9 @@ class Reading:
         packets: all of them where they fit into memory.
         planned: int64 [n], indices in presentation order of the frames at the wanted times.
         wanted: int64 [n], the frames to decode: the planned ones, or keyframes near them.
+        farthest_s: how far from a wanted frame that cannot be decoded its stand-in may be, seconds; None: then the video
+            is lost.
+        damage: what the frames so far have lost.
     """
 
     path: pathlib.Path
@@ -64,6 +71,11 @@ class Reading:
     packets: list[Packet] | None
     planned: np.ndarray
     wanted: np.ndarray
+    farthest_s: float | None
+    damage: Damage = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.damage = Damage(len(self.wanted))
 
     def times_s(self, cells: int) -> tuple[np.ndarray, np.ndarray]:
         """Seconds from the video's start at which each super image of `cells` frames starts and ends, float64 [L].
@@ -84,7 +96,7 @@ class Reading:
                 for frame in self.decode(segment, feed, decoder):
                     yield frame
                     done += 1
-        except decoding.MissingFrames as error:
+        except decoding.Unprovable as error:
             logger.info("%s: %s; decoding the whole file", self.path, error)
             yield from self.whole_file(done)
 
@@ -93,7 +105,9 @@ class Reading:
         return _MemoryFeed(self.packets) if self.packets is not None else _FileFeed(self.path, segments)
 
     def decode(self, segment: Segment, feed: Feed, decoder: Decoder) -> Iterator[np.ndarray]:
-        """The wanted frames of one segment; raises decoding.MissingFrames where pruning went wrong."""
+        """The wanted frames of one segment; raises decoding.Unprovable where only `whole_file` tells what they are."""
+        if not self.table.prunable:
+            raise decoding.Unprovable("its packets cannot be analysed")
         if decoder == "decord" and self.counts_right(segment):
             return self._with_decord(segment, feed)
         return decoding.decode_with_pyav(self.stream.codec_context, feed.packets(segment), segment)
@@ -127,14 +141,58 @@ class Reading:
             yield from itertools.islice(frames, done, None)
 
     def whole_file(self, first: int) -> Iterator[np.ndarray]:
-        """The wanted frames from position `first` on, with nothing pruned."""
-        segment = whole(self.table, self.wanted[first:], first)
+        """The wanted frames from position `first` on, with nothing pruned; adds to `damage`.
+
+        Raises:
+            VideoError: more is damaged than `farthest_s` and damage.MOST_DAMAGED allow.
+        """
+        reformatter = VideoReformatter()
+        self.damage = Damage(len(self.wanted))
         with streams.open_video(self.path) as (container, stream):
-            try:
-                packets = streams.packets(container, stream)
-                yield from decoding.decode_with_pyav(stream.codec_context, packets, segment, accept_corrupt=True)
-            except decoding.MissingFrames as error:
-                raise VideoError("decode", f"damaged: {error}") from error
+            pictures = decoding.decode_whole(stream.codec_context, streams.packets(container, stream))
+            done = 0
+            for index, picture in damage.nearest(self._indexed(pictures), self.wanted, self.table.times_s):
+                self._note(done, index, picture)
+                if done >= first:
+                    yield decoding.to_rgb(picture, reformatter)
+                done += 1
+        if done < len(self.wanted):
+            raise VideoError("decode", "damaged: none of its frames can be decoded")
+
+    def _indexed(self, pictures: Iterable[tuple[int, VideoFrame]]) -> Iterator[tuple[int, VideoFrame]]:
+        """(index in presentation order, picture) of those that are frames, from (position of the packet, picture)."""
+        frames = np.full(len(self.table.facts), -1)
+        frames[self.table.shown] = np.arange(len(self.table.shown))
+        count = itertools.count()
+        for position, picture in pictures:
+            index = int(frames[position]) if position >= 0 else -1
+            if not self.table.ordered and (position < 0 or index >= 0):
+                index = next(count)
+            if 0 <= index < len(self.table.shown):
+                yield index, picture
+
+    def _note(self, done: int, index: int, picture: VideoFrame) -> None:
+        """Counts what came for the wanted frame at position `done`; raises VideoError where it is too much."""
+        if index == self.wanted[done]:
+            self.damage.concealed += picture.is_corrupt
+            return
+        wanted_s, found_s = self.table.times_s[self.wanted[done]], self.table.times_s[index]
+        distance_s = abs(float(found_s - wanted_s))
+        if self.farthest_s is None:
+            raise VideoError("decode", f"damaged: the wanted frame at {wanted_s:.2f} s cannot be decoded")
+        if distance_s > self.farthest_s:
+            raise VideoError(
+                "decode",
+                f"damaged: the wanted frame at {wanted_s:.2f} s cannot be decoded, nor any within {self.farthest_s:g} s",
+            )
+        self.damage.replaced += 1
+        self.damage.farthest_s = max(self.damage.farthest_s, distance_s)
+        if self.damage.replaced > MOST_DAMAGED * self.damage.wanted:
+            raise VideoError(
+                "decode",
+                f"damaged: {self.damage.replaced} of its first {done + 1} wanted frames cannot be decoded, "
+                f"which is more than {MOST_DAMAGED:.0%} of all {self.damage.wanted}",
+            )
 
 
 class Feed(Protocol):
