@@ -1,4 +1,4 @@
-"""The pictures that a decoder puts out and the wanted frames in; for each wanted frame itself or its nearest neighbour out."""
+"""A decoder's pictures and the wanted frames in; for each wanted frame itself or its nearest neighbour out."""
 
 from __future__ import annotations
 

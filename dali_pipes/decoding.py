@@ -41,9 +41,7 @@ def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     return np.rot90(pixels, turns) if turns else pixels
 
 
-def decode_with_pyav(
-    codec: VideoCodecContext, packets: Iterable[Packet], segment: Segment
-) -> Iterator[np.ndarray]:
+def decode_with_pyav(codec: VideoCodecContext, packets: Iterable[Packet], segment: Segment) -> Iterator[np.ndarray]:
     """Yields the wanted frames of a segment in presentation order, as long as nothing is damaged.
 
     Packets are fed to the decoder as they are; each gets its position as its time stamp, so that every picture that

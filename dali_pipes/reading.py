@@ -20,7 +20,7 @@ from . import damage, decoding, remux, streams
 from .bitstream import HIDDEN, OPEN
 from .damage import MOST_DAMAGED, Damage, OnDamage
 from .keyframes import nearest_keyframes
-from .pruning import Segment, plan_segments, whole
+from .pruning import Segment, plan_segments
 from .sampling import Sampling, wanted_frames
 from .streams import PacketTable, VideoError, VideoStream
 
@@ -32,13 +32,11 @@ MAX_REMUX_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "nearest") -> Iterator[Reading]:
+def opened(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "fail") -> Iterator[Reading]:
     """Opens and scans a video; raises VideoError, also where it has no wanted frame."""
     with streams.open_video(path) as (container, stream):
         summary, table, packets = streams.scan(container, stream)
-        planned = wanted_frames(
-            summary.frame_count, summary.avg_fps, fps=sampling.fps, min_frames=sampling.min_frames
-        )
+        planned = wanted_frames(summary.frame_count, summary.avg_fps, fps=sampling.fps, min_frames=sampling.min_frames)
         if not len(planned):
             period_s = 1 / sampling.fps
             raise VideoError("sample", f"{summary.duration_s:.2f} s is shorter than one period of {period_s:g} s")
@@ -59,7 +57,7 @@ class Reading:
         packets: all of them where they fit into memory.
         planned: int64 [n], indices in presentation order of the frames at the wanted times.
         wanted: int64 [n], the frames to decode: the planned ones, or keyframes near them.
-        farthest_s: how far from a wanted frame that cannot be decoded its stand-in may be, seconds; None: then the video
+        farthest_s: how far from a wanted frame that cannot be decoded its stand-in may be, seconds; None: such a video
             is lost.
         damage: what the frames so far have lost.
     """
@@ -183,7 +181,8 @@ class Reading:
         if distance_s > self.farthest_s:
             raise VideoError(
                 "decode",
-                f"damaged: the wanted frame at {wanted_s:.2f} s cannot be decoded, nor any within {self.farthest_s:g} s",
+                f"damaged: the wanted frame at {wanted_s:.2f} s cannot be decoded, "
+                f"nor any within {self.farthest_s:g} s of it",
             )
         self.damage.replaced += 1
         self.damage.farthest_s = max(self.damage.farthest_s, distance_s)

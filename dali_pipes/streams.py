@@ -145,7 +145,7 @@ def packets(container: InputContainer, stream: AvVideoStream) -> Iterator[Packet
 
 
 def _unpacked(demuxed: Iterable[Packet], stream: AvVideoStream) -> Iterator[Packet]:
-    """Undoes DivX's and XviD's packed bitstream: two pictures in a packet, and a placeholder where the second belongs."""
+    """Undoes DivX's and XviD's packed bitstream: two pictures in a packet, a placeholder where the second belongs."""
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
     for packet in demuxed:
         if packet.size:
