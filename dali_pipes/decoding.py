@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 from collections.abc import Iterable, Iterator
 
@@ -16,13 +17,18 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from .pruning import Segment
 from .sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX
-from .streams import VideoError
+from .streams import VideoError, complaints
 
 logger = logging.getLogger(__name__)
 
 
-class MissingFrames(Exception):
-    """A decoder did not put out some wanted frames of a segment, or not in the order the container promises."""
+# What H.264 decoders also say of healthy streams, after the start of an open GOP: a picture is to be forgotten that
+# came before the start.
+_HARMLESS = "mmco: unref short failure"
+
+
+class Unprovable(Exception):
+    """A segment may not show what a decode of the whole file shows: the stream is damaged, or not analysed."""
 
 
 def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
@@ -35,10 +41,8 @@ def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     return np.rot90(pixels, turns) if turns else pixels
 
 
-def decode_with_pyav(
-    codec: VideoCodecContext, packets: Iterable[Packet], segment: Segment, *, accept_corrupt: bool = False
-) -> Iterator[np.ndarray]:
-    """Yields the wanted frames of a segment in presentation order.
+def decode_with_pyav(codec: VideoCodecContext, packets: Iterable[Packet], segment: Segment) -> Iterator[np.ndarray]:
+    """Yields the wanted frames of a segment in presentation order, as long as nothing is damaged.
 
     Packets are fed to the decoder as they are; each gets its position as its time stamp, so that every picture that
     comes out names the packet it was coded in, whatever the container's own time stamps are.
@@ -46,51 +50,92 @@ def decode_with_pyav(
     Args:
         codec: a decoding context of the stream; it is flushed afterwards.
         packets: the packets that segment.packets lists, in that order.
-        accept_corrupt: takes frames that the decoder marks as damaged, as a decoder of the whole file does.
 
     Raises:
-        MissingFrames: a wanted frame did not come out.
+        Unprovable: the decoder complained, marked a picture as damaged, or left out a wanted frame. What damage leads
+            to depends on everything that was decoded before, so only a decode of the whole file can tell.
     """
     reformatter = VideoReformatter()
     due = [int(packet) for packet in segment.wanted]
     next_due = count = 0
-    for identity, frame in _decoded(codec, packets, segment):
-        if segment.by_count:
-            identity, count = count, count + 1
-        if identity != due[next_due] or (frame.is_corrupt and not accept_corrupt):
+    try:
+        for identity, frame in _undamaged(codec, packets, segment):
+            if segment.by_count:
+                identity, count = count, count + 1
+            while next_due < len(due) and identity == due[next_due]:
+                yield to_rgb(frame, reformatter)
+                next_due += 1
+            if next_due == len(due):
+                return
+    finally:
+        codec.flush_buffers()
+    raise Unprovable(f"{len(due) - next_due} of {len(due)} wanted frames did not come out of the decoder")
+
+
+def decode_whole(codec: VideoCodecContext, packets: Iterable[Packet]) -> Iterator[tuple[int, VideoFrame]]:
+    """Yields (position of its packet, picture), whatever a decoder that gets every packet puts out.
+
+    Raises:
+        VideoError: it puts out nothing at all.
+    """
+    nothing, cause = True, "no picture came out of the decoder"
+    for position, packet in enumerate(itertools.chain(packets, [None])):
+        if packet is not None:
+            packet.pts = position
+        try:
+            pictures = _decoded(codec, packet)
+        except av.error.FFmpegError as error:
+            cause = str(error)
+            logger.debug("packet %d is damaged: %s", position, error)  # what it was to show does not come out
             continue
-        while next_due < len(due) and identity == due[next_due]:
-            yield to_rgb(frame, reformatter)
-            next_due += 1
-        if next_due == len(due):
-            break
-    codec.flush_buffers()
-    if next_due < len(due):
-        raise MissingFrames(f"{len(due) - next_due} of {len(due)} wanted frames did not come out of the decoder")
+        nothing = nothing and not pictures
+        yield from pictures
+    if nothing:
+        raise VideoError("decode", cause)
 
 
-def _decoded(codec: VideoCodecContext, packets: Iterable[Packet], segment: Segment) -> Iterator[tuple[int, VideoFrame]]:
-    """(position of its packet, frame), run by run."""
+def _undamaged(
+    codec: VideoCodecContext, packets: Iterable[Packet], segment: Segment
+) -> Iterator[tuple[int, VideoFrame]]:
+    """(position of its packet, picture), run by run; raises Unprovable."""
     runs = {int(run) for run in segment.runs[1:]}
     for index, (packet, position) in enumerate(zip(packets, segment.packets, strict=True)):
         if index in runs:
-            yield from _fed(codec, None)
+            yield from _checked(codec, None)
             codec.flush_buffers()
         packet.pts = int(position)
-        yield from _fed(codec, packet)
-    yield from _fed(codec, None)
+        yield from _unchecked(codec, packet) if segment.leading[index] else _checked(codec, packet)
+    yield from _checked(codec, None)
 
 
-def _fed(codec: VideoCodecContext, packet: Packet | None) -> list[tuple[int, VideoFrame]]:
+def _checked(codec: VideoCodecContext, packet: Packet | None) -> list[tuple[int, VideoFrame]]:
+    """The pictures that came out; raises Unprovable where the decoder complains, or marks one as damaged."""
+    before, _ = complaints()
+    try:
+        pictures = _decoded(codec, packet)
+    except av.error.FFmpegError as error:
+        raise Unprovable(f"a packet is damaged: {error}") from error
+    after, complaint = complaints()
+    if after != before and complaint != _HARMLESS:
+        raise Unprovable(f"the decoder complains: {complaint}")
+    if any(frame.is_corrupt for _, frame in pictures):
+        raise Unprovable("the decoder marks a picture as damaged")
+    return pictures
+
+
+def _unchecked(codec: VideoCodecContext, packet: Packet) -> list[tuple[int, VideoFrame]]:
+    try:
+        return _decoded(codec, packet)
+    except av.error.FFmpegError:
+        return []
+
+
+def _decoded(codec: VideoCodecContext, packet: Packet | None) -> list[tuple[int, VideoFrame]]:
+    """(the packet's time stamp, picture); None makes the decoder put out what it still holds."""
     try:
         return [(-1 if frame.pts is None else frame.pts, frame) for frame in codec.decode(packet)]
     except av.error.EOFError:
         return []
-    except av.error.InvalidDataError as error:
-        logger.debug("damaged packet: %s", error)  # what it was to show is missed by the caller, if it was wanted
-        return []
-    except av.error.FFmpegError as error:
-        raise VideoError("decode", str(error)) from error
 
 
 def decode_with_decord(data: bytes | str, positions: np.ndarray, *, batch: int = 16) -> Iterator[np.ndarray]:

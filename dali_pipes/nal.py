@@ -283,6 +283,7 @@ class HevcReader:
                 self._sets.add(extradata[start:stop])
 
     def facts(self, data: memoryview, keyframe: bool) -> int:
+        self._layers.append(-1)  # before anything can go wrong: one entry a packet, whatever the packet holds
         facts, picture, layer, ends = 0, -1, 0, False
         for start, stop in _units(data, self._length_size):
             kind = data[start] >> 1 & 63
@@ -299,7 +300,8 @@ class HevcReader:
                 ends = True
         self._sets.picture_seen()
         non_reference = 0 <= picture < 16 and picture % 2 == 0
-        self._layers.append(layer if non_reference else -1)
+        if non_reference:
+            self._layers[-1] = layer
         self._highest_layer = max(self._highest_layer, layer)
         if picture < 0:
             return facts | UNSAFE

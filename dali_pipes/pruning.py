@@ -25,6 +25,8 @@ class Segment:
         runs: int64 [R], positions in `packets` where decoding starts afresh; runs[0] is 0.
         wanted: int64 [W], in presentation order: the packet that holds each wanted frame or, where `by_count`, how many
             pictures the decoder puts out before it.
+        leading: bool [K], packets whose pictures a healthy stream, too, makes a decoder complain of: shown before the
+            open GOP's start at which a run begins, they refer to pictures before it. None of them is wanted.
         by_count: the container does not tell the presentation order, so wanted frames are found by counting.
     """
 
@@ -32,6 +34,7 @@ class Segment:
     packets: np.ndarray
     runs: np.ndarray
     wanted: np.ndarray
+    leading: np.ndarray
     by_count: bool
 
 
@@ -68,10 +71,15 @@ def whole(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
     Args:
         wanted: int64 [W], indices of the wanted frames from position `first` on.
     """
-    start = np.zeros(1, np.int64)
-    if table.ordered:
-        return Segment(first, np.arange(len(table.facts)), start, table.shown[wanted], by_count=False)
-    return Segment(first, np.arange(len(table.facts)), start, wanted, by_count=True)
+    packets = np.arange(len(table.facts))
+    return Segment(
+        first=first,
+        packets=packets,
+        runs=np.zeros(1, np.int64),
+        wanted=table.shown[wanted] if table.ordered else wanted,
+        leading=np.zeros(len(packets), bool),
+        by_count=not table.ordered,
+    )
 
 
 def _closed_gops(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
@@ -87,7 +95,8 @@ def _closed_gops(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
     pictures = np.append(shown_before[1:], len(table.shown))[holds] - shown_before[holds]
     at = np.searchsorted(shown_before[holds], wanted, side="right") - 1
     positions = wanted - shown_before[holds][at] + (np.cumsum(pictures) - pictures)[at]
-    return Segment(first, np.concatenate(parts), np.cumsum(lengths) - lengths, positions, by_count=True)
+    leading = np.zeros(lengths.sum(), bool)
+    return Segment(first, np.concatenate(parts), np.cumsum(lengths) - lengths, positions, leading, by_count=True)
 
 
 def _random_access(table: PacketTable, targets: np.ndarray) -> np.ndarray:
@@ -125,6 +134,7 @@ def _segment(table: PacketTable, targets: np.ndarray, starts: np.ndarray, first:
     wanted[targets] = True
     by_start = np.argsort(starts, kind="stable")
     parts: list[np.ndarray] = []
+    leading: list[np.ndarray] = []
     runs: list[int] = []
     count = position = 0
     while position < len(by_start):
@@ -141,4 +151,5 @@ def _segment(table: PacketTable, targets: np.ndarray, starts: np.ndarray, first:
         runs.append(count)
         count += len(part)
         parts.append(part)
-    return Segment(first, np.concatenate(parts), np.array(runs), targets, by_count=False)
+        leading.append((table.pts[part] < table.pts[start]) & ~wanted[part] & bool(table.facts[start] & OPEN))
+    return Segment(first, np.concatenate(parts), np.array(runs), targets, np.concatenate(leading), by_count=False)

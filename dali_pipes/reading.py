@@ -7,17 +7,20 @@ import dataclasses
 import itertools
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol
 
 import numpy as np
 from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream as AvVideoStream
 
-from . import decoding, remux, streams
+from . import damage, decoding, remux, streams
 from .bitstream import HIDDEN, OPEN
+from .damage import MOST_DAMAGED, Damage, OnDamage
 from .keyframes import nearest_keyframes
-from .pruning import Segment, plan_segments, whole
+from .pruning import Segment, plan_segments
 from .sampling import (
     Sampling,
     count_wanted,
@@ -38,7 +41,7 @@ MAX_REMUX_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path, sampling: Sampling) -> Iterator[Reading]:
+def opened(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "fail") -> Iterator[Reading]:
     """Opens and scans a video; raises VideoError, also where it has no wanted frame."""
     with streams.open_video(path) as (container, stream):
         summary, table, packets = streams.scan(container, stream)
@@ -47,7 +50,8 @@ def opened(path: pathlib.Path, sampling: Sampling) -> Iterator[Reading]:
         planned_s, planned = _planned(summary, table, sampling)
         shift_s = sampling.max_shift_s
         wanted = planned if shift_s is None else nearest_keyframes(table, planned, shift_s)
-        yield Reading(path, stream, summary, table, packets, sampling, planned_s, planned, wanted)
+        farthest_s = 1 / sampling.fps if on_damage == "nearest" else None
+        yield Reading(path, stream, summary, table, packets, sampling, planned_s, planned, wanted, farthest_s)
 
 
 def _planned(summary: VideoStream, table: PacketTable, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +79,9 @@ class Reading:
         planned: int64 [n], indices in presentation order of the frames to show for them, ascending; one may come twice.
         wanted: int64 [n], the frames to decode: the planned ones, or keyframes near them.
         not_decord: why PyAV decoded what decord was asked for; None: it did not.
+        farthest_s: how far from a wanted frame that cannot be decoded its stand-in may be, seconds; None: such a video
+            is lost.
+        damage: what the frames so far have lost.
     """
 
     path: pathlib.Path
@@ -86,7 +93,12 @@ class Reading:
     planned_s: np.ndarray
     planned: np.ndarray
     wanted: np.ndarray
+    farthest_s: float | None
     not_decord: str | None = None
+    damage: Damage = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.damage = Damage(len(self.wanted))
 
     def times_s(self, cells: int) -> tuple[np.ndarray, np.ndarray]:
         """Seconds from the video's start at which each super image of `cells` frames starts and ends, float64 [L].
@@ -120,7 +132,7 @@ class Reading:
                 for frame in self.decode(segment, feed, decoder):
                     yield frame
                     done += 1
-        except decoding.MissingFrames as error:
+        except decoding.Unprovable as error:
             logger.info("%s: %s; decoding the whole file", self.path, error)
             if decoder == "decord":
                 self.not_decord = self.not_decord or str(error)
@@ -131,7 +143,9 @@ class Reading:
         return _MemoryFeed(self.packets) if self.packets is not None else _FileFeed(self.path, segments)
 
     def decode(self, segment: Segment, feed: Feed, decoder: Decoder) -> Iterator[np.ndarray]:
-        """The wanted frames of one segment; raises decoding.MissingFrames where pruning went wrong."""
+        """The wanted frames of one segment; raises decoding.Unprovable where only `whole_file` tells what they are."""
+        if not self.table.prunable:
+            raise decoding.Unprovable("its packets cannot be analysed")
         if decoder == "decord" and self.counts_right(segment):
             return self._with_decord(segment, feed)
         if decoder == "decord":
@@ -168,14 +182,59 @@ class Reading:
             yield from itertools.islice(frames, done, None)
 
     def whole_file(self, first: int) -> Iterator[np.ndarray]:
-        """The wanted frames from position `first` on, with nothing pruned."""
-        segment = whole(self.table, self.wanted[first:], first)
+        """The wanted frames from position `first` on, with nothing pruned; adds to `damage`.
+
+        Raises:
+            VideoError: more is damaged than `farthest_s` and damage.MOST_DAMAGED allow.
+        """
+        reformatter = VideoReformatter()
+        self.damage = Damage(len(self.wanted))
         with streams.open_video(self.path) as (container, stream):
-            try:
-                packets = streams.packets(container, stream)
-                yield from decoding.decode_with_pyav(stream.codec_context, packets, segment, accept_corrupt=True)
-            except decoding.MissingFrames as error:
-                raise VideoError("decode", f"damaged: {error}") from error
+            pictures = decoding.decode_whole(stream.codec_context, streams.packets(container, stream))
+            done = 0
+            for index, picture in damage.nearest(self._indexed(pictures), self.wanted, self.table.times_s):
+                self._note(done, index, picture)
+                if done >= first:
+                    yield decoding.to_rgb(picture, reformatter)
+                done += 1
+        if done < len(self.wanted):
+            raise VideoError("decode", "damaged: none of its frames can be decoded")
+
+    def _indexed(self, pictures: Iterable[tuple[int, VideoFrame]]) -> Iterator[tuple[int, VideoFrame]]:
+        """(index in presentation order, picture) of those that are frames, from (position of the packet, picture)."""
+        frames = np.full(len(self.table.facts), -1)
+        frames[self.table.shown] = np.arange(len(self.table.shown))
+        count = itertools.count()
+        for position, picture in pictures:
+            index = int(frames[position]) if position >= 0 else -1
+            if not self.table.ordered and (position < 0 or index >= 0):
+                index = next(count)
+            if 0 <= index < len(self.table.shown):
+                yield index, picture
+
+    def _note(self, done: int, index: int, picture: VideoFrame) -> None:
+        """Counts what came for the wanted frame at position `done`; raises VideoError where it is too much."""
+        if index == self.wanted[done]:
+            self.damage.concealed += picture.is_corrupt
+            return
+        wanted_s, found_s = self.table.times_s[self.wanted[done]], self.table.times_s[index]
+        distance_s = abs(float(found_s - wanted_s))
+        if self.farthest_s is None:
+            raise VideoError("decode", f"damaged: the wanted frame at {wanted_s:.2f} s cannot be decoded")
+        if distance_s > self.farthest_s:
+            raise VideoError(
+                "decode",
+                f"damaged: the wanted frame at {wanted_s:.2f} s cannot be decoded, "
+                f"nor any within {self.farthest_s:g} s of it",
+            )
+        self.damage.replaced += 1
+        self.damage.farthest_s = max(self.damage.farthest_s, distance_s)
+        if self.damage.replaced > MOST_DAMAGED * self.damage.wanted:
+            raise VideoError(
+                "decode",
+                f"damaged: {self.damage.replaced} of its first {done + 1} wanted frames cannot be decoded, "
+                f"which is more than {MOST_DAMAGED:.0%} of all {self.damage.wanted}",
+            )
 
 
 class Feed(Protocol):

@@ -88,7 +88,7 @@ def encoded_segments(
                 for images in packed(video.video_id, reading, frames, sampling, first=delivered):
                     yield resized(images, image_size)
                     delivered += len(images.images)
-        except decoding.MissingFrames as error:
+        except decoding.Unprovable as error:
             logger.info("%s: %s; decoding the whole file", video.path, error)
             frames = reading.whole_file(delivered * sampling.cells)
             for images in packed(video.video_id, reading, frames, sampling, first=delivered):

@@ -7,11 +7,13 @@ import dataclasses
 import math
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import av
 import av.error
+import av.logging
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard
@@ -21,6 +23,9 @@ from .. import GridClipError
 from .bitstream import CLOSED, HIDDEN, OPEN, REORDERED, UNSAFE, PacketReader, reader_for
 from .ordinary_file import refuse_special_file
 
+# PyAV counts what FFmpeg complains of, such as damage that raises nothing, unless its logging is off.
+if av.logging.get_level() is None:
+    av.logging.set_level(av.logging.PANIC)
 # Files up to this size keep their packets in memory after the scan; larger ones are demuxed a second time.
 KEEP_PACKETS_BYTES = 64 << 20
 
@@ -82,6 +87,12 @@ class PacketTable:
     reordering_declared: bool
 
 
+def complaints() -> tuple[int, str]:
+    """How many errors FFmpeg has logged in this process, and the last of them."""
+    count, last = av.logging.get_last_error()
+    return count, last[2].strip() if last else ""
+
+
 @contextlib.contextmanager
 def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStream]]:
     """Opens a file and its best video stream, for one decoding thread; raises VideoError("open", ...)."""
@@ -127,13 +138,26 @@ def _open_container(path: pathlib.Path) -> InputContainer:
 
 
 def packets(container: InputContainer, stream: AvVideoStream) -> Iterator[Packet]:
-    """The stream's packets in decode order; raises VideoError("demux", ...)."""
+    """The stream's packets in decode order, one picture each; raises VideoError("demux", ...)."""
+    demuxed = container.demux(stream)
     try:
-        for packet in container.demux(stream):
+        for packet in _unpacked(demuxed, stream) if stream.codec_context.name == "mpeg4" else demuxed:
             if packet.size:
                 yield packet
     except av.error.FFmpegError as error:
         raise VideoError("demux", f"damaged container: {error}") from error
+
+
+def _unpacked(demuxed: Iterable[Packet], stream: AvVideoStream) -> Iterator[Packet]:
+    """Undoes DivX's and XviD's packed bitstream: two pictures in a packet, a placeholder where the second belongs."""
+    unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+    for packet in demuxed:
+        if packet.size:
+            try:
+                yield from unpack.filter(packet)
+            except av.error.FFmpegError as error:
+                raise VideoError("demux", f"damaged packed bitstream: {error}") from error
+    yield from unpack.filter(None)
 
 
 def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream, PacketTable, list[Packet] | None]:
@@ -149,17 +173,20 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
     codec = context.codec.canonical_name
     reader = reader_for(codec, context.extradata or b"")
     facts: list[int] = []
+    keyframes: list[bool] = []
     times: list[int | None] = []
     sizes: list[int] = []
     kept: list[Packet] | None = []
     kept_bytes = 0
     end = 0
+    complained, _ = complaints()
     for packet in packets(container, stream):
         try:
             fact = reader.facts(memoryview(packet), packet.is_keyframe)
         except (ValueError, IndexError):  # the header is not what the codec's syntax allows: a damaged packet
             fact = UNSAFE
         facts.append(fact | HIDDEN if packet.is_discard else fact)
+        keyframes.append(packet.is_keyframe)
         pts = packet.pts
         times.append(pts)
         sizes.append(packet.size)
@@ -172,7 +199,9 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
                 kept = None
     if not facts:
         raise VideoError("demux", "no video packet in the file")
-    table = _packet_table(reader, facts, times, sizes, float(stream.time_base or 0))
+    if complaints()[0] != complained:  # the container is damaged: who knows what is missing between two packets
+        facts[-1] |= UNSAFE
+    table = _packet_table(reader, facts, keyframes, times, sizes, float(stream.time_base or 0))
     frame_count = len(table.shown)
     if not frame_count:
         raise VideoError("demux", "no packet that shows a picture")
@@ -216,16 +245,19 @@ def inspect(path: pathlib.Path) -> VideoStream:
 
 
 def _packet_table(
-    reader: PacketReader, facts_list: list[int], times: list[int | None], sizes: list[int], time_base: float
+    reader: PacketReader,
+    facts_list: list[int],
+    keyframes: list[bool],
+    times: list[int | None],
+    sizes: list[int],
+    time_base: float,
 ) -> PacketTable:
     facts = np.array(facts_list, np.uint8)
     reader.finish(facts)
+    facts[_undecodable_at_start(facts, keyframes, times)] |= HIDDEN
     hidden = (facts & HIDDEN) != 0
     timed = all(pts is not None for pts, skip in zip(times, hidden, strict=True) if not skip)
     pts = np.array([0 if value is None or not timed else value for value in times], np.int64)
-    if timed:
-        hidden |= _undecodable_at_start(facts, pts)
-        facts[hidden] |= HIDDEN
     shown = np.flatnonzero(~hidden)
     times_s = np.zeros(len(shown))
     ordered = timed
@@ -250,13 +282,23 @@ def _packet_table(
     )
 
 
-def _undecodable_at_start(facts: np.ndarray, pts: np.ndarray) -> np.ndarray:
-    """bool [P]: the leading pictures of a stream that begins with an open GOP, which decoders leave out."""
+def _undecodable_at_start(facts: np.ndarray, keyframes: list[bool], times: list[int | None]) -> np.ndarray:
+    """bool [P]: what comes before the first keyframe, and its leading pictures if it opens an open GOP.
+
+    Such is a stream that was recorded or cut out in the middle of a GOP: decoders leave these pictures out, or show
+    garbage. The leading ones are shown before the keyframe, or have no time stamp where it has one.
+    """
     undecodable = np.zeros(len(facts), bool)
-    if facts[0] & OPEN:
-        following = np.flatnonzero(facts[1:] & (CLOSED | OPEN))
-        stop = int(following[0]) + 1 if len(following) else len(facts)
-        undecodable[:stop] = pts[:stop] < pts[0]
+    starts = np.flatnonzero(((facts & (CLOSED | OPEN)) != 0) | np.array(keyframes, bool))
+    if not len(starts):
+        return undecodable
+    start = int(starts[0])
+    undecodable[:start] = True
+    start_pts = times[start]
+    opens = not facts[start] & CLOSED if start else bool(facts[start] & OPEN)
+    if opens and start_pts is not None:
+        stop = int(starts[1]) if len(starts) > 1 else len(facts)
+        undecodable[start:stop] = [pts is None or pts < start_pts for pts in times[start:stop]]
     return undecodable
 
 

@@ -34,9 +34,11 @@ class Vp9Reader:
         self._resets: list[bool] = []
 
     def facts(self, data: memoryview, keyframe: bool) -> int:
+        self._refreshes_nothing.append(False)  # before anything can go wrong: one entry a packet
+        self._resets.append(False)
         frames = [_Vp9Frame(data, start) for start in _superframe_starts(data)]
-        self._refreshes_nothing.append(all(frame.refreshes == 0 for frame in frames))
-        self._resets.append(frames[0].key or frames[0].error_resilient)
+        self._refreshes_nothing[-1] = all(frame.refreshes == 0 for frame in frames)
+        self._resets[-1] = frames[0].key or frames[0].error_resilient
         facts = CLOSED if frames[0].key else 0
         if not any(frame.shown for frame in frames):
             facts |= HIDDEN

@@ -72,7 +72,7 @@ def compare(first: np.ndarray, second: np.ndarray, *, samples: int = SAMPLES, le
         samples, level: see `bootstrap`.
     """
     if np.shape(first) != np.shape(second):
-        raise ValueError(f"first {list(np.shape(first))} and second {list(np.shape(second))} must be of the same queries")
+        raise ValueError(f"first {list(np.shape(first))} and second {list(np.shape(second))} must match")
     before, after = np.asarray(first, np.float64), np.asarray(second, np.float64)
     return Comparison(
         float(before.mean()), float(after.mean()), bootstrap(after - before, samples=samples, level=level)

@@ -1,7 +1,7 @@
 """Ranked moments of queries and their true moments in; R@K at IoU thresholds, mean IoU and mAP out.
 
-A moment is a span [start, end) of a video in seconds. The tasks are those of the field: in single-video moment retrieval
-(SVMR) the query's own video is given, in corpus moment retrieval (VCMR) a prediction must also name the right video.
+A moment is a span [start, end) of a video in seconds. The tasks are those of the field: in single-video moment
+retrieval (SVMR) the query's own video is given, in corpus moment retrieval (VCMR) a prediction must also name it.
 """
 
 from __future__ import annotations
@@ -202,14 +202,14 @@ def mean_average_precision(
 
 
 def oracle_iou(boundaries: collections.abc.Sequence[np.ndarray], true: TrueMoments) -> np.ndarray:
-    """float64 [Q]: the best IoU that any span between two of the video's boundaries has with a true moment of the query.
+    """float64 [Q]: the best IoU of any span between two of the video's boundaries with a true moment of the query.
 
-    It is the ceiling of every method that only returns such spans: the sampling's, since times are known no better than
-    from one super image (or frame) to the next.
+    It is the ceiling of every method that only returns such spans: the sampling's, since times are known no better
+    than from one super image (or frame) to the next.
 
     Args:
-        boundaries: float64 [B >= 2] for each of the Q queries: ascending times of its own video at which spans may start
-            or end, seconds.
+        boundaries: float64 [B >= 2] for each of the Q queries: ascending times of its own video, seconds, at which
+            spans may start or end.
     """
     best = np.zeros(len(true.videos))
     for owner, span in zip(true.owners, true.spans, strict=True):

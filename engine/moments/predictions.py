@@ -56,7 +56,9 @@ def to_qvhighlights(
     texts: collections.abc.Sequence[str],
     video_ids: collections.abc.Sequence[str],
 ) -> str:
-    """QVHighlights' submission: a line {"qid", "query", "vid", "pred_relevant_windows": [[start, end, score], ...]} each.
+    """QVHighlights' submission, a line for each query with predictions.
+
+    {"qid", "query", "vid", "pred_relevant_windows": [[start, end, score], ...]}, best first.
 
     Args:
         predicted: moments of each query's own video.
