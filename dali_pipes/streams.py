@@ -146,6 +146,8 @@ def packets(container: InputContainer, stream: AvVideoStream) -> Iterator[Packet
                 yield packet
     except av.error.FFmpegError as error:
         raise VideoError("demux", f"damaged container: {error}") from error
+    except IndexError as error:  # PyAV's, of a packet of a stream that was not there when the file was opened
+        raise VideoError("demux", "damaged container: a stream appears in the middle of the file") from error
 
 
 def _unpacked(demuxed: Iterable[Packet], stream: AvVideoStream) -> Iterator[Packet]:
