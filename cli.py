@@ -23,9 +23,9 @@ from . import GridClipError, __version__
 
 if TYPE_CHECKING:
     from .dali_pipes.sampling import Mode, Sampling
-    from .engine.encoder import Encoder
+    from .engine.encoding.encoder import Encoder
+    from .engine.encoding.providers import Provider
     from .engine.jobs.progress import JobSummary
-    from .engine.providers import Provider
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -56,8 +56,10 @@ class _Commands(click.Group):
                 raise
             raise click.ClickException(f"{missing} is not installed: `gridclip doctor` says how to get it") from error
         except MemoryError as error:
-            raise click.ClickException(f"there is not enough memory ({str(error) or 'no more is given'}): give the "
-                                       "command more, or less to do at once") from error
+            raise click.ClickException(
+                f"there is not enough memory ({str(error) or 'no more is given'}): give the "
+                "command more, or less to do at once"
+            ) from error
         except (GridClipError, OSError) as error:
             logging.getLogger(__name__).debug("", exc_info=True)
             raise click.ClickException(str(error)) from error
@@ -130,7 +132,11 @@ _model = _options(
 )
 _noted_model = _options(
     click.option(
-        "--model", "--model-path", "--ckpt", metavar="MODEL", show_default="that of the last embed-text in this folder",
+        "--model",
+        "--model-path",
+        "--ckpt",
+        metavar="MODEL",
+        show_default="that of the last embed-text in this folder",
         help=_MODEL_HELP,
     ),
     _tokenizer,
@@ -140,14 +146,18 @@ _video_dir = click.option(
 )
 _store = click.option("--store", type=_PATH, default=DEFAULT_STORE, help="The folder of the embeddings.")
 _anno_file = click.option(
-    "--anno-file", "--anno-path", type=_PATH,
+    "--anno-file",
+    "--anno-path",
+    type=_PATH,
     help="Annotations: ActivityNet, TVR, Charades-STA or MS-SL, recognised by content.",
 )
 _sampling = _options(
     click.option("--fps", type=_FiniteRange(min=0, min_open=True), default=0.5, help="Wanted frames per second."),
     click.option("--grid-size", type=click.IntRange(min=1), default=2, help="Cells per row of a super image."),
     click.option(
-        "--min-frames", type=click.IntRange(0, 1), default=1,
+        "--min-frames",
+        type=click.IntRange(0, 1),
+        default=1,
         help="1: a video shorter than one period gives its first frame; 0: it counts as failed.",
     ),
 )
@@ -164,7 +174,10 @@ class _Mode(click.Choice[str]):
 
 
 _mode = click.option(
-    "--sampling", "mode", type=_Mode(), default="frames",
+    "--sampling",
+    "mode",
+    type=_Mode(),
+    default="frames",
     help="frames: evenly spaced by count, as the reference does. keyframes: each of them moves to the nearest keyframe "
     "within --max-shift; faster, not exact. time: what is shown every 1/fps seconds by time stamps, for variable frame "
     "rates.",
@@ -172,7 +185,10 @@ _mode = click.option(
 _keyframes = _options(
     _mode,
     click.option(
-        "--max-shift", "max_shift_s", type=_FiniteRange(min=0), show_default="2.0 with --sampling keyframes",
+        "--max-shift",
+        "max_shift_s",
+        type=_FiniteRange(min=0),
+        show_default="2.0 with --sampling keyframes",
         help="Seconds by which a frame may move.",
     ),
 )
@@ -191,25 +207,35 @@ _resume = _options(
     click.option("--overwrite", is_flag=True, callback=_exclusive, help="Do everything again."),
 )
 _num_workers = click.option(
-    "--num-workers", "--num-worker", type=click.IntRange(min=1), default=lambda: os.cpu_count() or 1,
-    show_default="one per CPU core", help="Decoding processes.",
+    "--num-workers",
+    "--num-worker",
+    type=click.IntRange(min=1),
+    default=lambda: os.cpu_count() or 1,
+    show_default="one per CPU core",
+    help="Decoding processes.",
 )
 _num_gpus = click.option(
     "--num-gpus", type=click.IntRange(min=0), default=1, help="0: the CPU; 1: a GPU where ONNX Runtime has one."
 )
 _several_gpus = click.option(
-    "--num-gpus", type=click.IntRange(min=0), default=1,
+    "--num-gpus",
+    type=click.IntRange(min=0),
+    default=1,
     help="0: the CPU; 1: a GPU where ONNX Runtime has one; more: a process for each, one queue, one store.",
 )
 _provider = _options(
     click.option(
-        "--provider", type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]), default="auto",
+        "--provider",
+        type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+        default="auto",
         help="Where ONNX Runtime runs the model; tensorrt is only taken when named.",
     ),
     click.option("--cuda-graph", is_flag=True, help="Record the GPU's work of a batch once and replay it."),
 )
 _decoder = click.option(
-    "--decoder", type=click.Choice(["auto", "dali", "hybrid", "decord", "pyav"]), default="auto",
+    "--decoder",
+    type=click.Choice(["auto", "dali", "hybrid", "decord", "pyav"]),
+    default="auto",
     help="dali: NVDEC (without a GPU: DALI's CPU decoders); hybrid: NVDEC and the worker processes; "
     "auto: hybrid where there are a GPU and DALI, else pyav.",
 )
@@ -217,18 +243,25 @@ _batch_size = click.option(
     "--batch-size", type=click.IntRange(min=1), show_default="100 on a GPU, 8 on the CPU", help="Super images per pass."
 )
 _time_limit = click.option(
-    "--time-limit", "time_limit_s", type=_FiniteRange(min=0, min_open=True), default=300.0,
+    "--time-limit",
+    "time_limit_s",
+    type=_FiniteRange(min=0, min_open=True),
+    default=300.0,
     help="Seconds without a result after which a decoder counts as hung.",
 )
 _strict = click.option("--strict", is_flag=True, help="Exit with status 1 when anything failed.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _scoring = _options(
     click.option(
-        "--aggregate", type=click.Choice(["softmax", "mean", "max"]), default="softmax",
+        "--aggregate",
+        type=click.Choice(["softmax", "mean", "max"]),
+        default="softmax",
         help="How the super images of a video make its score.",
     ),
     click.option(
-        "--temperature", type=_FiniteRange(min=0, min_open=True), default=1.0,
+        "--temperature",
+        type=_FiniteRange(min=0, min_open=True),
+        default=1.0,
         help="Of the softmax; smaller ones look more at the best super image.",
     ),
 )
@@ -242,7 +275,7 @@ def doctor(model: pathlib.Path | None, as_json: bool) -> None:
 
     For every stage of the work: which path it takes here, and why not the GPU's. And how to get what is missing.
     """
-    from .engine import doctor
+    from .engine.doctor import doctor
 
     report = doctor.examine(model)
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else doctor.as_text(report))
@@ -255,7 +288,9 @@ def doctor(model: pathlib.Path | None, as_json: bool) -> None:
 @click.option("--video-info", type=_PATH, help="Or a JSON file with the videos' frame counts and rates.")
 @_anno_file
 @click.option(
-    "--exclude", multiple=True, metavar="ID|FILE",
+    "--exclude",
+    multiple=True,
+    metavar="ID|FILE",
     help="A video to leave out, or a file with one id per line. May be repeated.",
 )
 @_sampling
@@ -366,7 +401,9 @@ def superimages(
 @_store
 @click.option("--batch-size", type=click.IntRange(min=1), default=128, help="Captions per pass.")
 @click.option(
-    "--max-text-length", type=click.IntRange(min=3), show_default="the model's, 77 for CLIP",
+    "--max-text-length",
+    type=click.IntRange(min=3),
+    show_default="the model's, 77 for CLIP",
     help="Most tokens of a caption; longer ones are cut, the end token is kept.",
 )
 @click.option("--max-chars", type=click.IntRange(min=1), help="First cut captions to so many characters.")
@@ -401,7 +438,9 @@ def embed_text(
 @main.command()
 @_noted_model
 @click.option(
-    "--image-dir", type=_PATH, show_default="that of the last superimages in this folder",
+    "--image-dir",
+    type=_PATH,
+    show_default="that of the last superimages in this folder",
     help="What `gridclip superimages` was given as --save-dir.",
 )
 @_store
@@ -445,7 +484,9 @@ def embed_images(
 @_sampling
 @_keyframes
 @click.option(
-    "--super-img-size", type=click.IntRange(min=1), show_default="the model's image size",
+    "--super-img-size",
+    type=click.IntRange(min=1),
+    show_default="the model's image size",
     help="Side of a super image in pixels; resized where the model's image size differs.",
 )
 @_batch_size
@@ -515,13 +556,17 @@ class _Cutoffs(click.ParamType):
 @main.command()
 @_store
 @click.option(
-    "--anno-path", "--anno-file", type=_PATH,
+    "--anno-path",
+    "--anno-file",
+    type=_PATH,
     help="Only the captions of this annotation file, and only its videos as candidates.  [default: all of the store]",
 )
 @_scoring
 @click.option("--topk", type=_Cutoffs(), default="1,5,10,100", help="The K of R@K.")
 @click.option(
-    "--missing", type=click.Choice(["drop", "count-as-failures"]), default="drop",
+    "--missing",
+    type=click.Choice(["drop", "count-as-failures"]),
+    default="drop",
     help="What becomes of captions whose video has no embeddings.",
 )
 @click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
@@ -530,7 +575,7 @@ def evaluate(store: pathlib.Path, json_file: pathlib.Path | None, report: pathli
     """Print the recall of a store: its captions against its videos."""
     from .engine.evaluation import evaluate
     from .engine.report import write_report
-    from .engine.store import Store
+    from .engine.store.store import Store
 
     result = evaluate(Store.open(store), examples=REPORT_EXAMPLES if report else 0, **options)
     click.echo(str(result))
@@ -558,7 +603,7 @@ def search(
 ) -> None:
     """Print the best videos and moments for SENTENCE."""
     from .engine.search import search
-    from .engine.store import Store
+    from .engine.store.store import Store
 
     if not sentence.strip():
         raise click.UsageError("the sentence is empty: say what to search for")
@@ -584,7 +629,7 @@ def import_features(
     """Fill a store with features made elsewhere."""
     from .engine.features import import_features
     from .engine.jobs.failures import FailureLog, failures_path
-    from .engine.store import Store
+    from .engine.store.store import Store
 
     opened = Store.open(store, create=True)
     imported = import_features(opened, image_dir, text_file, allow_pickle=allow_pickle)
@@ -607,7 +652,7 @@ def import_features(
 def export_features(store: pathlib.Path, out: pathlib.Path, format: str) -> None:
     """Write a store's embeddings as files for elsewhere."""
     from .engine.features import export_features
-    from .engine.store import Store
+    from .engine.store.store import Store
 
     files = export_features(Store.open(store), out, format)
     click.echo(f"wrote {len(files):,} files to {out}")
@@ -666,8 +711,8 @@ def _load_encoder(
     image_size: int | None = None,
     tokenizer: pathlib.Path | None = None,
 ) -> Encoder:
-    from .engine.encoder import Encoder
-    from .engine.providers import check_gpus, choose_provider
+    from .engine.encoding.encoder import Encoder
+    from .engine.encoding.providers import check_gpus, choose_provider
 
     chosen = choose_provider(provider if num_gpus else "cpu")
     check_gpus(chosen, num_gpus)

@@ -20,7 +20,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gridclip.dali_pipes import streams
+from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import wanted_frames
 
 from . import corpus, measure, same_frames
@@ -121,7 +121,7 @@ def _start_readers(crew: Crew, readers: Mapping[str, Reader], paths: Sequence[pa
 def _one_file(
     path: pathlib.Path, fps: float, repetitions: int, readers: Mapping[str, Reader], crew: Crew
 ) -> dict[str, Any]:
-    summary = streams.inspect(path)
+    summary = scan.inspect(path)
     wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
     with one_core():
         calls, left_out = same_frames.usable(path, fps, wanted, readers)
@@ -163,9 +163,9 @@ def readable(folder: pathlib.Path) -> list[pathlib.Path]:
     paths = []
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         try:
-            streams.inspect(path)
+            scan.inspect(path)
             paths.append(path)
-        except streams.VideoError as error:
+        except scan.VideoError as error:
             print(f"{path.name} is left out: {error}", flush=True)
     return paths
 

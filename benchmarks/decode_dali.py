@@ -10,17 +10,18 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from gridclip.dali_pipes import segments, streams
-from gridclip.dali_pipes.reading import opened
+from gridclip.dali_pipes.contract import EncodedSegment, Notice, VideoFile
+from gridclip.dali_pipes.cpu.reading import opened
+from gridclip.dali_pipes.nvdali import segments
+from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Sampling, wanted_frames
-from gridclip.dali_pipes.source import EncodedSegment, Notice, VideoFile
 
 
 def dali_whole(path: pathlib.Path, fps: float, device_id: int | None = None) -> np.ndarray:
     """DALI's video decoder on the file itself; GridCLIP's scan tells the frame count, DALI does not."""
-    summary = streams.inspect(path)
+    summary = scan.inspect(path)
     if summary.codec not in segments.CODECS[_device(device_id)]:
-        raise streams.VideoError("decode", f"DALI does not decode {summary.codec} on the {_device(device_id).upper()}")
+        raise scan.VideoError("decode", f"DALI does not decode {summary.codec} on the {_device(device_id).upper()}")
     wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
     return _decoded(np.fromfile(path, np.uint8), wanted.astype(np.int32), device_id)
 
@@ -40,7 +41,7 @@ def gridclip_dali(path: pathlib.Path, fps: float, device_id: int | None = None) 
         if isinstance(run, Notice):
             continue
         if not isinstance(run, EncodedSegment):
-            raise streams.VideoError("decode", f"GridCLIP gives it to PyAV: {_why_not(path, fps, device_id)}")
+            raise scan.VideoError("decode", f"GridCLIP gives it to PyAV: {_why_not(path, fps, device_id)}")
         frames.append(_decoded(np.frombuffer(run.data, np.uint8), run.positions, device_id))
     return np.concatenate(frames)
 
@@ -55,7 +56,7 @@ def _why_not(path: pathlib.Path, fps: float, device_id: int | None) -> str:
 
 
 def _decoded(data: np.ndarray, positions: np.ndarray, device_id: int | None) -> np.ndarray:
-    from gridclip.dali_pipes.dali import as_torch, describe
+    from gridclip.dali_pipes.nvdali.graph import as_torch, describe
 
     pipeline = _pipeline(device_id)
     try:
@@ -64,19 +65,19 @@ def _decoded(data: np.ndarray, positions: np.ndarray, device_id: int | None) -> 
         (frames,) = pipeline.run()
     except RuntimeError as error:
         _pipeline.cache_clear()  # one that failed must not be used again
-        raise streams.VideoError("decode", describe(error)) from error
+        raise scan.VideoError("decode", describe(error)) from error
     return as_torch(frames[0]).cpu().numpy()
 
 
 @functools.cache
 def _pipeline(device_id: int | None) -> Any:
-    from gridclip.dali_pipes.dali import start
+    from gridclip.dali_pipes.nvdali.graph import start
 
     return start(lambda: _graph(device_id), device_id, max_items=1, num_threads=1)
 
 
 def _graph(device_id: int | None) -> Any:
-    from gridclip.dali_pipes.dali import ops
+    from gridclip.dali_pipes.nvdali.graph import ops
 
     fn, types = ops()
     data = fn.external_source(name="data", dtype=types.UINT8, ndim=1)

@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from gridclip.dali_pipes import fallback, streams
-from gridclip.dali_pipes.pruning import plan_segments
-from gridclip.dali_pipes.reading import Decoder
+from gridclip.dali_pipes.cpu import super_images
+from gridclip.dali_pipes.cpu.reading import Decoder
+from gridclip.dali_pipes.packets import scan
+from gridclip.dali_pipes.packets.pruning import plan_segments
 from gridclip.dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, wanted_frames
 
 from . import decode_dali
@@ -35,7 +36,7 @@ def gridclip_decord(path: pathlib.Path, fps: float) -> np.ndarray:
 
 
 def _gridclip(path: pathlib.Path, fps: float, decoder: Decoder) -> np.ndarray:
-    return np.stack(list(fallback.frames(path, fps, decoder=decoder)))
+    return np.stack(list(super_images.frames(path, fps, decoder=decoder)))
 
 
 def decord_whole(path: pathlib.Path, fps: float) -> np.ndarray:
@@ -98,13 +99,13 @@ def opencv(path: pathlib.Path, fps: float) -> np.ndarray:
 def pyav_whole(path: pathlib.Path, fps: float) -> np.ndarray:
     """PyAV: decode every frame, convert the wanted ones."""
     from av.video.reformatter import VideoReformatter
-    from gridclip.dali_pipes.decoding import to_rgb
+    from gridclip.dali_pipes.cpu.decoding import to_rgb
 
-    summary = streams.inspect(path)
+    summary = scan.inspect(path)
     wanted = set(wanted_frames(summary.frame_count, summary.avg_fps, fps=fps).tolist())
     reformatter = VideoReformatter()
     frames = []
-    with streams.open_video(path) as (container, stream):
+    with scan.open_video(path) as (container, stream):
         for index, frame in enumerate(container.decode(stream)):
             if index in wanted:
                 frames.append(to_rgb(frame, reformatter))
@@ -178,16 +179,16 @@ def readers_here() -> dict[str, Reader]:
 
 def pruning_seconds(path: pathlib.Path, fps: float) -> float:
     """Seconds to read every packet's header and choose the packets to decode; opening the file is not counted."""
-    with streams.open_video(path) as (container, stream):
+    with scan.open_video(path) as (container, stream):
         start = time.perf_counter()
-        summary, table, _ = streams.scan(container, stream)
+        summary, table, _ = scan.scan(container, stream)
         plan_segments(table, wanted_frames(summary.frame_count, summary.avg_fps, fps=fps), cells=4)
         return time.perf_counter() - start
 
 
 def packets_decoded(path: pathlib.Path, fps: float) -> tuple[int, int]:
     """(packets that GridCLIP decodes, packets of the stream)."""
-    with streams.open_video(path) as (container, stream):
-        summary, table, _ = streams.scan(container, stream)
+    with scan.open_video(path) as (container, stream):
+        summary, table, _ = scan.scan(container, stream)
     wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
     return sum(len(segment.packets) for segment in plan_segments(table, wanted, cells=4)), len(table.facts)

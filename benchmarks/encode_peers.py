@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..engine.encoder import Encoder
-from ..engine.model_folder import FORMAT
-from ..engine.passes import Passes
+from ..engine.encoding.encoder import Encoder
+from ..engine.encoding.model_folder import FORMAT
+from ..engine.encoding.passes import Passes
 from ..export.clip_model import CLIP, normalise_pixels
 from ..export.graphs import write_image_graph
 

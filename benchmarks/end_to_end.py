@@ -20,7 +20,7 @@ from collections.abc import Callable
 import tokenizers
 import torch
 from gridclip.dali_pipes.sampling import Sampling
-from gridclip.engine.encoder import Encoder
+from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.jobs.embed_images import embed_images
 from gridclip.engine.jobs.embed_videos import embed_videos
 from gridclip.engine.jobs.progress import JobSummary

@@ -22,11 +22,12 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from ..cli import KEYFRAMES_MAX_SHIFT_S
-from ..dali_pipes import fallback, streams
-from ..dali_pipes.bitstream import CLOSED, OPEN
-from ..dali_pipes.decoding import to_rgb
-from ..dali_pipes.pruning import plan_segments
-from ..dali_pipes.reading import opened
+from ..dali_pipes.bitstream.facts import CLOSED, OPEN
+from ..dali_pipes.cpu import super_images
+from ..dali_pipes.cpu.decoding import to_rgb
+from ..dali_pipes.cpu.reading import opened
+from ..dali_pipes.packets import scan
+from ..dali_pipes.packets.pruning import plan_segments
 from ..dali_pipes.sampling import Sampling
 from . import corpus, keyframes_recall, measure
 
@@ -88,7 +89,7 @@ def check_frames(path: pathlib.Path, fps: float, ways: dict[str, float | None]) 
     due = {index for chosen in indices.values() for index in chosen}
     expected = _plain_decode(path, due)
     for way, shift_s in ways.items():
-        frames = fallback.frames(path, fps, max_shift_s=shift_s)
+        frames = super_images.frames(path, fps, max_shift_s=shift_s)
         for index, frame in zip(indices[way], frames, strict=True):
             if not np.array_equal(frame, expected[index]):
                 raise AssertionError(f"{path.name}, {way}: frame {index} differs")
@@ -97,7 +98,7 @@ def check_frames(path: pathlib.Path, fps: float, ways: dict[str, float | None]) 
 def _plain_decode(path: pathlib.Path, due: set[int]) -> dict[int, np.ndarray]:
     reformatter = VideoReformatter()
     found = {}
-    with streams.open_video(path) as (container, stream):
+    with scan.open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = 0
         for index, frame in enumerate(container.decode(stream)):
@@ -110,7 +111,7 @@ def _plain_decode(path: pathlib.Path, due: set[int]) -> dict[int, np.ndarray]:
 
 def _decode(paths: Sequence[pathlib.Path], fps: float, max_shift_s: float | None) -> None:
     for path in paths:
-        for _ in fallback.frames(path, fps, max_shift_s=max_shift_s):
+        for _ in super_images.frames(path, fps, max_shift_s=max_shift_s):
             pass
 
 
@@ -142,8 +143,8 @@ def shifts(paths: Sequence[pathlib.Path], fps: float, max_shift_s: float | None)
 def _structure(paths: Sequence[pathlib.Path]) -> dict[str, float | int]:
     duration_s, keyframes, packets, prunable = 0.0, 0, 0, 0
     for path in paths:
-        with streams.open_video(path) as (container, stream):
-            summary, table, _ = streams.scan(container, stream)
+        with scan.open_video(path) as (container, stream):
+            summary, table, _ = scan.scan(container, stream)
         duration_s += summary.duration_s
         packets += len(table.facts)
         keyframes += int(np.count_nonzero(table.facts[table.shown] & (CLOSED | OPEN)))
@@ -174,7 +175,7 @@ def run_files(
     for path in paths:
         try:
             entries.append({"set": kind, **measured(path.name, [path], timed=1, **options)})
-        except streams.VideoError as error:
+        except scan.VideoError as error:
             left_out[path.name] = str(error)
             print(f"{path.name}: left out: {error}", flush=True)
     return entries

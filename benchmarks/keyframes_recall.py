@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 
 from .. import GridClipError
 from ..dali_pipes.sampling import Sampling
-from ..engine.encoder import Encoder
+from ..engine.encoding.encoder import Encoder
 from ..engine.evaluation import evaluate
 from ..engine.jobs.embed_text import embed_text
 from ..engine.jobs.embed_videos import embed_videos
-from ..engine.store import Store
+from ..engine.store.store import Store
 
 SEED = 2026  # make demo's
 TEMPERATURES = (1.0, 0.1)

@@ -22,11 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from gridclip.dali_pipes import dali_source, fallback, jpeg, streams, workers, works
-from gridclip.dali_pipes.jpeg_pipeline import JpegPipeline
+from gridclip.dali_pipes.contract import EncodedImages, EncodedSegment, SuperImages, VideoFile
+from gridclip.dali_pipes.cpu import super_images, tasks
+from gridclip.dali_pipes.image_folders import jpeg
+from gridclip.dali_pipes.nvdali import sources
+from gridclip.dali_pipes.nvdali.jpeg_pipeline import JpegPipeline
+from gridclip.dali_pipes.nvdali.video_pipeline import VideoPipeline
+from gridclip.dali_pipes.packets import scan
+from gridclip.dali_pipes.processes import pool
 from gridclip.dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Sampling, super_image_count, wanted_frames
-from gridclip.dali_pipes.source import EncodedImages, EncodedSegment, SuperImages, VideoFile
-from gridclip.dali_pipes.video_pipeline import VideoPipeline
 
 from . import corpus, measure
 
@@ -45,20 +49,20 @@ WHOLE_FILES_AT_ONCE = 8
 Candidate = Callable[[], int]
 
 
-def sources(paths: Sequence[pathlib.Path], device_id: int | None, num_workers: int) -> dict[str, Candidate]:
+def candidates(paths: Sequence[pathlib.Path], device_id: int | None, num_workers: int) -> dict[str, Candidate]:
     """Candidates that decode all videos and return the super images that came out."""
     videos = [VideoFile(f"{number}", path) for number, path in enumerate(paths)]
     size = SAMPLING.super_img_size
     shared: dict[str, Any] = {"num_workers": num_workers, "time_limit_s": 300.0}
 
-    def dali(hybrid: bool, num_pipelines: int = dali_source.NUM_PIPELINES) -> int:
-        events = dali_source.decode_videos(
+    def dali(hybrid: bool, num_pipelines: int = sources.NUM_PIPELINES) -> int:
+        events = sources.decode_videos(
             videos, SAMPLING, size, device_id=device_id, hybrid=hybrid, num_pipelines=num_pipelines, **shared
         )
         return _count(events)
 
     def cpu() -> int:
-        return _count(workers.run(videos, works.embedding_works(SAMPLING, "auto", size), **shared))
+        return _count(pool.run(videos, tasks.embedding_works(SAMPLING, "auto", size), **shared))
 
     candidates: dict[str, Candidate] = {
         "gridclip --decoder dali": functools.partial(dali, False),
@@ -81,7 +85,7 @@ def _count(events: Generator[tuple[VideoFile, Any], None, None]) -> int:
 
 def whole_files(paths: Sequence[pathlib.Path], device_id: int | None) -> int:
     """The same DALI graph, given the files as they are: what DALI's user would write."""
-    threads = dali_source.NUM_THREADS if device_id is not None else os.cpu_count() or 1
+    threads = sources.NUM_THREADS if device_id is not None else os.cpu_count() or 1
     pipeline = VideoPipeline(
         SAMPLING, SAMPLING.super_img_size, device_id=device_id, max_items=WHOLE_FILES_AT_ONCE, num_threads=threads
     )
@@ -101,7 +105,7 @@ def whole_file(path: pathlib.Path) -> EncodedSegment:
 
 @functools.cache
 def _wanted(path: pathlib.Path) -> tuple[np.ndarray, float]:
-    summary = streams.inspect(path)
+    summary = scan.inspect(path)
     return wanted_frames(summary.frame_count, summary.avg_fps, fps=SAMPLING.fps), summary.duration_s
 
 
@@ -145,13 +149,13 @@ def jpeg_rates(folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: i
     for number, path in enumerate(paths):
         video = VideoFile(str(number), path)
         if not (save_dir / video.video_id).is_dir():
-            decode = functools.partial(fallback.super_images, sampling=sampling)
+            decode = functools.partial(super_images.super_images, sampling=sampling)
             list(jpeg.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
         files += [file.read_bytes() for file in sorted((save_dir / video.video_id).glob("*.jpg"))]
     batch = (files * (256 // len(files) + 1))[:256]
     times = np.zeros(len(batch))
     run = EncodedImages("jpegs", 0, len(batch), times, times, 1.0, 1, batch)
-    threads = dali_source.NUM_THREADS if device_id is not None else os.cpu_count() or 1
+    threads = sources.NUM_THREADS if device_id is not None else os.cpu_count() or 1
     candidates: dict[str, Callable[[], object]] = {}
     for load in (0.0, 0.35, 0.65, 0.9, 1.0) if device_id is not None else (0.0,):
         pipeline = JpegPipeline(
@@ -184,7 +188,7 @@ def run(paths: Sequence[pathlib.Path], device_id: int | None, *, repetitions: in
     expected = sum(super_image_count(len(_wanted(path)[0]), SAMPLING.grid_size) for path in paths)
     wanted = sum(len(_wanted(path)[0]) for path in paths)
     usable, left_out = {}, {}
-    for name, candidate in sources(paths, device_id, num_workers).items():
+    for name, candidate in candidates(paths, device_id, num_workers).items():
         try:
             found = candidate()
         except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
@@ -214,7 +218,7 @@ def run(paths: Sequence[pathlib.Path], device_id: int | None, *, repetitions: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu" if dali_source.first_gpu() is None else "gpu")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu" if sources.first_gpu() is None else "gpu")
     parser.add_argument("--videos", type=pathlib.Path, help="a folder of videos instead of the generated ones")
     parser.add_argument("--copies", type=int, help="of each generated video; default: 2 on the CPU, 32 on a GPU")
     parser.add_argument("--repetitions", type=int, default=5)
@@ -224,7 +228,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
-    device_id = None if args.device == "cpu" else dali_source.first_gpu() or 0
+    device_id = None if args.device == "cpu" else sources.first_gpu() or 0
     if args.videos:
         paths = sorted(path for path in args.videos.iterdir() if path.is_file())
     else:

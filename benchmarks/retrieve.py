@@ -29,7 +29,7 @@ from ..dali_pipes.sampling import super_image_count, wanted_frames
 from ..engine import retrieval
 from ..engine.annotations import Query, load_video_info
 from ..engine.evaluation import evaluate
-from ..engine.store import Store, VideoEmbedding
+from ..engine.store.store import Store, VideoEmbedding
 from . import measure, retrieve_peers, retrieve_scaling
 from .process_memory import PeakMemory
 

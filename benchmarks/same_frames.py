@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from gridclip.dali_pipes import streams
+from gridclip.dali_pipes.packets import scan
 
 from .decode_peers import Reader
 
@@ -85,11 +85,11 @@ def thumbnails(frames: np.ndarray) -> np.ndarray:
 def thumbnails_around(path: pathlib.Path, wanted: np.ndarray) -> dict[int, np.ndarray]:
     """Thumbnails of the frames near a wanted one, by frame index, from decoding the whole file."""
     from av.video.reformatter import VideoReformatter
-    from gridclip.dali_pipes.decoding import to_rgb
+    from gridclip.dali_pipes.cpu.decoding import to_rgb
 
     near = {index + step for index in wanted.tolist() for step in range(-NEIGHBOURS, NEIGHBOURS + 1)}
     reformatter = VideoReformatter()
-    with streams.open_video(path) as (container, stream):
+    with scan.open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = 0
         decoded = enumerate(container.decode(stream))

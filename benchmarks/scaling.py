@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from gridclip.dali_pipes.sampling import Sampling
-from gridclip.engine.encoder import Encoder
+from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.jobs.embed_videos import embed_videos
 from gridclip.export.folder import ensure_model_folder
 

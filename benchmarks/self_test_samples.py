@@ -1,4 +1,4 @@
-"""Nothing in, the tiny videos and the JPEG file out that dali_pipes/self_test.py decodes (a few KB, committed).
+"""Nothing in, the tiny videos and the JPEG file out that dali_pipes/nvdali/self_test.py decodes (a few KB, committed).
 
 Run `python -m gridclip.benchmarks.self_test_samples` to make them again.
 """
@@ -10,7 +10,7 @@ import pathlib
 
 import av
 import numpy as np
-from gridclip.dali_pipes import segments, self_test
+from gridclip.dali_pipes.nvdali import segments, self_test
 from PIL import Image
 
 FPS = 4

@@ -6,8 +6,12 @@ import errno
 import os
 import stat
 
-SPECIAL = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
-           (stat.S_ISBLK, "a device"))
+SPECIAL = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def refuse_special_file(path: str | os.PathLike[str]) -> None:

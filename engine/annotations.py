@@ -103,15 +103,19 @@ def load_video_info(path: str | os.PathLike[str]) -> list[VideoInfo]:
     infos = []
     for number, entry in enumerate(entries):
         try:
-            infos.append(VideoInfo(
-                video_id=str(pathlib.PurePosixPath(entry["video_name"])),
-                frame_count=int(entry["video_frames"]),
-                avg_fps=float(entry["video_fps"]),
-                duration_s=float(entry["video_duration"]),
-            ))
+            infos.append(
+                VideoInfo(
+                    video_id=str(pathlib.PurePosixPath(entry["video_name"])),
+                    frame_count=int(entry["video_frames"]),
+                    avg_fps=float(entry["video_fps"]),
+                    duration_s=float(entry["video_duration"]),
+                )
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise GridClipError(f"{file}: entry {number} needs video_name, video_frames, video_fps and "
-                                f"video_duration: {type(error).__name__} {error}") from error
+            raise GridClipError(
+                f"{file}: entry {number} needs video_name, video_frames, video_fps and "
+                f"video_duration: {type(error).__name__} {error}"
+            ) from error
     named = ids.of_files(info.video_id for info in infos)
     return [dataclasses.replace(info, video_id=named[info.video_id]) for info in infos]
 
@@ -163,11 +167,14 @@ def _from_json(file: pathlib.Path, text: str) -> _Collected:
     if _is_tvr(first_line):
         return _tvr(file, text)
     content = _parse(file, text)
-    if isinstance(content, dict) and any(isinstance(entry, dict) and "sentences" in entry
-                                         for entry in content.values()):
+    if isinstance(content, dict) and any(
+        isinstance(entry, dict) and "sentences" in entry for entry in content.values()
+    ):
         return _activitynet(content)
-    raise GridClipError(f"{file} is JSON but no known annotation file: expected ActivityNet Captions "
-                        '({"video": {"sentences": [...]}}) or TVR lines ({"vid_name": ..., "desc": ...})')
+    raise GridClipError(
+        f"{file} is JSON but no known annotation file: expected ActivityNet Captions "
+        '({"video": {"sentences": [...]}}) or TVR lines ({"vid_name": ..., "desc": ...})'
+    )
 
 
 def _is_tvr(line: str) -> bool:
@@ -190,8 +197,9 @@ def _activitynet(content: dict[str, Any]) -> _Collected:
         times = entry.get("timestamps")
         if times is not None and (not isinstance(times, list) or len(times) != len(sentences)):
             count = len(times) if isinstance(times, list) else "no list of"
-            found.problem(f"video {video}", f"{count} timestamps for {len(sentences)} sentences; captions kept without "
-                                            "times")
+            found.problem(
+                f"video {video}", f"{count} timestamps for {len(sentences)} sentences; captions kept without times"
+            )
             times = None
         for number, sentence in enumerate(sentences):
             found.add(f"video {video}, sentence {number}", video, sentence, times[number] if times else None)
@@ -219,8 +227,10 @@ def _from_lines(file: pathlib.Path, text: str) -> _Collected:
     name = max(counts, key=counts.__getitem__)
     if not counts[name]:
         shown = repr(lines[0][1][:60]) if lines else "nothing"
-        raise GridClipError(f"{file} is no known annotation file: expected ActivityNet Captions JSON, TVR JSON lines, "
-                            f"Charades-STA ('video start end##text') or MS-SL ('video#enc#0 text'); it holds {shown}")
+        raise GridClipError(
+            f"{file} is no known annotation file: expected ActivityNet Captions JSON, TVR JSON lines, "
+            f"Charades-STA ('video start end##text') or MS-SL ('video#enc#0 text'); it holds {shown}"
+        )
     found = _Collected(name)
     for number, line in lines:
         match = formats[name].fullmatch(line)
@@ -258,8 +268,9 @@ def _parse(file: pathlib.Path, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise GridClipError(f"{file}, line {error.lineno}: malformed JSON: {error.msg} "
-                            f"(column {error.colno})") from error
+        raise GridClipError(
+            f"{file}, line {error.lineno}: malformed JSON: {error.msg} (column {error.colno})"
+        ) from error
     except (RecursionError, ValueError) as error:
         raise GridClipError(f"{file}: malformed JSON: {error}") from error
 

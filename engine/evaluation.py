@@ -12,7 +12,7 @@ import numpy as np
 from .. import GridClipError
 from .annotations import Query, load_annotations
 from .retrieval import Scoring, best_videos, ranks
-from .store import QueryTable, Store, SuperImageTable
+from .store.store import QueryTable, Store, SuperImageTable
 
 TOPK = (1, 5, 10, 100)
 MISSING = ("drop", "count-as-failures")
@@ -102,13 +102,16 @@ class Evaluation:
         scoring = self.scoring.aggregate
         if scoring == "softmax":
             scoring += f", temperature {self.scoring.temperature:g}"
-        lines.append(f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} super images "
-                     f"({scoring})")
+        lines.append(
+            f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} super images ({scoring})"
+        )
         if self.missing_queries:
             what = "dropped" if self.missing == "drop" else "counted as failures"
             shown = ", ".join(self.missing_videos[:5]) + (", ..." if len(self.missing_videos) > 5 else "")
-            lines.append(f"{self.missing_queries:,} queries {what}: {len(self.missing_videos):,} videos have no "
-                         f"embeddings ({shown})")
+            lines.append(
+                f"{self.missing_queries:,} queries {what}: {len(self.missing_videos):,} videos have no "
+                f"embeddings ({shown})"
+            )
         return "\n".join(lines)
 
 
@@ -157,8 +160,10 @@ def evaluate(
     targets = np.array([position.get(query.video_id, -1) for query in queries.queries], np.int64)
     present = np.flatnonzero(targets >= 0)
     if not len(present):
-        raise GridClipError(f"none of the {len(targets):,} queries has a video in the store {store.path}: the first is "
-                            f"of video {queries.queries[0].video_id}, the store's first video is {videos.video_ids[0]}")
+        raise GridClipError(
+            f"none of the {len(targets):,} queries has a video in the store {store.path}: the first is "
+            f"of video {queries.queries[0].video_id}, the store's first video is {videos.video_ids[0]}"
+        )
     found = ranks(queries.vectors[present], targets[present], videos.vectors, videos.offsets, scoring, device=device)
     counted = found
     if missing == "count-as-failures":
@@ -188,35 +193,53 @@ def _choose_queries(table: QueryTable, wanted: list[Query], source: str, store: 
     rows = {(query.video_id, query.text): row for row, query in enumerate(table.queries)}
     lost = [query for query in wanted if (query.video_id, query.text) not in rows]
     if lost:
-        raise GridClipError(f"{len(lost):,} of {len(wanted):,} captions of {source} are not in the store {store.path} "
-                            f"(first: {lost[0].text[:60]!r} of video {lost[0].video_id}): run gridclip embed-text with "
-                            "this file")
+        raise GridClipError(
+            f"{len(lost):,} of {len(wanted):,} captions of {source} are not in the store {store.path} "
+            f"(first: {lost[0].text[:60]!r} of video {lost[0].video_id}): run gridclip embed-text with "
+            "this file"
+        )
     return QueryTable(wanted, table.vectors[[rows[query.video_id, query.text] for query in wanted]])
 
 
 def _choose_videos(table: SuperImageTable, wanted: set[str], source: str, store: Store) -> SuperImageTable:
     kept = [number for number, video_id in enumerate(table.video_ids) if video_id in wanted]
     if not kept:
-        raise GridClipError(f"none of the {len(table.video_ids):,} videos in the store {store.path} is named in "
-                            f"{source}")
+        raise GridClipError(
+            f"none of the {len(table.video_ids):,} videos in the store {store.path} is named in {source}"
+        )
     if len(kept) == len(table.video_ids):
         return table
     sizes = np.diff(table.offsets)[kept]
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     rows = np.repeat(table.offsets[kept] - offsets[:-1], sizes) + np.arange(offsets[-1])
-    return SuperImageTable([table.video_ids[number] for number in kept], offsets, table.vectors[rows],
-                           table.start_s[rows], table.end_s[rows])
+    return SuperImageTable(
+        [table.video_ids[number] for number in kept],
+        offsets,
+        table.vectors[rows],
+        table.start_s[rows],
+        table.end_s[rows],
+    )
 
 
-def _examples(queries: QueryTable, present: np.ndarray, found: np.ndarray, videos: SuperImageTable, scoring: Scoring,
-              count: int, device: str | None) -> list[Example]:
+def _examples(
+    queries: QueryTable,
+    present: np.ndarray,
+    found: np.ndarray,
+    videos: SuperImageTable,
+    scoring: Scoring,
+    count: int,
+    device: str | None,
+) -> list[Example]:
     if count < 1:
         return []
     chosen = np.unique(np.linspace(0, len(present) - 1, count).astype(int))
     vectors = queries.vectors[present[chosen]]
     scores, best = best_videos(vectors, videos.vectors, videos.offsets, scoring, top=5, device=device)
     return [
-        Example(queries.queries[present[number]], int(found[number]),
-                [(videos.video_ids[video], float(score)) for video, score in zip(best[row], scores[row], strict=True)])
+        Example(
+            queries.queries[present[number]],
+            int(found[number]),
+            [(videos.video_ids[video], float(score)) for video, score in zip(best[row], scores[row], strict=True)],
+        )
         for row, number in enumerate(chosen)
     ]

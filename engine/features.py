@@ -16,16 +16,24 @@ import safetensors.numpy
 
 from .. import GridClipError
 from ..dali_pipes import ids
+from ..dali_pipes.contract import Failure
 from ..dali_pipes.ordinary_file import refuse_special_file
-from ..dali_pipes.source import Failure
 from .annotations import Query
-from .store import QueryTable, Store, SuperImageTable, VideoEmbedding
+from .store.store import QueryTable, Store, SuperImageTable, VideoEmbedding
 from .walk import joined, walk
 
 MODEL_NAME = "imported features"
 VIDEOS_PER_APPEND = 512
-LOAD_ERRORS = (OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError, TypeError,
-               MemoryError)
+LOAD_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    KeyError,
+    TypeError,
+    MemoryError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,8 +199,10 @@ def _read_queries(path: pathlib.Path, allow_pickle: bool, failures: list[Failure
             vectors = _as_float(archive["embedding"])
             texts = _strings(archive["text"]) if "text" in archive else [""] * len(video_ids)
         if vectors.ndim != 2 or not len(video_ids) == len(vectors) == len(texts):
-            raise ValueError(f"embedding has shape {list(vectors.shape)}, expected [Q, D] with Q = {len(video_ids)} "
-                             f"video_id and {len(texts)} text")
+            raise ValueError(
+                f"embedding has shape {list(vectors.shape)}, expected [Q, D] with Q = {len(video_ids)} "
+                f"video_id and {len(texts)} text"
+            )
     except LOAD_ERRORS as error:
         raise GridClipError(f"cannot use the text file {path}: {_reason(error)}") from error
     units, bad = _normalise(vectors)
@@ -214,8 +224,10 @@ def _load(path: pathlib.Path, allow_pickle: bool) -> np.ndarray | np.lib.npyio.N
 
 def _reason(error: Exception) -> str:
     if "allow_pickle" in str(error):
-        return ("it holds pickled Python objects, or is no NumPy file; such a file can run code: use --allow-pickle "
-                "only if you trust it")
+        return (
+            "it holds pickled Python objects, or is no NumPy file; such a file can run code: use --allow-pickle "
+            "only if you trust it"
+        )
     return str(error)
 
 
@@ -254,27 +266,44 @@ def _write_npy(folder: pathlib.Path, videos: SuperImageTable, queries: QueryTabl
         np.save(file, videos.vectors[first:last].astype(np.float32))
     if queries is not None:
         files.append(folder / "queries.npz")
-        np.savez(files[-1], video_id=np.array([query.video_id for query in queries.queries]),
-                 text=np.array([query.text for query in queries.queries]), embedding=queries.vectors.astype(np.float32))
+        np.savez(
+            files[-1],
+            video_id=np.array([query.video_id for query in queries.queries]),
+            text=np.array([query.text for query in queries.queries]),
+            embedding=queries.vectors.astype(np.float32),
+        )
     return files
 
 
 def _write_parquet(folder: pathlib.Path, videos: SuperImageTable, queries: QueryTable | None) -> list[pathlib.Path]:
     sizes = np.diff(videos.offsets)
     files = [folder / "super_images.parquet"]
-    pyarrow.parquet.write_table(pa.table({
-        "video_id": pa.array(np.repeat(np.array(videos.video_ids, object), sizes), pa.string()),
-        "index": (np.arange(len(videos.vectors)) - np.repeat(videos.offsets[:-1], sizes)).astype(np.int32),
-        "start_s": pa.array(videos.start_s, from_pandas=True),
-        "end_s": pa.array(videos.end_s, from_pandas=True),
-        "vector": _lists(videos.vectors),
-    }), files[0])
+    pyarrow.parquet.write_table(
+        pa.table(
+            {
+                "video_id": pa.array(np.repeat(np.array(videos.video_ids, object), sizes), pa.string()),
+                "index": (np.arange(len(videos.vectors)) - np.repeat(videos.offsets[:-1], sizes)).astype(np.int32),
+                "start_s": pa.array(videos.start_s, from_pandas=True),
+                "end_s": pa.array(videos.end_s, from_pandas=True),
+                "vector": _lists(videos.vectors),
+            }
+        ),
+        files[0],
+    )
     if queries is not None:
         files.append(folder / "queries.parquet")
-        pyarrow.parquet.write_table(pa.table({
-            **{name: [getattr(query, name) for query in queries.queries] for name in ("query_id", "video_id", "text")},
-            "vector": _lists(queries.vectors),
-        }), files[1])
+        pyarrow.parquet.write_table(
+            pa.table(
+                {
+                    **{
+                        name: [getattr(query, name) for query in queries.queries]
+                        for name in ("query_id", "video_id", "text")
+                    },
+                    "vector": _lists(queries.vectors),
+                }
+            ),
+            files[1],
+        )
     return files
 
 
@@ -283,8 +312,12 @@ def _lists(vectors: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def _write_safetensors(folder: pathlib.Path, videos: SuperImageTable, queries: QueryTable | None) -> list[pathlib.Path]:
-    tensors = {"vectors": videos.vectors.astype(np.float32), "offsets": videos.offsets,
-               "start_s": videos.start_s, "end_s": videos.end_s}
+    tensors = {
+        "vectors": videos.vectors.astype(np.float32),
+        "offsets": videos.offsets,
+        "start_s": videos.start_s,
+        "end_s": videos.end_s,
+    }
     metadata = {"video_ids": json.dumps(videos.video_ids)}
     if queries is not None:
         tensors["query_vectors"] = queries.vectors.astype(np.float32)

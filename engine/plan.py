@@ -10,11 +10,13 @@ import pathlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from .. import GridClipError
-from ..dali_pipes import ids, streams, workers
+from ..dali_pipes import ids
+from ..dali_pipes.contract import Failure, Notice, VideoFile
+from ..dali_pipes.packets import scan
+from ..dali_pipes.processes import pool
 from ..dali_pipes.sampling import Sampling, count_wanted, rate_differs, super_image_count, why_none
-from ..dali_pipes.source import Failure, Notice, VideoFile
 from .annotations import Annotations, VideoInfo, load_annotations, load_video_info
-from .jobs.listing import list_videos
+from .listing import list_videos
 
 FP16_BYTES = 2
 EMBED_DIMS = {"ViT-B": 512, "ViT-L": 768}
@@ -86,7 +88,7 @@ def plan_folder(
     videos = [video for video in listing.videos if video.video_id not in exclude]
     lost = [failure for failure in listing.failures if failure.video_id not in exclude]
     measured: list[VideoInfo] = []
-    for _, result in workers.run(videos, [_measure], num_workers=num_workers):
+    for _, result in pool.run(videos, [_measure], num_workers=num_workers):
         if isinstance(result, Failure):
             lost.append(result)
         elif isinstance(result, VideoInfo):
@@ -243,5 +245,5 @@ def _plan(
 
 def _measure(video: VideoFile, *, skip: int) -> Iterator[VideoInfo]:
     """A work of workers.run with one result, which is never cut short."""
-    stream = streams.inspect(video.path)
+    stream = scan.inspect(video.path)
     yield VideoInfo(video.video_id, stream.frame_count, stream.avg_fps, stream.duration_s)

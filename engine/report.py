@@ -35,16 +35,19 @@ def _page(evaluation: Evaluation) -> str:
     rows = "".join(
         f"<tr><th>R@{k}</th><td class=number>{value:.2f}</td><td class=number>{evaluation.chance[k]:.2f}</td>"
         f"<td class=bar><div style='width:{value:.1f}%'></div></td></tr>\n"
-        for k, value in evaluation.recall.items())
-    rows += (f"<tr><th>SumR</th><td class=number>{evaluation.sum_recall:.2f}</td>"
-             f"<td class=number>{sum(evaluation.chance.values()):.2f}</td><td></td></tr>\n")
+        for k, value in evaluation.recall.items()
+    )
+    rows += (
+        f"<tr><th>SumR</th><td class=number>{evaluation.sum_recall:.2f}</td>"
+        f"<td class=number>{sum(evaluation.chance.values()):.2f}</td><td></td></tr>\n"
+    )
     facts = {
         "Queries": f"{evaluation.queries:,}",
         "Videos": f"{evaluation.candidates:,} ({evaluation.super_images:,} super images)",
         "Median rank": f"{evaluation.median_rank:g}",
         "Mean rank": f"{evaluation.mean_rank:.1f}",
         "Queries without a video": f"{evaluation.missing_queries:,} ({evaluation.missing}), of "
-                                   f"{len(evaluation.missing_videos):,} videos",
+        f"{len(evaluation.missing_videos):,} videos",
         "Aggregate": f"{evaluation.scoring.aggregate}, temperature {evaluation.scoring.temperature:g}",
         "Ties": TIE_RULE,
         "Model": str((evaluation.model or {}).get("name", "unknown")),
@@ -72,6 +75,7 @@ def _example(example: Example) -> str:
     own = example.query.video_id
     items = "".join(
         f"<li{' class=own' if video_id == own else ''}>{html.escape(video_id)} <small>{score:.3f}</small></li>"
-        for video_id, score in example.best)
+        for video_id, score in example.best
+    )
     text = html.escape(example.query.text) or "<i>no text</i>"
     return f"<div>{text} <small>own video {html.escape(own)}, rank {example.rank:,}</small><ol>{items}</ol></div>\n"

@@ -197,8 +197,14 @@ def best_videos(
     return scores.gather(1, order).cpu().numpy(), videos.gather(1, order).cpu().numpy()
 
 
-def _pair_scores(queries: np.ndarray, targets: np.ndarray, vectors: np.ndarray, offsets: np.ndarray, scoring: Scoring,
-                 device: torch.device) -> torch.Tensor:
+def _pair_scores(
+    queries: np.ndarray,
+    targets: np.ndarray,
+    vectors: np.ndarray,
+    offsets: np.ndarray,
+    scoring: Scoring,
+    device: torch.device,
+) -> torch.Tensor:
     """Score of each query with its own video, float32 [Q]: small parts of videos meet their own queries only."""
     by_target = np.argsort(targets, kind="stable")
     bounds = np.searchsorted(targets[by_target], np.arange(len(offsets)))
@@ -247,8 +253,9 @@ def _cosines(group: _Group, products: torch.Tensor, weights: torch.Tensor) -> to
     return group.of(products).sum(1).div_(norms).clamp_(-1, 1)
 
 
-def _parts(vectors: np.ndarray, offsets: np.ndarray, rows: int, scoring: Scoring,
-           device: torch.device) -> collections.abc.Iterator[_Part]:
+def _parts(
+    vectors: np.ndarray, offsets: np.ndarray, rows: int, scoring: Scoring, device: torch.device
+) -> collections.abc.Iterator[_Part]:
     """Cuts the videos, ordered by length, into parts of about `rows` super images."""
     lengths = np.diff(offsets)
     if len(lengths) and lengths.min() < 1:
@@ -264,8 +271,9 @@ def _parts(vectors: np.ndarray, offsets: np.ndarray, rows: int, scoring: Scoring
         first = last
 
 
-def _part(vectors: np.ndarray, offsets: np.ndarray, videos: np.ndarray, scoring: Scoring,
-          device: torch.device) -> _Part:
+def _part(
+    vectors: np.ndarray, offsets: np.ndarray, videos: np.ndarray, scoring: Scoring, device: torch.device
+) -> _Part:
     sizes = offsets[videos + 1] - offsets[videos]
     starts = np.cumsum(sizes) - sizes
     rows = np.repeat(offsets[videos] - starts, sizes) + np.arange(sizes.sum())

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import GridClipError
 from .retrieval import Scoring, best_videos
-from .store import Store
+from .store.store import Store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +53,15 @@ def search(
     videos = store.read_super_images()
     query = np.asarray(query_vector, np.float32).reshape(1, -1)
     if not np.isfinite(query).all():
-        raise GridClipError("the query's vector holds values that are not finite, so that it has no scores: the model "
-                            "gives such values for this sentence; try another one, or export the model in fp32")
+        raise GridClipError(
+            "the query's vector holds values that are not finite, so that it has no scores: the model "
+            "gives such values for this sentence; try another one, or export the model in fp32"
+        )
     if query.shape[1] != videos.vectors.shape[1]:
-        raise GridClipError(f"the query is {query.shape[1]} wide, the store {store.path} has {videos.vectors.shape[1]}"
-                            ": use the model that the store was made with")
+        raise GridClipError(
+            f"the query is {query.shape[1]} wide, the store {store.path} has {videos.vectors.shape[1]}"
+            ": use the model that the store was made with"
+        )
     scoring = Scoring(aggregate, temperature)
     scores, best = best_videos(query, videos.vectors, videos.offsets, scoring, top=top, device=device)
     hits = []

@@ -7,9 +7,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 
-def walk(
-    root: pathlib.Path, unreadable: Callable[[pathlib.Path, OSError], None]
-) -> Iterator[tuple[str, list[str]]]:
+def walk(root: pathlib.Path, unreadable: Callable[[pathlib.Path, OSError], None]) -> Iterator[tuple[str, list[str]]]:
     """Yields each folder's path below root with slashes ("" for root itself), and its files' names.
 
     Args:

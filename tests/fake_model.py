@@ -19,33 +19,60 @@ def write(folder: pathlib.Path, *, context_length: int = 20, **changes) -> pathl
     """A model: an image is its mean colour, a text the sum of its tokens' vectors, both of unit length."""
     folder.mkdir(parents=True, exist_ok=True)
     info = {
-        "format": 1, "name": "fake", "precision": "fp32", "image_size": SIZE_PX, "embed_dim": 3,
-        "context_length": context_length, "vocab_size": END + 1, "start_token": START, "end_token": END,
-        "fingerprint": "f" * 64, **changes,
+        "format": 1,
+        "name": "fake",
+        "precision": "fp32",
+        "image_size": SIZE_PX,
+        "embed_dim": 3,
+        "context_length": context_length,
+        "vocab_size": END + 1,
+        "start_token": START,
+        "end_token": END,
+        "fingerprint": "f" * 64,
+        **changes,
     }
     (folder / "model.json").write_text(json.dumps(info))
     vocabulary = {letter: index + 1 for index, letter in enumerate(LETTERS)} | {"?unk": 0}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="?unk"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
-        tokenizers.pre_tokenizers.WhitespaceSplit(),
-        tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated"),
-    ])
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.WhitespaceSplit(),
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated"),
+        ]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
-    _save(folder / "image.onnx", [
-        helper.make_node("Cast", ["super_images"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "spatial"], ["sum"], keepdims=0),
-    ], [np.array([1, 2], np.int64)], ["spatial"], "super_images", TensorProto.UINT8, ["B", SIZE_PX, SIZE_PX, 3])
-    _save(folder / "text.onnx", [
-        helper.make_node("Gather", ["table", "token_ids"], ["vectors"]),
-        helper.make_node("ReduceSum", ["vectors", "tokens"], ["sum"], keepdims=0),
-    ], [TABLE, np.array([1], np.int64)], ["table", "tokens"], "token_ids", TensorProto.INT64, ["B", "T"])
+    _save(
+        folder / "image.onnx",
+        [
+            helper.make_node("Cast", ["super_images"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["pixels", "spatial"], ["sum"], keepdims=0),
+        ],
+        [np.array([1, 2], np.int64)],
+        ["spatial"],
+        "super_images",
+        TensorProto.UINT8,
+        ["B", SIZE_PX, SIZE_PX, 3],
+    )
+    _save(
+        folder / "text.onnx",
+        [
+            helper.make_node("Gather", ["table", "token_ids"], ["vectors"]),
+            helper.make_node("ReduceSum", ["vectors", "tokens"], ["sum"], keepdims=0),
+        ],
+        [TABLE, np.array([1], np.int64)],
+        ["table", "tokens"],
+        "token_ids",
+        TensorProto.INT64,
+        ["B", "T"],
+    )
     return folder
 
 
 def _save(path, nodes, constants, names, input_name, input_type, input_shape) -> None:
     nodes = [*nodes, helper.make_node("LpNormalization", ["sum"], ["embeddings"], axis=1, p=2)]
     graph = helper.make_graph(
-        nodes, path.stem,
+        nodes,
+        path.stem,
         [helper.make_tensor_value_info(input_name, input_type, input_shape)],
         [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["B", 3])],
         [numpy_helper.from_array(value, name) for value, name in zip(constants, names, strict=True)],

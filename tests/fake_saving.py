@@ -1,13 +1,13 @@
-"""Works for tests/test_super_images.py that save folders and die on purpose; imported by name in worker processes."""
+"""Works for tests/engine/jobs/test_super_images.py that save folders and die on purpose; imported by name in worker processes."""
 
 import functools
 import os
 import signal
 
 import numpy as np
-from gridclip.dali_pipes import jpeg
-from gridclip.dali_pipes.source import SuperImages
-from gridclip.dali_pipes.streams import VideoError
+from gridclip.dali_pipes.contract import SuperImages
+from gridclip.dali_pipes.image_folders import jpeg
+from gridclip.dali_pipes.packets.scan import VideoError
 
 COUNT = 5
 

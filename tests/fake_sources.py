@@ -1,4 +1,4 @@
-"""Sources for tests/test_devices.py whose process dies on purpose; imported by name in the GPUs' processes."""
+"""Sources for tests/engine/jobs/test_devices.py whose process dies on purpose; imported by name in the GPUs' processes."""
 
 import functools
 import logging
@@ -6,8 +6,9 @@ import os
 import pathlib
 import signal
 
-from gridclip.dali_pipes import workers, works
-from gridclip.dali_pipes.streams import VideoError
+from gridclip.dali_pipes.cpu import tasks
+from gridclip.dali_pipes.packets.scan import VideoError
+from gridclip.dali_pipes.processes import pool
 from gridclip.engine.jobs import sources
 
 
@@ -30,11 +31,11 @@ def dying(videos, *, marks: pathlib.Path, dies_at: str, **settings):
 def make_noticing(*, num_workers, device_id=None, sampling, image_size, time_limit_s):
     """Makes a source whose first work fails with every video, and says so in its log."""
     return functools.partial(
-        workers.run,
-        works=[bug, *works.embedding_works(sampling, "pyav", image_size)],
+        pool.run,
+        works=[bug, *tasks.embedding_works(sampling, "pyav", image_size)],
         num_workers=num_workers,
         time_limit_s=time_limit_s,
-        size=works.super_images,
+        size=tasks.count_super_images,
     )
 
 

@@ -1,4 +1,4 @@
-"""Works for tests/test_workers.py that crash, hang and fail on purpose; imported by name in worker processes."""
+"""Works for tests/dali_pipes/processes/test_pool.py that crash, hang and fail on purpose; imported by name in worker processes."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 from gridclip import GridClipError
-from gridclip.dali_pipes.streams import VideoError
+from gridclip.dali_pipes.packets.scan import VideoError
 
 
 def count_to_five(video, skip):
@@ -56,7 +56,7 @@ def full_disk(video, skip):
 
 def half_of_red(video, skip):
     """Two runs of super images; of the video red only the first."""
-    from gridclip.dali_pipes.source import SuperImages
+    from gridclip.dali_pipes.contract import SuperImages
 
     for first in (0, 3):
         if first and video.video_id == "red":
@@ -66,7 +66,7 @@ def half_of_red(video, skip):
 
 
 def noticing(video, skip):
-    from gridclip.dali_pipes.source import Notice
+    from gridclip.dali_pipes.contract import Notice
 
     yield 0
     yield Notice(video.video_id, "damage", "1 of 4 frames was replaced by its neighbour")
@@ -123,9 +123,9 @@ def dying_starts(mark: pathlib.Path, count: int) -> str:
 
 def killed_after_a_run(video, skip, *, decoder, settings, left: pathlib.Path):
     """Decodes; sends itself the signals that the file `left` names, one after a run, or at once on a later try."""
-    from gridclip.dali_pipes import fallback
+    from gridclip.dali_pipes.cpu import super_images
 
-    for run in fallback.super_images(video, settings, decoder=decoder, skip=skip):
+    for run in super_images.super_images(video, settings, decoder=decoder, skip=skip):
         if skip:
             kill_once(left)
         yield run

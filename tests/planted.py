@@ -1,4 +1,4 @@
-"""Defects that tests/test_fuzz.py plants; imported by name in the processes of the fuzzer."""
+"""Defects that tests/fuzz/test_fuzz.py plants; imported by name in the processes of the fuzzer."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 from fuzz.contract import Outcome, Verdict
 from fuzz.videos import SIZE_PX, Videos, WholeDecode
 from gridclip import GridClipError
-from gridclip.dali_pipes import streams
+from gridclip.dali_pipes.packets import scan
 
 
 class Neighbours(Videos):
@@ -20,7 +20,7 @@ class Neighbours(Videos):
 
 
 def _next_pictures(video, fps):
-    whole, summary = WholeDecode(video.path), streams.inspect(video.path)
+    whole, summary = WholeDecode(video.path), scan.inspect(video.path)
     count = int(summary.frame_count * fps / summary.avg_fps)
     wanted = np.linspace(0, summary.frame_count, count, endpoint=False, dtype=int) + 1
     return np.stack([whole.image(int(index)) for index in wanted]).reshape(-1, SIZE_PX, SIZE_PX, 3), []

@@ -11,12 +11,12 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ...dali_pipes.fallback import super_images
+from ...dali_pipes.contract import SuperImages, VideoFile
+from ...dali_pipes.cpu.super_images import super_images
 from ...dali_pipes.sampling import Sampling
-from ...dali_pipes.source import SuperImages, VideoFile
-from ...engine.encoder import Encoder
+from ...engine.encoding.encoder import Encoder
 from ...engine.search import search
-from ...engine.store import Store
+from ...engine.store.store import Store
 from . import run, videos
 
 IMAGE_PX, GAP_PX, LABEL_PX, BAR_PX, TOP_PX = 118, 12, 168, 9, 64

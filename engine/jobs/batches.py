@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ...dali_pipes.source import Failure, Notice, SuperImages
-from ..passes import Passes
-from ..store import VideoEmbedding
+from ...dali_pipes.contract import Failure, Notice, SuperImages
+from ..encoding.passes import Passes
+from ..store.store import VideoEmbedding
 
 
 class Sink(Protocol):

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
 from ... import GridClipError
-from ...dali_pipes.child import Child
-from ...dali_pipes.child_logs import Levels, Logged, Sender, log_to_parent
-from ...dali_pipes.source import Failure, Notice, VideoFile
-from ..encoder import Encoder, Provider
-from ..store import Store, VideoEmbedding
+from ...dali_pipes.contract import Failure, Notice, VideoFile
+from ...dali_pipes.processes.child import Child
+from ...dali_pipes.processes.child_logs import Levels, Logged, Sender, log_to_parent
+from ..encoding.encoder import Encoder, Provider
+from ..listing import Listing
+from ..store.store import Store, VideoEmbedding
 from .batches import Sink
-from .embedding import Source, batch_size_for, embed_all, run_job
-from .listing import Listing
+from .ledger import Source, batch_size_for, embed_all, run_job
 from .progress import JobSummary
 
 logger = logging.getLogger(__name__)

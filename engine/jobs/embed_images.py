@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ... import GridClipError
-from ...dali_pipes import jpeg, workers
+from ...dali_pipes.contract import VideoFile
+from ...dali_pipes.image_folders import jpeg
+from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
-from ...dali_pipes.source import VideoFile
-from ..encoder import Encoder
+from ..encoding.encoder import Encoder
+from ..listing import list_image_folders
 from . import devices
-from .embedding import embed, open_store
-from .listing import list_image_folders
+from .ledger import embed, open_store
 from .progress import JobSummary
 from .sources import cpu_image_source, image_source
 
@@ -27,7 +28,7 @@ def embed_images(
     *,
     batch_size: int | None = None,
     num_workers: int = 1,
-    time_limit_s: float = workers.DEFAULT_TIME_LIMIT_S,
+    time_limit_s: float = pool.DEFAULT_TIME_LIMIT_S,
     resume: bool = False,
     overwrite: bool = False,
     num_gpus: int = 1,

@@ -7,10 +7,10 @@ import pathlib
 
 import numpy as np
 
-from ...dali_pipes.source import Failure
+from ...dali_pipes.contract import Failure
 from ..annotations import load_annotations
-from ..encoder import Encoder
-from ..store import Store
+from ..encoding.encoder import Encoder
+from ..store.store import Store
 from .failures import CAPTION_STAGE, FailureLog, failures_path
 from .progress import Interrupted, JobSummary, Tally
 

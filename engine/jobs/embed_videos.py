@@ -7,13 +7,13 @@ import functools
 import pathlib
 from typing import Any
 
-from ...dali_pipes import workers
+from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
-from ..encoder import Encoder
+from ..encoding.encoder import Encoder
+from ..listing import list_videos
 from . import devices
-from .embedding import embed, open_store
-from .listing import list_videos
+from .ledger import embed, open_store
 from .progress import JobSummary
 from .sources import Decoder, cpu_video_source, video_source
 
@@ -28,7 +28,7 @@ def embed_videos(
     decoder: Decoder = "auto",
     batch_size: int | None = None,
     num_workers: int = 1,
-    time_limit_s: float = workers.DEFAULT_TIME_LIMIT_S,
+    time_limit_s: float = pool.DEFAULT_TIME_LIMIT_S,
     resume: bool = False,
     overwrite: bool = False,
     num_shards: int = 1,
@@ -65,7 +65,9 @@ def embed_videos(
     store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
     store.claim_sampling({"source": "videos", **dataclasses.asdict(sampling)})
     settings: dict[str, Any] = {
-        "sampling": sampling, "image_size": encoder.info["image_size"], "time_limit_s": time_limit_s
+        "sampling": sampling,
+        "image_size": encoder.info["image_size"],
+        "time_limit_s": time_limit_s,
     }
     make_source = functools.partial(video_source, decoder, **settings)
     shard: dict[str, Any] = {"batch_size": batch_size, "num_shards": num_shards, "shard_id": shard_id}

@@ -6,7 +6,7 @@ import pathlib
 from types import TracebackType
 from typing import final
 
-from ...dali_pipes.source import Failure
+from ...dali_pipes.contract import Failure
 from .line_file import as_line, keep_lines, shard_path, writing
 
 CAPTION_STAGE = "caption"

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Collection
 from typing import final
 
-from ...dali_pipes.source import Notice
+from ...dali_pipes.contract import Notice
 from .line_file import as_line, keep_lines, shard_path, writing
 
 

@@ -12,7 +12,7 @@ from typing import Any, final
 import rich.console
 import rich.progress
 
-from ...dali_pipes.source import Failure, Notice
+from ...dali_pipes.contract import Failure, Notice
 from .failures import FailureLog
 from .notices import NoticeLog
 

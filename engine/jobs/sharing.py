@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import final
 
 from ... import GridClipError
-from ...dali_pipes import jpeg
+from ...dali_pipes.image_folders import jpeg
 from ...dali_pipes.sampling import Sampling
 
 logger = logging.getLogger(__name__)
@@ -140,8 +140,9 @@ class SharedFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError as error:
-                logger.warning("%s cannot lock files (%s): do not run two jobs on it at once", self._jobs.parent,
-                               error.strerror)
+                logger.warning(
+                    "%s cannot lock files (%s): do not run two jobs on it at once", self._jobs.parent, error.strerror
+                )
             try:
                 if os.path.samestat(os.stat(self._path(self._name)), os.fstat(lock)):
                     os.write(lock, json.dumps(record).encode())

@@ -10,12 +10,15 @@ import logging
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from ... import GridClipError
-from ...dali_pipes import dali_source, jpeg_decoding, workers, works
-from ...dali_pipes.reading import Decoder as CpuDecoder
+from ...dali_pipes.cpu import tasks
+from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
+from ...dali_pipes.image_folders import jpeg_decoding
+from ...dali_pipes.nvdali import sources
+from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
 
 if TYPE_CHECKING:
-    from .embedding import Source  # not at run time: it brings ONNX Runtime and Lance, which decoding does not need
+    from .ledger import Source  # not at run time: it brings ONNX Runtime and Lance, which decoding does not need
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ def video_source(
     """
     if uses_dali(decoder, device_id):
         return functools.partial(
-            dali_source.decode_videos,
+            sources.decode_videos,
             sampling=sampling,
             image_size=image_size,
             device_id=device_id,
@@ -55,7 +58,7 @@ def video_source(
             time_limit_s=time_limit_s,
         )
     if device_id is not None and decoder == "auto":
-        logger.warning("videos are decoded on the CPU: %s", dali_source.why_not())
+        logger.warning("videos are decoded on the CPU: %s", sources.why_not())
     on_cpu = cast(CpuDecoder, decoder)
     return cpu_video_source(on_cpu, sampling, image_size, num_workers=num_workers, time_limit_s=time_limit_s)
 
@@ -64,9 +67,9 @@ def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
     """Whether DALI decodes videos; raises GridClipError where a decoder was asked for by name and cannot be used."""
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(get_args(Decoder))}")
-    if decoder == "decord" and not works.has_decord():
+    if decoder == "decord" and not tasks.has_decord():
         raise GridClipError("--decoder decord: decord is not installed: pip install decord, or use --decoder pyav")
-    obstacle = dali_source.why_not()
+    obstacle = sources.why_not()
     if decoder in ("dali", "hybrid") and obstacle:
         raise GridClipError(f"--decoder {decoder}: {obstacle}; or use --decoder pyav")
     return decoder in ("dali", "hybrid") or (decoder == "auto" and device_id is not None and obstacle is None)
@@ -77,20 +80,20 @@ def cpu_video_source(
 ) -> Source:
     """The same, in worker processes alone."""
     return functools.partial(
-        workers.run,
-        works=works.embedding_works(sampling, decoder, image_size),
+        pool.run,
+        works=tasks.embedding_works(sampling, decoder, image_size),
         num_workers=num_workers,
         time_limit_s=time_limit_s,
-        size=works.super_images,
+        size=tasks.count_super_images,
     )
 
 
 def image_source(image_size: int, *, device_id: int | None, num_workers: int, time_limit_s: float) -> Source:
     """A source of the super images in JPEG folders: nvJPEG where there are a GPU and DALI, else worker processes."""
-    obstacle = dali_source.why_not()
+    obstacle = sources.why_not()
     if device_id is not None and not obstacle:
         return functools.partial(
-            dali_source.decode_images,
+            sources.decode_images,
             image_size=image_size,
             device_id=device_id,
             num_workers=num_workers,
@@ -105,9 +108,9 @@ def cpu_image_source(image_size: int, *, num_workers: int, time_limit_s: float) 
     """The same, in worker processes alone."""
     jpeg_decoding.warn_without_turbojpeg()
     return functools.partial(
-        workers.run,
-        works=works.image_works(image_size),
+        pool.run,
+        works=tasks.image_works(image_size),
         num_workers=num_workers,
         time_limit_s=time_limit_s,
-        size=works.super_images,
+        size=tasks.count_super_images,
     )

@@ -15,14 +15,17 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, cast
 
 from ... import GridClipError
-from ...dali_pipes import dali_source, jpeg, workers, works
-from ...dali_pipes.reading import Decoder as CpuDecoder
+from ...dali_pipes.contract import Failure, Notice, Restarted, VideoFile
+from ...dali_pipes.cpu import tasks
+from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
+from ...dali_pipes.image_folders import jpeg
+from ...dali_pipes.nvdali import sources
+from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
-from ...dali_pipes.source import Failure, Notice, Restarted, VideoFile
 from ..annotations import load_annotations
+from ..listing import Listing, list_videos
 from .failures import FailureLog, failures_path
-from .folders import write_folders
-from .listing import Listing, list_videos
+from .folder_writing import write_folders
 from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
 from .sharing import SharedFolder
@@ -41,7 +44,7 @@ def make_super_images(
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     decoder: Decoder = "auto",
     num_workers: int = 1,
-    time_limit_s: float = workers.DEFAULT_TIME_LIMIT_S,
+    time_limit_s: float = pool.DEFAULT_TIME_LIMIT_S,
     resume: bool = False,
     overwrite: bool = False,
 ) -> JobSummary:
@@ -95,8 +98,13 @@ def make_super_images(
             keeps=lambda video_id: video_id not in again or shared.held(video_id) or is_made(video_id),
         )
         make = functools.partial(
-            _saved, sampling=sampling, save_dir=save_dir, part_dir=shared.part_dir, decoder=decoder,
-            num_workers=num_workers, time_limit_s=time_limit_s,
+            _saved,
+            sampling=sampling,
+            save_dir=save_dir,
+            part_dir=shared.part_dir,
+            decoder=decoder,
+            num_workers=num_workers,
+            time_limit_s=time_limit_s,
         )
         with (
             FailureLog(failures_path(save_dir)) as failures,
@@ -184,11 +192,11 @@ def _saved(
     time_limit_s: float,
 ) -> Generator[tuple[VideoFile, Any], None, None]:
     """Numbers of super images, notices, then Finished or Failure, of every video: saved where decoded, or here."""
-    device_id = dali_source.first_gpu()
+    device_id = sources.first_gpu()
     if not uses_dali(decoder, device_id):
-        return workers.run(
+        return pool.run(
             videos,
-            works.saving_works(sampling, cast(CpuDecoder, decoder), save_dir, part_dir),
+            tasks.saving_works(sampling, cast(CpuDecoder, decoder), save_dir, part_dir),
             num_workers=num_workers,
             time_limit_s=time_limit_s,
         )

@@ -37,10 +37,12 @@ def bootstrap(values: np.ndarray, *, samples: int = SAMPLES, level: float = LEVE
         raise ValueError(f"samples ({samples}) must be >= 1, level ({level}) in (0, 100)")
     generator = np.random.default_rng(seed)
     step = max(1, _BLOCK // len(values))
-    means = np.concatenate([
-        values[generator.integers(len(values), size=(min(step, samples - done), len(values)))].mean(axis=1)
-        for done in range(0, samples, step)
-    ])
+    means = np.concatenate(
+        [
+            values[generator.integers(len(values), size=(min(step, samples - done), len(values)))].mean(axis=1)
+            for done in range(0, samples, step)
+        ]
+    )
     low, high = np.percentile(means, [(100 - level) / 2, (100 + level) / 2])
     return Interval(float(values.mean()), float(low), float(high))
 

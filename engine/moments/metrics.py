@@ -36,8 +36,9 @@ class RankedMoments:
 
     def __post_init__(self) -> None:
         if self.videos.ndim != 2 or self.spans.shape != (*self.videos.shape, 2):
-            raise ValueError(f"videos {list(self.videos.shape)} and spans {list(self.spans.shape)} must be [Q, K] and "
-                             "[Q, K, 2]")
+            raise ValueError(
+                f"videos {list(self.videos.shape)} and spans {list(self.spans.shape)} must be [Q, K] and [Q, K, 2]"
+            )
         spans = self.spans[self.videos >= 0]
         wrong = ~(np.isfinite(spans).all(1) & (spans[:, 0] <= spans[:, 1]))
         if wrong.any():

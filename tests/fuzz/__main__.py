@@ -1,7 +1,7 @@
 """Minutes in, a table of what became of damaged files out; exit status 1 where there was a defect.
 
-    python -m fuzz --minutes 2 --seed 1 --json fuzz.json
-    python -m fuzz --replay fuzz-finds/videos-1-000123-different
+python -m fuzz --minutes 2 --seed 1 --json fuzz.json
+python -m fuzz --replay fuzz-finds/videos-1-000123-different
 """
 
 from __future__ import annotations
@@ -80,10 +80,15 @@ def _fuzz(
             counts[case.verdict.outcome] += 1
             if case.verdict.outcome in DEFECTS:
                 sentence = _sentence(case.verdict)
-                details.append({
-                    "kind": name, "outcome": str(case.verdict.outcome), "what": case.what, "detail": sentence,
-                    "kept": str(case.kept),
-                })
+                details.append(
+                    {
+                        "kind": name,
+                        "outcome": str(case.verdict.outcome),
+                        "what": case.what,
+                        "detail": sentence,
+                        "kept": str(case.kept),
+                    }
+                )
                 if counts[case.verdict.outcome] <= PRINTED_DEFECTS:
                     print(f"{name}: {case.verdict.outcome}: {case.what}: {sentence} [{case.kept}]", flush=True)
     return counts
@@ -123,9 +128,9 @@ def _print(counts: dict[str, collections.Counter[str]]) -> None:
 def _replay(folder: pathlib.Path) -> int:
     """Judges a kept input again, after those that came before it, in this process: a debugger can watch."""
     kind = pool.make_kind(json.loads((folder / pool.CASE_FILE).read_text())["kind"])
-    earlier = sorted((folder / "earlier").iterdir(), key=lambda path: int(path.name)) if (
-        folder / "earlier"
-    ).is_dir() else []
+    earlier = (
+        sorted((folder / "earlier").iterdir(), key=lambda path: int(path.name)) if (folder / "earlier").is_dir() else []
+    )
     verdict = Verdict(Outcome.ACCEPTED)
     with tempfile.TemporaryDirectory(prefix="fuzz-replay-") as scratch:
         for case in [*earlier, folder]:

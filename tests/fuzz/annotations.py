@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-from gridclip.engine.encoder import Encoder
+from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.jobs.embed_text import embed_text
-from gridclip.engine.store import Store
+from gridclip.engine.store.store.store import Store
 
 from .contract import Outcome, Verdict, different
 from .damage import damaged_bytes, damaged_json
@@ -22,19 +22,27 @@ FILE = "captions"
 JSON_SHARE = 0.6
 ACTIVITYNET = {
     f"v_{number:03}": {
-        "duration": 30.5, "timestamps": [[0, 5.5], [5.5, 30]],
+        "duration": 30.5,
+        "timestamps": [[0, 5.5], [5.5, 30]],
         "sentences": [f"a person {number} walks", f"they sit \u00e9 {number}"],
     }
     for number in range(4)
 }
 TVR = [
-    {"desc_id": number, "desc": f"a nurse {number} speaks", "vid_name": f"show_{number % 3}", "ts": [1.0, 2.5],
-     "duration": 60.0, "type": "v"}
+    {
+        "desc_id": number,
+        "desc": f"a nurse {number} speaks",
+        "vid_name": f"show_{number % 3}",
+        "ts": [1.0, 2.5],
+        "duration": 60.0,
+        "type": "v",
+    }
     for number in range(5)
 ]
 LINES = {
-    "charades.txt": "".join(f"VID{number} {number}.5 {number + 3}.0##a person {number} opens a door.\n"
-                            for number in range(5)),
+    "charades.txt": "".join(
+        f"VID{number} {number}.5 {number + 3}.0##a person {number} opens a door.\n" for number in range(5)
+    ),
     "ms_sl.caption.txt": "".join(f"v_{number}#enc#{number} A lesson {number} is given.\n" for number in range(5)),
 }
 
@@ -91,8 +99,16 @@ class HashEncoder:
     provider = "cpu"
     device_id = None
     info: dict[str, Any] = {
-        "format": 1, "name": "hash", "precision": "fp32", "image_size": 64, "embed_dim": 8, "context_length": 77,
-        "vocab_size": 100, "start_token": 98, "end_token": 99, "fingerprint": "0" * 64,
+        "format": 1,
+        "name": "hash",
+        "precision": "fp32",
+        "image_size": 64,
+        "embed_dim": 8,
+        "context_length": 77,
+        "vocab_size": 100,
+        "start_token": 98,
+        "end_token": 99,
+        "fingerprint": "0" * 64,
     }
 
     def encode_texts(self, texts: Sequence[str], **_: Any) -> np.ndarray:

@@ -18,8 +18,17 @@ from .contract import Outcome, Verdict, different
 from .damage import NASTY, damaged_bytes, damaged_json
 
 CONFIG = ClipConfig(
-    image_size=16, patch_size=8, vision_width=64, vision_layers=1, vision_heads=1, text_width=64, text_layers=1,
-    text_heads=1, context_length=8, vocab_size=20, embed_dim=8,
+    image_size=16,
+    patch_size=8,
+    vision_width=64,
+    vision_layers=1,
+    vision_heads=1,
+    text_width=64,
+    text_layers=1,
+    text_heads=1,
+    context_length=8,
+    vocab_size=20,
+    embed_dim=8,
 )
 SAFETENSORS_HEADER = 8
 

@@ -93,8 +93,18 @@ def _appended_junk(data: bytes, others: Sequence[bytes], rng: random.Random) -> 
 
 
 _BYTE_CHANGES: tuple[Callable[[bytes, Sequence[bytes], random.Random], bytes], ...] = (
-    _flipped_bits, _flipped_bits, _header_damage, _end_damage, _byte_run, _extreme_number, _truncation, _missing_start,
-    _missing_part, _doubled_part, _splice, _appended_junk,
+    _flipped_bits,
+    _flipped_bits,
+    _header_damage,
+    _end_damage,
+    _byte_run,
+    _extreme_number,
+    _truncation,
+    _missing_start,
+    _missing_part,
+    _doubled_part,
+    _splice,
+    _appended_junk,
 )
 
 
@@ -176,14 +186,54 @@ def _cut_packet(contents: list[Timed], rng: random.Random) -> tuple[str, list[Ti
 
 
 _PACKET_CHANGES: tuple[Callable[[list[Timed], random.Random], tuple[str, list[Timed]]], ...] = (
-    _lost_packets, _lost_start, _doubled_packet, _swapped_packets, _damaged_packets, _damaged_packets, _cut_packet,
+    _lost_packets,
+    _lost_start,
+    _doubled_packet,
+    _swapped_packets,
+    _damaged_packets,
+    _damaged_packets,
+    _cut_packet,
 )
 
 DEEP = 3000
 NASTY: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 7, 2**31, 2**63, 2**64, -(2**63), 10**30, 10**400, 0.5, -0.0, 1e308, float("inf"),
-    float("nan"), "", "x", "\0", "a\0b", "\ud800", "bad\udcff", "..", "/etc/passwd", "../../x", "a/b", "\u202e",
-    "\U0001f600", "x" * 5000, [], {}, [[]], [None], {"": None}, {"x": [1]},
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    7,
+    2**31,
+    2**63,
+    2**64,
+    -(2**63),
+    10**30,
+    10**400,
+    0.5,
+    -0.0,
+    1e308,
+    float("inf"),
+    float("nan"),
+    "",
+    "x",
+    "\0",
+    "a\0b",
+    "\ud800",
+    "bad\udcff",
+    "..",
+    "/etc/passwd",
+    "../../x",
+    "a/b",
+    "\u202e",
+    "\U0001f600",
+    "x" * 5000,
+    [],
+    {},
+    [[]],
+    [None],
+    {"": None},
+    {"x": [1]},
 )
 
 

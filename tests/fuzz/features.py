@@ -9,7 +9,7 @@ import random
 
 import numpy as np
 from gridclip.engine.features import import_features
-from gridclip.engine.store import Store
+from gridclip.engine.store.store.store import Store
 
 from .contract import Outcome, Verdict, different
 from .damage import damaged_bytes
@@ -28,8 +28,11 @@ class Features:
         np.save(folder / "fortran.npy", np.asfortranarray(rng.normal(size=(4, WIDTH))))
         with (folder / "version3.npy").open("wb") as file:
             np.lib.format.write_array(file, rng.normal(size=(3, WIDTH)), version=(3, 0))
-        arrays = {"video_id": np.array(["good", "damaged"]), "embedding": rng.normal(size=(2, WIDTH)),
-                  "text": np.array(["one", "two"])}
+        arrays = {
+            "video_id": np.array(["good", "damaged"]),
+            "embedding": rng.normal(size=(2, WIDTH)),
+            "text": np.array(["one", "two"]),
+        }
         np.savez(folder / "plain.npz", **arrays)
         np.savez_compressed(folder / "compressed.npz", **arrays)
 

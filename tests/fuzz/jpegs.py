@@ -9,9 +9,9 @@ import pathlib
 import random
 
 import numpy as np
-from gridclip.dali_pipes import jpeg
-from gridclip.dali_pipes.source import SuperImages, VideoFile
-from gridclip.dali_pipes.streams import VideoError
+from gridclip.dali_pipes.contract import SuperImages, VideoFile
+from gridclip.dali_pipes.image_folders import jpeg
+from gridclip.dali_pipes.packets.scan import VideoError
 from PIL import Image
 
 from .contract import Outcome, Verdict, different
@@ -23,8 +23,15 @@ READ_AGAIN = 3
 # libjpeg-turbo and the one inside Pillow round colours differently by a step or two.
 MAX_DISTANCE = 3.0
 SIDECAR = {
-    "format": 1, "fps": 0.5, "grid_size": 2, "super_img_size": SIZE_PX, "min_frames": 1, "max_shift_s": None,
-    "count": 2, "start_s": [0.0, 8.0], "end_s": [8.0, 16.0],
+    "format": 1,
+    "fps": 0.5,
+    "grid_size": 2,
+    "super_img_size": SIZE_PX,
+    "min_frames": 1,
+    "max_shift_s": None,
+    "count": 2,
+    "start_s": [0.0, 8.0],
+    "end_s": [8.0, 16.0],
 }
 
 

@@ -9,7 +9,7 @@ import shutil
 
 import fake_model
 import numpy as np
-from gridclip.engine.encoder import Encoder
+from gridclip.engine.encoding.encoder import Encoder
 
 from .contract import Outcome, Verdict, different
 from .damage import damaged_bytes, damaged_json

@@ -13,7 +13,7 @@ from gridclip.engine import evaluation
 from gridclip.engine.annotations import Query
 from gridclip.engine.features import export_features
 from gridclip.engine.search import search
-from gridclip.engine.store import Store, VideoEmbedding
+from gridclip.engine.store.store.store import Store, VideoEmbedding
 
 from .contract import Outcome, Verdict, different
 from .damage import damaged_bytes, damaged_json
@@ -21,7 +21,12 @@ from .damage import damaged_bytes, damaged_json
 WIDTH = 4
 VIDEOS = {"a": 1, "b": 3, "c/d": 2}
 MODEL = {
-    "format": 1, "name": "fake", "precision": "fp32", "image_size": 64, "embed_dim": WIDTH, "context_length": 20,
+    "format": 1,
+    "name": "fake",
+    "precision": "fp32",
+    "image_size": 64,
+    "embed_dim": WIDTH,
+    "context_length": 20,
     "fingerprint": "f" * 64,
 }
 STORE = "store"

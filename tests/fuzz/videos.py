@@ -19,9 +19,10 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from generated_videos import Recipe
-from gridclip.dali_pipes import streams, works
+from gridclip.dali_pipes.contract import SuperImages, VideoFile
+from gridclip.dali_pipes.cpu import tasks
+from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import Sampling
-from gridclip.dali_pipes.source import SuperImages, VideoFile
 from PIL import Image
 
 from .contract import Outcome, Verdict, different
@@ -49,9 +50,7 @@ FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 class Videos:
     """Every codec and container that PyAV encodes here, and the real files where they are."""
 
-    def __init__(
-        self, decode: Callable[[VideoFile, float], tuple[np.ndarray, list[object]]] | None = None
-    ) -> None:
+    def __init__(self, decode: Callable[[VideoFile, float], tuple[np.ndarray, list[object]]] | None = None) -> None:
         self._decode = decode or product_frames
 
     def write_seeds(self, folder: pathlib.Path) -> None:
@@ -90,8 +89,8 @@ class Videos:
         video = VideoFile("video", case / settings["file"])
         try:
             images, notices = self._decode(video, settings["fps"])
-            summary = streams.inspect(video.path)
-        except streams.VideoError as error:
+            summary = scan.inspect(video.path)
+        except scan.VideoError as error:
             if settings["intact"]:
                 return different(f"an undamaged file was refused: {error}")
             raise
@@ -105,7 +104,7 @@ class Videos:
 def product_frames(video: VideoFile, fps: float) -> tuple[np.ndarray, list[object]]:
     """What a worker process makes of a video: a super image for each frame, uint8 [n, S, S, 3], and its notices."""
     sampling = Sampling(fps=fps, grid_size=1, super_img_size=SIZE_PX)
-    work = works.embedding_works(sampling, "auto", SIZE_PX)[0]
+    work = tasks.embedding_works(sampling, "auto", SIZE_PX)[0]
     images: list[np.ndarray] = []
     notices: list[object] = []
     for result in work(video, skip=0):

@@ -1,6 +1,6 @@
 """A number of runs in, a table of what killed commands left after --resume out; exit status 1 where it was not right.
 
-    python -m kills --runs 100 --seed 1 --json kills.json
+python -m kills --runs 100 --seed 1 --json kills.json
 """
 
 from __future__ import annotations
@@ -71,8 +71,11 @@ def main(
             for run in pool.map(lambda number: one_run(references, number, seed, work, keep), range(runs)):
                 found.append(run)
                 for kind, values in run.problems.items():
-                    print(f"{run.scenario}, run {run.number} ({'; '.join(run.kills)}): {kind}: "
-                          f"{', '.join(values[:4])[-STDERR_TAIL:]}", flush=True)
+                    print(
+                        f"{run.scenario}, run {run.number} ({'; '.join(run.kills)}): {kind}: "
+                        f"{', '.join(values[:4])[-STDERR_TAIL:]}",
+                        flush=True,
+                    )
     counts = count(found)
     _print(counts)
     if json_file is not None:
@@ -104,9 +107,7 @@ def _reference(scenario: Scenario, folder: pathlib.Path) -> Reference:
     return Reference(scenario, scenario.state(out), ended.seconds - ended.begun_s)
 
 
-def one_run(
-    references: list[Reference], number: int, seed: int, work: pathlib.Path, keep: pathlib.Path | None
-) -> Run:
+def one_run(references: list[Reference], number: int, seed: int, work: pathlib.Path, keep: pathlib.Path | None) -> Run:
     """Kills one job once or several times, takes it up to its end, and compares."""
     rng = random.Random(f"{seed}/{number}")
     reference = references[number % len(references)]
@@ -157,8 +158,19 @@ def count(runs: list[Run]) -> dict[str, dict[str, int]]:
 
 
 COLUMNS = (
-    "runs", "kills", "identical", "lost", "doubled", "different", "unasked", "failures", "leftovers", "not resumed",
-    "hung", "orphans", "tracebacks",
+    "runs",
+    "kills",
+    "identical",
+    "lost",
+    "doubled",
+    "different",
+    "unasked",
+    "failures",
+    "leftovers",
+    "not resumed",
+    "hung",
+    "orphans",
+    "tracebacks",
 )
 
 

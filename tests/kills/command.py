@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gridclip.cli import main
-from gridclip.engine import encoder, features
-from gridclip.engine.jobs import devices, embedding
+from gridclip.engine import features
+from gridclip.engine.encoding import encoder
+from gridclip.engine.jobs import devices, ledger
 
 APPEND_VIDEOS = 2
 
@@ -21,7 +22,7 @@ def _on_cpu(embed: Any, *arguments: Any, device_ids: Sequence[int], **options: A
 
 
 if __name__ == "__main__":
-    embedding.APPEND_VIDEOS = features.VIDEOS_PER_APPEND = APPEND_VIDEOS
+    ledger.APPEND_VIDEOS = features.VIDEOS_PER_APPEND = APPEND_VIDEOS
     encoder.check_gpus = lambda provider, num_gpus: None
     devices.embed = functools.partial(_on_cpu, devices.embed)
     main()

@@ -54,9 +54,7 @@ def undisturbed(command: list[str], begun: pathlib.Path) -> Ending:
     return _run(command, begun, None, 0.0, random.Random(0))
 
 
-def disturbed(
-    command: list[str], begun: pathlib.Path, kill: Kill, work_s: float, rng: random.Random
-) -> Ending:
+def disturbed(command: list[str], begun: pathlib.Path, kill: Kill, work_s: float, rng: random.Random) -> Ending:
     """Runs a command and kills it at a random moment.
 
     Args:
@@ -73,8 +71,14 @@ def _run(command: list[str], begun: pathlib.Path, kill: Kill | None, after_s: fl
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     started = time.monotonic()
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        errors="replace", env=environment, start_new_session=True,
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environment,
+        start_new_session=True,
     )
     children: set[int] = set()
     try:

@@ -59,10 +59,14 @@ def write_inputs(folder: pathlib.Path) -> list[Scenario]:
     (videos / f"{BROKEN}.mp4").write_bytes(b"no video at all")
     model = fake_model.write(folder / "model")
     captions = folder / "captions.json"
-    captions.write_text(json.dumps({
-        f"v{number:02}": {"duration": 2, "sentences": [f"caption {number} {each}" for each in range(20)]}
-        for number in range(VIDEOS)
-    }))
+    captions.write_text(
+        json.dumps(
+            {
+                f"v{number:02}": {"duration": 2, "sentences": [f"caption {number} {each}" for each in range(20)]}
+                for number in range(VIDEOS)
+            }
+        )
+    )
     features = _write_features(folder / "features")
     each = ["--num-workers", "2", "--time-limit", "60"]
     embed = ["--model", str(model), "--batch-size", "3", "--provider", "cpu"]
@@ -75,19 +79,27 @@ def write_inputs(folder: pathlib.Path) -> list[Scenario]:
         Scenario(
             "superimages",
             ["superimages", "--video-dir", str(videos), "--super-img-size", "64", "--fps", "4", *each],
-            "--save-dir", ["--resume"], "failures.jsonl", states.of_folders, has_workers=True,
+            "--save-dir",
+            ["--resume"],
+            "failures.jsonl",
+            states.of_folders,
+            has_workers=True,
         ),
         store("embed-videos", [*from_videos, "--num-gpus", "0"], ["--resume"], "failures.jsonl", True),
         store("embed-videos, two devices", [*from_videos, "--num-gpus", "2"], ["--resume"], "failures.jsonl", True),
         store(
             "embed-text",
             ["embed-text", "--model", str(model), "--anno-path", str(captions), "--batch-size", "1", "--num-gpus", "0"],
-            [], "failures.jsonl", False,
+            [],
+            "failures.jsonl",
+            False,
         ),
         store(
             "import-features",
             ["import-features", "--image-dir", str(features), "--text-file", str(features / "queries.npz")],
-            [], "store.json", False,
+            [],
+            "store.json",
+            False,
         ),
     ]
 
@@ -95,20 +107,43 @@ def write_inputs(folder: pathlib.Path) -> list[Scenario]:
 def image_scenarios(folder: pathlib.Path, image_folders: pathlib.Path) -> list[Scenario]:
     """embed-images on what superimages has written."""
     arguments = [
-        "embed-images", "--image-dir", str(image_folders), "--model", str(folder / "model"), "--batch-size", "3",
-        "--provider", "cpu", "--num-workers", "2", "--time-limit", "60",
+        "embed-images",
+        "--image-dir",
+        str(image_folders),
+        "--model",
+        str(folder / "model"),
+        "--batch-size",
+        "3",
+        "--provider",
+        "cpu",
+        "--num-workers",
+        "2",
+        "--time-limit",
+        "60",
     ]
     return [
-        Scenario(name, [*arguments, "--num-gpus", gpus], "--store", ["--resume"], "failures.jsonl", states.of_store,
-                 has_workers=True)
+        Scenario(
+            name,
+            [*arguments, "--num-gpus", gpus],
+            "--store",
+            ["--resume"],
+            "failures.jsonl",
+            states.of_store,
+            has_workers=True,
+        )
         for name, gpus in (("embed-images", "0"), ("embed-images, two devices", "2"))
     ]
 
 
 def _write_video(folder: pathlib.Path, number: int) -> None:
     """A video of its own colours: a mix-up would show in the embeddings."""
-    recipe = Recipe(f"v{number:02}.mp4", frames=30 + 3 * number, gop=10, size=(64, 48),
-                    options=(("preset", "ultrafast"), ("bf", "2")))
+    recipe = Recipe(
+        f"v{number:02}.mp4",
+        frames=30 + 3 * number,
+        gop=10,
+        size=(64, 48),
+        options=(("preset", "ultrafast"), ("bf", "2")),
+    )
     generated_videos.write(folder, recipe)
 
 
@@ -118,6 +153,10 @@ def _write_features(folder: pathlib.Path) -> pathlib.Path:
     for number in range(VIDEOS * 3):
         np.save(folder / f"v{number:02}.npy", rng.normal(size=(1 + number % 4, 8)).astype(np.float32))
     (folder / f"{BROKEN}.npy").write_bytes(b"no array")
-    np.savez(folder / "queries.npz", video_id=np.array([f"v{number:02}" for number in range(9)]),
-             text=np.array([f"caption {number}" for number in range(9)]), embedding=rng.normal(size=(9, 8)))
+    np.savez(
+        folder / "queries.npz",
+        video_id=np.array([f"v{number:02}" for number in range(9)]),
+        text=np.array([f"caption {number}" for number in range(9)]),
+        embedding=rng.normal(size=(9, 8)),
+    )
     return folder

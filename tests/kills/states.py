@@ -104,7 +104,8 @@ def of_folders(folder: pathlib.Path) -> State:
     """JPEG folders of super images."""
     items: dict[str, list[np.ndarray | dict[str, str]]] = {
         path.name: [{file.name: _digest(file) for file in sorted(path.iterdir())}]
-        for path in folder.glob("*") if path.is_dir() and not path.name.startswith(".")
+        for path in folder.glob("*")
+        if path.is_dir() and not path.name.startswith(".")
     }
     return State(items, _failures(folder), _leftovers(folder))
 

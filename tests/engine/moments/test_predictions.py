@@ -56,9 +56,15 @@ def test_order_is_by_score_and_unknown_videos_keep_their_place(tmp_path: pathlib
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{", '{"video2idx": {"a": 0}, "VCMR": [{"desc_id": 1, "predictions": [[5, 0, 1, 1]]}]}',
-     '{"qid": 1, "vid": "a", "pred_relevant_windows": [[0, 1]]}',
-     '{"qid": 1, "vid": "a", "pred_relevant_windows": [[3, 1, 0.5]]}', "[" * 100_000],
+    [
+        "",
+        "[]",
+        "{",
+        '{"video2idx": {"a": 0}, "VCMR": [{"desc_id": 1, "predictions": [[5, 0, 1, 1]]}]}',
+        '{"qid": 1, "vid": "a", "pred_relevant_windows": [[0, 1]]}',
+        '{"qid": 1, "vid": "a", "pred_relevant_windows": [[3, 1, 0.5]]}',
+        "[" * 100_000,
+    ],
 )
 def test_broken_files_get_a_sentence(tmp_path: pathlib.Path, content: str) -> None:
     (tmp_path / "p.json").write_text(content)

@@ -1,0 +1,320 @@
+"""H.264 and HEVC packets in, facts for pruning out (NAL unit headers, parameter sets, recovery points)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .facts import CLOSED, DISPOSABLE, HIDDEN, LEADING_DROPPABLE, OPEN, REORDERED, UNSAFE, Bits
+
+
+def _units(data: memoryview, length_size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each NAL unit; length_size 0 means Annex B start codes."""
+    size = len(data)
+    if length_size:
+        position = 0
+        while position + length_size < size:
+            start = position + length_size
+            position = start + int.from_bytes(data[position:start], "big")
+            if position > size or position == start:
+                raise ValueError("NAL unit length goes past its packet")
+            yield start, position
+        return
+    payload = bytes(data)
+    start = payload.find(b"\0\0\1")
+    while start >= 0:
+        following = payload.find(b"\0\0\1", start + 3)
+        yield start + 3, following if following >= 0 else size
+        start = following
+
+
+def _without_emulation(data: bytes) -> bytes:
+    return data.replace(b"\0\0\3", b"\0\0")
+
+
+class _ParameterSets:
+    """The parameter sets a decoder holds: pruning may skip packets only while these never change."""
+
+    def __init__(self) -> None:
+        self._known: set[bytes] = set()
+        self._started = False
+
+    def add(self, unit: bytes) -> None:
+        self._known.add(unit.rstrip(b"\0"))
+
+    def picture_seen(self) -> None:
+        self._started = True
+
+    def changed_by(self, unit: bytes) -> bool:
+        unit = unit.rstrip(b"\0")
+        if unit in self._known:
+            return False
+        self._known.add(unit)
+        return self._started
+
+
+class H264Reader:
+    """H.264 (ISO/IEC 14496-10, 7.3 and 7.4): nal_ref_idc, IDR pictures and recovery point SEI messages."""
+
+    def __init__(self, extradata: bytes) -> None:
+        self._sets = _ParameterSets()
+        self._sps: _H264Sps | None = None
+        self.reordering_declared = False
+        self._field_is_open = False
+        self._length_size = 0
+        if extradata[:1] == b"\1" and len(extradata) >= 7:
+            self._length_size = (extradata[4] & 3) + 1
+            position = 5
+            for mask in (0x1F, 0xFF):
+                count, position = extradata[position] & mask, position + 1
+                for _ in range(count):
+                    stop = position + 2 + int.from_bytes(extradata[position : position + 2], "big")
+                    self._add_set(extradata[position + 2 : stop])
+                    position = stop
+        elif extradata:
+            for start, stop in _units(memoryview(extradata), 0):
+                self._add_set(extradata[start:stop])
+
+    @property
+    def frames_only(self) -> bool:
+        """The sequence parameter set rules fields out."""
+        return self._sps is not None and self._sps.frame_mbs_only
+
+    def _add_set(self, unit: bytes) -> None:
+        self._sets.add(unit)
+        if unit and unit[0] & 31 == 7:
+            try:
+                self._sps = _H264Sps(unit)
+                self.reordering_declared = self._sps.reordering_declared
+            except ValueError:
+                self._sps = None
+
+    def facts(self, data: memoryview, keyframe: bool) -> int:
+        facts, slices, field_starts = DISPOSABLE, 0, 0
+        recovery = False
+        for start, stop in _units(data, self._length_size):
+            header = data[start]
+            kind = header & 31
+            if kind == 1 or kind == 5 or kind == 2:
+                if header & 0x60:
+                    facts &= ~DISPOSABLE
+                if kind == 5:
+                    facts |= CLOSED
+                if not slices and _is_b_slice(data[start + 1]):
+                    facts |= REORDERED
+                slices += 1
+                if (self._sps is None or not self._sps.frame_mbs_only) and data[start + 1] & 0x80:
+                    field_starts += self._is_field(data, start, stop)
+            elif kind == 7 or kind == 8 or kind == 13 or kind == 15:
+                unit = bytes(data[start:stop])
+                if self._sets.changed_by(unit):
+                    facts |= UNSAFE
+                self._add_set(unit)
+            elif kind == 6 and keyframe:
+                recovery = recovery or _recovers_at_once(bytes(data[start:stop]))
+        if not slices:
+            return UNSAFE | HIDDEN
+        if field_starts % 2:  # one field: the frame needs another packet, and only its first packet stands for it
+            self._field_is_open = not self._field_is_open
+            return UNSAFE if self._field_is_open else UNSAFE | HIDDEN
+        self._sets.picture_seen()
+        if facts & CLOSED:
+            facts &= ~DISPOSABLE
+        elif recovery:
+            facts = facts & ~DISPOSABLE | OPEN
+        return facts
+
+    def _is_field(self, data: memoryview, start: int, stop: int) -> bool:
+        if self._sps is None:
+            return True
+        bits = Bits(_without_emulation(bytes(data[start + 1 : min(stop, start + 24)])))
+        bits.ue(), bits.ue(), bits.ue()  # first_mb_in_slice, slice_type, pic_parameter_set_id
+        bits.u(2 * self._sps.separate_colour_plane)
+        bits.u(self._sps.frame_num_bits)
+        return bool(bits.u(1))
+
+    def finish(self, facts: np.ndarray) -> None:
+        pass
+
+
+def _is_b_slice(byte: int) -> bool:
+    """From the first byte of a slice header whose first_mb_in_slice is 0: slice_type is B (1 or 6)."""
+    return bool(byte & 0x80) and ((byte >> 4 & 7) == 2 or (byte >> 2 & 31) == 7)
+
+
+def _recovers_at_once(sei: bytes) -> bool:
+    """Recovery point with recovery_frame_cnt = 0 and exact_match_flag = 1 (D.1.8): exact from here in output order."""
+    payload = _without_emulation(sei)[1:]
+    position = 0
+    while position + 2 < len(payload):
+        numbers = []
+        for _ in range(2):  # payload type, then payload size, both coded as 255s and a rest
+            number = 0
+            while position < len(payload) and payload[position] == 0xFF:
+                number, position = number + 255, position + 1
+            if position >= len(payload):
+                return False
+            numbers.append(number + payload[position])
+            position += 1
+        kind, size = numbers
+        if kind == 6:
+            bits = Bits(payload[position : position + size])
+            try:
+                return bits.ue() == 0 and bits.u(1) == 1
+            except ValueError:
+                return False
+        position += size
+    return False
+
+
+class _H264Sps:
+    """seq_parameter_set_data() (7.3.2.1.1) and, of the VUI (E.1.1), bitstream_restriction_flag."""
+
+    _CHROMA_PROFILES = frozenset((100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135))
+
+    def __init__(self, unit: bytes) -> None:
+        bits = Bits(_without_emulation(unit)[1:])
+        profile = bits.u(8)
+        constraints = bits.u(8)
+        bits.u(8)
+        bits.ue()
+        self.separate_colour_plane = 0
+        if profile in self._CHROMA_PROFILES:
+            chroma_format = bits.ue()
+            if chroma_format == 3:
+                self.separate_colour_plane = bits.u(1)
+            bits.ue(), bits.ue(), bits.u(1)
+            if bits.u(1):
+                for index in range(12 if chroma_format == 3 else 8):
+                    if bits.u(1):
+                        _skip_scaling_list(bits, 16 if index < 6 else 64)
+        self.frame_num_bits = bits.ue() + 4
+        poc_type = bits.ue()
+        if poc_type == 0:
+            bits.ue()
+        elif poc_type == 1:
+            bits.u(1), bits.se(), bits.se()
+            for _ in range(bits.ue()):
+                bits.se()
+        bits.ue(), bits.u(1), bits.ue(), bits.ue()  # max_num_ref_frames, gaps allowed, width, height
+        self.frame_mbs_only = bool(bits.u(1))
+        if not self.frame_mbs_only:
+            bits.u(1)
+        bits.u(1)
+        if bits.u(1):
+            for _ in range(4):
+                bits.ue()
+        intra_profile = profile in (44, 86, 100, 110, 122, 244) and bool(constraints & 0x10)
+        self.reordering_declared = poc_type == 2 or profile == 66 or intra_profile or _vui_restricts(bits)
+
+
+def _skip_scaling_list(bits: Bits, size: int) -> None:
+    last = following = 8
+    for _ in range(size):
+        if following:
+            following = (last + bits.se()) % 256
+        last = following or last
+
+
+def _vui_restricts(bits: Bits) -> bool:
+    """Reads vui_parameters() up to bitstream_restriction_flag; False when there is none."""
+    try:
+        if not bits.u(1):
+            return False
+        if bits.u(1) and bits.u(8) == 255:
+            bits.u(32)
+        if bits.u(1):
+            bits.u(1)
+        if bits.u(1):
+            bits.u(4)
+            if bits.u(1):
+                bits.u(24)
+        if bits.u(1):
+            bits.ue(), bits.ue()
+        if bits.u(1):
+            bits.u(65)
+        hrds = 0
+        for _ in range(2):
+            if bits.u(1):
+                hrds += 1
+                count = bits.ue() + 1
+                bits.u(8)
+                for _ in range(count):
+                    bits.ue(), bits.ue(), bits.u(1)
+                bits.u(20)
+        if hrds:
+            bits.u(1)
+        bits.u(1)
+        return bool(bits.u(1))
+    except ValueError:
+        return False
+
+
+class HevcReader:
+    """HEVC (ISO/IEC 23008-2, 7.4.2.2): NAL unit types and temporal layers.
+
+    A sub-layer non-reference picture may still serve higher temporal layers, so only those of the highest layer that
+    occurs in the stream are disposable.
+    """
+
+    reordering_declared = True
+    _RASL, _BLA, _IDR, _CRA = (8, 9), (16, 17, 18), (19, 20), 21
+
+    def __init__(self, extradata: bytes) -> None:
+        self._sets = _ParameterSets()
+        self._length_size = 0
+        self._layers: list[int] = []  # temporal layer of a sub-layer non-reference picture, else -1
+        self._highest_layer = 0
+        self._skips_rasl = True
+        self._restarts = True  # the next picture is the first, or follows an end of sequence
+        if extradata[:1] == b"\1" and len(extradata) >= 23:
+            self._length_size = (extradata[21] & 3) + 1
+            position = 23
+            for _ in range(extradata[22]):
+                count = int.from_bytes(extradata[position + 1 : position + 3], "big")
+                position += 3
+                for _ in range(count):
+                    stop = position + 2 + int.from_bytes(extradata[position : position + 2], "big")
+                    self._sets.add(extradata[position + 2 : stop])
+                    position = stop
+        elif extradata:
+            for start, stop in _units(memoryview(extradata), 0):
+                self._sets.add(extradata[start:stop])
+
+    def facts(self, data: memoryview, keyframe: bool) -> int:
+        self._layers.append(-1)  # before anything can go wrong: one entry a packet, whatever the packet holds
+        facts, picture, layer, ends = 0, -1, 0, False
+        for start, stop in _units(data, self._length_size):
+            kind = data[start] >> 1 & 63
+            if kind < 32:
+                if picture >= 0 and kind != picture:
+                    facts |= UNSAFE
+                picture, layer = kind, (data[start + 1] & 7) - 1
+                if (data[start] & 1) << 5 | data[start + 1] >> 3:
+                    facts |= UNSAFE  # a second layer (scalable or multiview)
+            elif 32 <= kind <= 34:
+                if self._sets.changed_by(bytes(data[start:stop])):
+                    facts |= UNSAFE
+            elif kind == 36 or kind == 37:
+                ends = True
+        self._sets.picture_seen()
+        non_reference = 0 <= picture < 16 and picture % 2 == 0
+        if non_reference:
+            self._layers[-1] = layer
+        self._highest_layer = max(self._highest_layer, layer)
+        if picture < 0:
+            return facts | UNSAFE
+        if picture in self._RASL and self._skips_rasl:
+            facts |= HIDDEN  # its references come before the point where decoding began: decoders skip it
+        elif picture in self._IDR or picture in self._BLA:
+            facts |= CLOSED
+            self._skips_rasl = picture in self._BLA
+        elif picture == self._CRA:
+            facts |= OPEN | LEADING_DROPPABLE
+            self._skips_rasl = self._restarts
+        self._restarts = ends
+        return facts
+
+    def finish(self, facts: np.ndarray) -> None:
+        facts[np.array(self._layers, int) == self._highest_layer] |= DISPOSABLE

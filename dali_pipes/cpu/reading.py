@@ -1,0 +1,275 @@
+"""A video file in, its scan, its segments and their packets out: what every decoder of wanted frames starts from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Literal, Protocol
+
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream as AvVideoStream
+
+from ..bitstream.facts import HIDDEN, OPEN
+from ..contract import Notice
+from ..packets import remux, scan
+from ..packets.keyframes import nearest_keyframes
+from ..packets.pruning import Segment, plan_segments
+from ..packets.scan import PacketTable, VideoError, VideoStream
+from ..sampling import Sampling, count_wanted, frames_at, rate_differs, wanted_frames, wanted_times, why_none
+from . import damage, decoding
+from .damage import MOST_DAMAGED, Damage, OnDamage
+
+logger = logging.getLogger(__name__)
+
+Decoder = Literal["auto", "decord", "pyav"]
+# decord and DALI take a segment as one file in memory; larger ones are fed to PyAV packet by packet.
+MAX_REMUX_BYTES = 256 << 20
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "fail") -> Iterator[Reading]:
+    """Opens and scans a video; raises VideoError, also where it has no wanted frame."""
+    with scan.open_video(path) as (container, stream):
+        summary, table, packets = scan.scan(container, stream)
+        if reason := why_none(summary, sampling):
+            raise VideoError("sample", reason)
+        planned_s, planned = _planned(summary, table, sampling)
+        shift_s = sampling.max_shift_s
+        wanted = planned if shift_s is None else nearest_keyframes(table, planned, shift_s)
+        farthest_s = 1 / sampling.fps if on_damage == "nearest" else None
+        yield Reading(path, stream, summary, table, packets, sampling, planned_s, planned, wanted, farthest_s)
+
+
+def _planned(summary: VideoStream, table: PacketTable, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """(times, float64 [n], seconds from the first frame; indices of the frames to show for them, int64 [n])."""
+    fps, min_frames = sampling.fps, sampling.min_frames
+    if sampling.mode == "time":
+        times_s = wanted_times(summary.duration_s, fps=fps, min_frames=min_frames)
+        return times_s, frames_at(table.times_s, times_s)
+    frames = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps, min_frames=min_frames)
+    return table.times_s[frames], frames
+
+
+@dataclasses.dataclass
+class Reading:
+    """An opened and scanned video.
+
+    Attributes:
+        path: the file.
+        stream: its video stream, opened.
+        summary, table: see `streams.scan`.
+        packets: all of them where they fit into memory.
+        sampling: which frames are wanted.
+        planned_s: float64 [n], seconds from the video's start that the wanted frames stand for: the times asked for
+            where they are wanted by time, else the planned frames' own.
+        planned: int64 [n], indices in presentation order of the frames to show for them, ascending; one may come twice.
+        wanted: int64 [n], the frames to decode: the planned ones, or keyframes near them.
+        not_decord: why PyAV decoded what decord was asked for; None: it did not.
+        farthest_s: how far from a wanted frame that cannot be decoded its stand-in may be, seconds; None: such a video
+            is lost.
+        damage: what the frames so far have lost.
+    """
+
+    path: pathlib.Path
+    stream: AvVideoStream
+    summary: VideoStream
+    table: PacketTable
+    packets: list[Packet] | None
+    sampling: Sampling
+    planned_s: np.ndarray
+    planned: np.ndarray
+    wanted: np.ndarray
+    farthest_s: float | None
+    not_decord: str | None = None
+    damage: Damage = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.damage = Damage(len(self.wanted))
+
+    def times_s(self, cells: int) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds from the video's start at which each super image of `cells` frames starts and ends, float64 [L].
+
+        They are the planned times: the part of the video that a super image stands for.
+        """
+        start_s = self.planned_s[::cells]
+        return start_s, np.append(start_s[1:], max(self.summary.duration_s, float(self.planned_s[-1])))
+
+    def notices(self, video_id: str) -> Iterator[Notice]:
+        """Says where wanted frames spaced by count are far from evenly spaced in time."""
+        if self.sampling.mode == "time" or not rate_differs(self.summary):
+            return
+        by_time = dataclasses.replace(self.sampling, mode="time", max_shift_s=None)
+        detail = (
+            f"{self.summary.frame_count:,} frames at {self.summary.avg_fps:g} fps are "
+            f"{self.summary.frame_count / self.summary.avg_fps:.1f} s, their time stamps span "
+            f"{self.summary.duration_s:.1f} s (variable frame rate): {len(self.wanted):,} wanted frames by count, "
+            f"{count_wanted(self.summary, by_time):,} with --sampling time"
+        )
+        logger.warning("%s: %s", self.path, detail)
+        yield Notice(video_id, "rate", detail)
+
+    def frames(self, decoder: Decoder, *, first: int = 0, cells: int = 1) -> Iterator[np.ndarray]:
+        """The wanted frames from position `first` on, each uint8 [336, 446, 3]."""
+        segments = plan_segments(self.table, self.wanted, cells=cells, first=first)
+        feed = self.feed(segments)
+        done = first
+        try:
+            for segment in segments:
+                for frame in self.decode(segment, feed, decoder):
+                    yield frame
+                    done += 1
+        except decoding.Unprovable as error:
+            logger.info("%s: %s; decoding the whole file", self.path, error)
+            if decoder == "decord":
+                self.not_decord = self.not_decord or str(error)
+            yield from self.whole_file(done)
+
+    def feed(self, segments: list[Segment]) -> Feed:
+        """Where the packets of these segments come from, each segment asked for once, in this order."""
+        return _MemoryFeed(self.packets) if self.packets is not None else _FileFeed(self.path, segments)
+
+    def decode(self, segment: Segment, feed: Feed, decoder: Decoder) -> Iterator[np.ndarray]:
+        """The wanted frames of one segment; raises decoding.Unprovable where only `whole_file` tells what they are."""
+        if not self.table.prunable:
+            raise decoding.Unprovable("its packets cannot be analysed")
+        if decoder == "decord" and self.counts_right(segment):
+            return self._with_decord(segment, feed)
+        if decoder == "decord":
+            self.not_decord = self.not_decord or "where decord finds the frames is not certain"
+        return decoding.decode_with_pyav(self.stream.codec_context, feed.packets(segment), segment)
+
+    def remuxed(self, segment: Segment, packets: list[Packet]) -> bytes:
+        """A segment that counts right as a video file in memory, for decoders that open files."""
+        return remux.remux(self.stream, self.summary.codec, packets, segment, self.table)
+
+    def counts_right(self, segment: Segment) -> bool:
+        """Whether a decoder that counts pictures (decord, DALI) finds the frames: each comes out, in order of time."""
+        return (
+            self.table.prunable
+            and self.table.reordering_declared
+            and not segment.by_count
+            and not (self.table.facts[segment.packets] & (OPEN | HIDDEN)).any()
+            and remux.can_remux(self.summary.codec)
+            and int(self.table.sizes[segment.packets].sum()) <= MAX_REMUX_BYTES
+        )
+
+    def _with_decord(self, segment: Segment, feed: Feed) -> Iterator[np.ndarray]:
+        packets = list(feed.packets(segment))
+        done = 0
+        try:
+            data = self.remuxed(segment, packets)
+            for frame in decoding.decode_with_decord(data, remux.positions(segment, self.table)):
+                yield frame
+                done += 1
+        except VideoError as error:
+            logger.info("%s: %s; PyAV takes over", self.path, error)
+            self.not_decord = self.not_decord or error.reason
+            frames = decoding.decode_with_pyav(self.stream.codec_context, packets, segment)
+            yield from itertools.islice(frames, done, None)
+
+    def whole_file(self, first: int) -> Iterator[np.ndarray]:
+        """The wanted frames from position `first` on, with nothing pruned; adds to `damage`.
+
+        Raises:
+            VideoError: more is damaged than `farthest_s` and damage.MOST_DAMAGED allow.
+        """
+        reformatter = VideoReformatter()
+        self.damage = Damage(len(self.wanted))
+        with scan.open_video(self.path) as (container, stream):
+            pictures = decoding.decode_whole(stream.codec_context, scan.packets(container, stream))
+            done = 0
+            for index, picture in damage.nearest(self._indexed(pictures), self.wanted, self.table.times_s):
+                self._note(done, index, picture)
+                if done >= first:
+                    yield decoding.to_rgb(picture, reformatter)
+                done += 1
+        if done < len(self.wanted):
+            raise VideoError("decode", "damaged: none of its frames can be decoded")
+
+    def _indexed(self, pictures: Iterable[tuple[int, VideoFrame]]) -> Iterator[tuple[int, VideoFrame]]:
+        """(index in presentation order, picture) of those that are frames, from (position of the packet, picture)."""
+        frames = np.full(len(self.table.facts), -1)
+        frames[self.table.shown] = np.arange(len(self.table.shown))
+        count = itertools.count()
+        for position, picture in pictures:
+            index = int(frames[position]) if position >= 0 else -1
+            if not self.table.ordered and (position < 0 or index >= 0):
+                index = next(count)
+            if 0 <= index < len(self.table.shown):
+                yield index, picture
+
+    def _note(self, done: int, index: int, picture: VideoFrame) -> None:
+        """Counts what came for the wanted frame at position `done`; raises VideoError where it is too much."""
+        if index == self.wanted[done]:
+            self.damage.concealed += picture.is_corrupt
+            return
+        wanted_s, found_s = self.table.times_s[self.wanted[done]], self.table.times_s[index]
+        distance_s = abs(float(found_s - wanted_s))
+        if self.farthest_s is None:
+            raise VideoError("decode", f"damaged: the wanted frame at {wanted_s:.2f} s cannot be decoded")
+        if distance_s > self.farthest_s:
+            raise VideoError(
+                "decode",
+                f"damaged: the wanted frame at {wanted_s:.2f} s cannot be decoded, "
+                f"nor any within {self.farthest_s:g} s of it",
+            )
+        self.damage.replaced += 1
+        self.damage.farthest_s = max(self.damage.farthest_s, distance_s)
+        if self.damage.replaced > MOST_DAMAGED * self.damage.wanted:
+            raise VideoError(
+                "decode",
+                f"damaged: {self.damage.replaced} of its first {done + 1} wanted frames cannot be decoded, "
+                f"which is more than {MOST_DAMAGED:.0%} of all {self.damage.wanted}",
+            )
+
+
+class Feed(Protocol):
+    """A source of packets."""
+
+    def packets(self, segment: Segment) -> Iterator[Packet]:
+        """The packets that segment.packets lists, in that order."""
+
+
+class _MemoryFeed:
+    """The packets of a small file, kept from the scan."""
+
+    def __init__(self, packets: list[Packet]) -> None:
+        self._packets = packets
+
+    def packets(self, segment: Segment) -> Iterator[Packet]:
+        return (self._packets[position] for position in segment.packets)
+
+
+class _FileFeed:
+    """The packets of a large file, demuxed a second time, segment after segment, in one pass."""
+
+    def __init__(self, path: pathlib.Path, segments: list[Segment]) -> None:
+        self._segments = segments
+        self._source = self._demux(path)
+        self._next = 0
+        self._ahead: dict[int, Packet] = {}  # read already, needed by this segment or those that follow
+
+    @staticmethod
+    def _demux(path: pathlib.Path) -> Iterator[Packet]:
+        with scan.open_video(path) as (container, stream):
+            yield from scan.packets(container, stream)
+
+    def packets(self, segment: Segment) -> Iterator[Packet]:
+        later = [other.packets for other in self._segments if other.first > segment.first]
+        following = set(np.concatenate(later[:2]).tolist()) if later else set()
+        for position in segment.packets.tolist():
+            while self._next <= position:
+                packet = next(self._source, None)
+                if packet is None:
+                    raise VideoError("demux", "the file became shorter while it was read")
+                if self._next == position or self._next in following:
+                    self._ahead[self._next] = packet
+                self._next += 1
+            yield self._ahead[position] if position in following else self._ahead.pop(position)

@@ -1,0 +1,1 @@
+"""Super images in, JPEG folders out, and back."""

@@ -1,0 +1,95 @@
+"""A DALI pipeline in, an error out where it makes other pixels of a tiny video or JPEG file than PyAV or Pillow does.
+
+A driver may decode garbage without a word. So every job that decodes with DALI begins with a sample that came with the
+package, and `gridclip doctor` does the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from ... import GridClipError
+from .. import grid
+from ..contract import EncodedImages, EncodedSegment, SuperImages, VideoFile
+from ..cpu import super_images
+from ..sampling import Sampling
+from . import segments
+from .graph import check_shape
+from .pipeline_threads import Pipeline
+
+SAMPLES = pathlib.Path(__file__).with_name("samples")  # made by benchmarks/self_test_samples.py
+VIDEOS: dict[segments.Device, pathlib.Path] = {"gpu": SAMPLES / "h264.mp4", "cpu": SAMPLES / "vp9.webm"}
+IMAGE = SAMPLES / "super_image.jpg"
+SAMPLE_FPS = 2.0  # every second frame of the videos
+# Ways to scale chroma and to round differ by less; a neighbouring frame, swapped colours or garbage by far more.
+MIN_PSNR_DB = 30.0
+
+
+def check_videos(pipeline: Pipeline, sampling: Sampling, image_size: int, device: segments.Device) -> None:
+    """Decodes the sample video of a device as a job does; raises GridClipError unless PyAV's pixels come back.
+
+    Args:
+        pipeline: a VideoPipeline with this grid size, super image size and image size.
+        sampling: of the job.
+        image_size: of the job.
+        device: where the pipeline decodes.
+    """
+    sampling = dataclasses.replace(sampling, fps=SAMPLE_FPS, min_frames=1, max_shift_s=None, mode="frames")
+    video = VideoFile(VIDEOS[device].name, VIDEOS[device])
+    runs = segments.encoded_segments(video, skip=0, sampling=sampling, image_size=image_size, device=device, gauge=None)
+    encoded = [run for run in runs if isinstance(run, EncodedSegment)]
+    expected = [
+        segments.resized(run, image_size).on_cpu()
+        for run in super_images.super_images(video, sampling)
+        if isinstance(run, SuperImages)
+    ]
+    made = [_on_cpu(images) for run in encoded for images in pipeline.decode([run])]
+    if not made:
+        raise GridClipError(f"the test video {video.path} is not one for DALI on the {device.upper()}: install again")
+    _compare(video.path, np.concatenate(made), np.concatenate(expected))
+
+
+def check_images(pipeline: Pipeline, image_size: int) -> None:
+    """Decodes the sample JPEG file as a job does; raises GridClipError unless Pillow's pixels come back.
+
+    Args:
+        pipeline: a JpegPipeline with this image size.
+        image_size: of the job.
+    """
+    time_s = np.zeros(1)
+    with Image.open(IMAGE) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    run = EncodedImages(IMAGE.name, 0, 1, time_s, time_s, 1.0, pixels.nbytes, [IMAGE.read_bytes()])
+    (made,) = pipeline.decode([run])
+    _compare(IMAGE, _on_cpu(made), grid.resize(pixels, image_size)[None])
+
+
+def check_device(device_id: int | None) -> None:
+    """Both checks on a device of this machine, with pipelines of their own; raises GridClipError where one fails."""
+    from .jpeg_pipeline import JpegPipeline
+    from .video_pipeline import VideoPipeline
+
+    sampling = Sampling()
+    size = sampling.super_img_size
+    videos = VideoPipeline(sampling, size, device_id=device_id, max_items=1, num_threads=1)
+    check_videos(videos, sampling, size, "cpu" if device_id is None else "gpu")
+    check_images(JpegPipeline(size, device_id=device_id, max_items=1, num_threads=1), size)
+
+
+def _on_cpu(images: object) -> np.ndarray:
+    return images if isinstance(images, np.ndarray) else images.cpu().numpy()  # type: ignore[attr-defined]
+
+
+def _compare(path: pathlib.Path, made: np.ndarray, expected: np.ndarray) -> None:
+    check_shape(f"the test file {path.name}", made.shape, expected.shape)
+    errors = ((made.astype(float) - expected) ** 2).mean(axis=(1, 2, 3))
+    psnr_db = 10 * np.log10(255**2 / max(float(errors.max()), 1e-9))
+    if psnr_db < MIN_PSNR_DB:
+        raise GridClipError(
+            f"DALI decodes the test file {path.name} to other pixels than the CPU: {psnr_db:.1f} dB PSNR, expected at "
+            f"least {MIN_PSNR_DB:g}"
+        )

@@ -1,0 +1,313 @@
+"""A video file in, its frame count, rate, times and packet table out: demuxing only, nothing is decoded."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+import re
+from collections.abc import Iterable, Iterator
+
+import av
+import av.error
+import av.logging
+import numpy as np
+from av.bitstream import BitStreamFilterContext
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard
+from av.video.stream import VideoStream as AvVideoStream
+
+from ... import GridClipError
+from ..bitstream.facts import CLOSED, HIDDEN, OPEN, REORDERED, UNSAFE, PacketReader, reader_for
+from ..ordinary_file import refuse_special_file
+
+# PyAV counts what FFmpeg complains of, such as damage that raises nothing, unless its logging is off.
+if av.logging.get_level() is None:
+    av.logging.set_level(av.logging.PANIC)
+# Files up to this size keep their packets in memory after the scan; larger ones are demuxed a second time.
+KEEP_PACKETS_BYTES = 64 << 20
+
+
+class VideoError(GridClipError):
+    """A video that cannot be used: `stage` is where it failed (open, demux, decode), `reason` says why."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(f"{stage}: {reason}")
+        self.stage = stage
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
+        return VideoError, (self.stage, self.reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoStream:
+    """The video stream that FFmpeg calls best.
+
+    Attributes:
+        frame_count: packets that show a picture (hidden VP8 frames and what an edit list cuts off are none).
+        avg_fps: the stream's average frame rate, frames per second.
+        duration_s: from the first frame's start to the last frame's end, seconds.
+        codec: FFmpeg's name of the codec.
+        width, height: coded size in pixels.
+    """
+
+    frame_count: int
+    avg_fps: float
+    duration_s: float
+    codec: str
+    width: int
+    height: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PacketTable:
+    """What is known of every packet of the stream, in decode order.
+
+    Attributes:
+        facts: uint8 [P], bits of bitstream.Fact.
+        pts: int64 [P], presentation times in the stream's time base; all zero where the container gives none.
+        sizes: int64 [P], bytes.
+        shown: int64 [F], packets that show a picture, in presentation order (in decode order unless `ordered`).
+        times_s: float64 [F], seconds from the first frame.
+        ordered: the presentation times tell the order in which a decoder puts the pictures out.
+        prunable: the codec's facts are proved for the whole stream.
+        reordering_declared: see bitstream.PacketReader.
+    """
+
+    facts: np.ndarray
+    pts: np.ndarray
+    sizes: np.ndarray
+    shown: np.ndarray
+    times_s: np.ndarray
+    ordered: bool
+    prunable: bool
+    reordering_declared: bool
+
+
+def complaints() -> tuple[int, str]:
+    """How many errors FFmpeg has logged in this process, and the last of them."""
+    count, last = av.logging.get_last_error()
+    return count, last[2].strip() if last else ""
+
+
+@contextlib.contextmanager
+def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStream]]:
+    """Opens a file and its best video stream, for one decoding thread; raises VideoError("open", ...)."""
+    try:
+        if not path.exists():
+            raise VideoError("open", "no such file")
+        refuse_special_file(path)
+        if path.is_dir():
+            raise VideoError("open", "is a directory")
+        if path.stat().st_size == 0:
+            raise VideoError("open", "empty file")
+        container = _open_container(path)
+    except PermissionError as error:
+        raise VideoError("open", "permission denied") from error
+    except av.error.InvalidDataError as error:
+        raise VideoError("open", "not a video, or its header is missing (invalid data)") from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError("open", str(error)) from error
+    with container:
+        stream = container.streams.best("video")
+        if not isinstance(stream, AvVideoStream) or "attached_pic" in (stream.disposition.name or "").lower():
+            kinds = ", ".join(sorted({other.type for other in container.streams}))
+            raise VideoError("open", f"no video stream (only {kinds})" if kinds else "no stream at all")
+        if stream.codec_context is None:
+            raise VideoError("open", "no decoder for its video codec")
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = Discard.all
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def _open_container(path: pathlib.Path) -> InputContainer:
+    """Opens a file, without FFmpeg's trial decoding (milliseconds) where an mp4's header tells everything."""
+    if path.suffix.lower() in (".mp4", ".mov", ".m4v"):
+        container = av.open(str(path), metadata_errors="replace", options={"analyzeduration": "1"})
+        # Several video streams are ranked by what the trial decoding finds.
+        videos = container.streams.video
+        if "mov" in container.format.name and len(videos) == 1 and videos[0].average_rate:
+            return container
+        container.close()
+    return av.open(str(path), metadata_errors="replace")
+
+
+def packets(container: InputContainer, stream: AvVideoStream) -> Iterator[Packet]:
+    """The stream's packets in decode order, one picture each; raises VideoError("demux", ...)."""
+    demuxed = container.demux(stream)
+    try:
+        for packet in _unpacked(demuxed, stream) if stream.codec_context.name == "mpeg4" else demuxed:
+            if packet.size:
+                yield packet
+    except av.error.FFmpegError as error:
+        raise VideoError("demux", f"damaged container: {error}") from error
+    except IndexError as error:  # PyAV's, of a packet of a stream that was not there when the file was opened
+        raise VideoError("demux", "damaged container: a stream appears in the middle of the file") from error
+
+
+def _unpacked(demuxed: Iterable[Packet], stream: AvVideoStream) -> Iterator[Packet]:
+    """Undoes DivX's and XviD's packed bitstream: two pictures in a packet, a placeholder where the second belongs."""
+    unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+    for packet in demuxed:
+        if packet.size:
+            try:
+                yield from unpack.filter(packet)
+            except av.error.FFmpegError as error:
+                raise VideoError("demux", f"damaged packed bitstream: {error}") from error
+    yield from unpack.filter(None)
+
+
+def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream, PacketTable, list[Packet] | None]:
+    """Reads every packet of an opened video once.
+
+    Returns:
+        The stream's summary, its packet table, and the packets themselves if they fit into KEEP_PACKETS_BYTES.
+
+    Raises:
+        VideoError: the container is damaged or cut off, or holds no video packet.
+    """
+    context = stream.codec_context
+    codec = context.codec.canonical_name
+    reader = reader_for(codec, context.extradata or b"")
+    facts: list[int] = []
+    keyframes: list[bool] = []
+    times: list[int | None] = []
+    sizes: list[int] = []
+    kept: list[Packet] | None = []
+    kept_bytes = 0
+    end = 0
+    complained, _ = complaints()
+    for packet in packets(container, stream):
+        try:
+            fact = reader.facts(memoryview(packet), packet.is_keyframe)
+        except (ValueError, IndexError):  # the header is not what the codec's syntax allows: a damaged packet
+            fact = UNSAFE
+        facts.append(fact | HIDDEN if packet.is_discard else fact)
+        keyframes.append(packet.is_keyframe)
+        pts = packet.pts
+        times.append(pts)
+        sizes.append(packet.size)
+        if pts is not None:
+            end = max(end, pts + (packet.duration or 0))
+        if kept is not None:
+            kept_bytes += packet.size
+            kept.append(packet)
+            if kept_bytes > KEEP_PACKETS_BYTES:
+                kept = None
+    if not facts:
+        raise VideoError("demux", "no video packet in the file")
+    if complaints()[0] != complained:  # the container is damaged: who knows what is missing between two packets
+        facts[-1] |= UNSAFE
+    table = _packet_table(reader, facts, keyframes, times, sizes, float(stream.time_base or 0))
+    frame_count = len(table.shown)
+    if not frame_count:
+        raise VideoError("demux", "no packet that shows a picture")
+    avg_fps = _average_rate(stream, table)
+    if table.times_s[-1] > 0:
+        first = min(pts for pts, fact in zip(times, table.facts, strict=True) if pts is not None and not fact & HIDDEN)
+        duration_s = max((end - first) * float(stream.time_base or 0), float(table.times_s[-1]))
+    else:
+        table = dataclasses.replace(table, times_s=np.arange(frame_count) / avg_fps)
+        duration_s = frame_count / avg_fps
+    _check_complete(container, stream, len(facts), end * float(stream.time_base or 0))
+    summary = VideoStream(frame_count, avg_fps, duration_s, codec, context.width, context.height)
+    return summary, table, kept
+
+
+def _check_complete(container: InputContainer, stream: AvVideoStream, packet_count: int, end_s: float) -> None:
+    """Raises VideoError where the container promises clearly more than the file holds (a download that broke off)."""
+    if "mov" in container.format.name:
+        promised = len(stream.index_entries)
+        if packet_count < 0.99 * promised - 1:
+            raise VideoError("demux", f"truncated file: holds {packet_count} of {promised} video packets")
+        return
+    promised_s = 0.0
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if match:
+        promised_s = 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
+    elif container.format.name == "avi" and stream.duration:
+        promised_s = float(stream.duration * (stream.time_base or 0))
+    if promised_s > 0 and end_s > 0 and end_s < 0.9 * promised_s - 1:
+        raise VideoError("demux", f"truncated file: the video ends after {end_s:.1f} of {promised_s:.1f} seconds")
+
+
+def inspect(path: pathlib.Path) -> VideoStream:
+    """Frame count, rate and duration of a video file, from its packets.
+
+    Raises:
+        VideoError: the file is missing, empty, not a video, without a video stream, or cut off.
+    """
+    with open_video(path) as (container, stream):
+        return scan(container, stream)[0]
+
+
+def _packet_table(
+    reader: PacketReader,
+    facts_list: list[int],
+    keyframes: list[bool],
+    times: list[int | None],
+    sizes: list[int],
+    time_base: float,
+) -> PacketTable:
+    facts = np.array(facts_list, np.uint8)
+    reader.finish(facts)
+    facts[_undecodable_at_start(facts, keyframes, times)] |= HIDDEN
+    hidden = (facts & HIDDEN) != 0
+    timed = all(pts is not None for pts, skip in zip(times, hidden, strict=True) if not skip)
+    pts = np.array([0 if value is None or not timed else value for value in times], np.int64)
+    shown = np.flatnonzero(~hidden)
+    times_s = np.zeros(len(shown))
+    ordered = timed
+    if timed and len(shown):
+        by_time = np.argsort(pts[shown], kind="stable")
+        steps = np.diff(pts[shown[by_time]])
+        times_s[1:] = np.cumsum(steps) * time_base
+        # Bidirectional prediction without reordered times: the muxer lost the presentation times.
+        lost = bool((by_time[1:] > by_time[:-1]).all() and (facts & REORDERED).any())
+        ordered = not lost and bool((steps > 0).all())
+        if ordered:
+            shown = shown[by_time]
+    return PacketTable(
+        facts=facts,
+        pts=pts,
+        sizes=np.array(sizes, np.int64),
+        shown=shown,
+        times_s=times_s,
+        ordered=ordered,
+        prunable=not (facts & UNSAFE).any(),
+        reordering_declared=reader.reordering_declared,
+    )
+
+
+def _undecodable_at_start(facts: np.ndarray, keyframes: list[bool], times: list[int | None]) -> np.ndarray:
+    """bool [P]: what comes before the first keyframe, and its leading pictures if it opens an open GOP.
+
+    Such is a stream that was recorded or cut out in the middle of a GOP: decoders leave these pictures out, or show
+    garbage. The leading ones are shown before the keyframe, or have no time stamp where it has one.
+    """
+    undecodable = np.zeros(len(facts), bool)
+    starts = np.flatnonzero(((facts & (CLOSED | OPEN)) != 0) | np.array(keyframes, bool))
+    if not len(starts):
+        return undecodable
+    start = int(starts[0])
+    undecodable[:start] = True
+    start_pts = times[start]
+    opens = not facts[start] & CLOSED if start else bool(facts[start] & OPEN)
+    if opens and start_pts is not None:
+        stop = int(starts[1]) if len(starts) > 1 else len(facts)
+        undecodable[start:stop] = [pts is None or pts < start_pts for pts in times[start:stop]]
+    return undecodable
+
+
+def _average_rate(stream: AvVideoStream, table: PacketTable) -> float:
+    for rate in (stream.average_rate, stream.base_rate, stream.guessed_rate):
+        if rate and math.isfinite(float(rate)) and rate > 0:
+            return float(rate)
+    if table.times_s[-1] > 0:
+        return (len(table.shown) - 1) / float(table.times_s[-1])
+    return 25.0  # FFmpeg's own guess for streams without any timing

@@ -1,0 +1,106 @@
+"""Super images as a source yields them in, a finished JPEG folder per video out: files are written by threads."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import pathlib
+from collections.abc import Generator, Iterable
+from typing import Any
+
+from ...dali_pipes.contract import Failure, Notice, Restarted, SuperImages, VideoFile
+from ...dali_pipes.image_folders.jpeg import FolderWriter
+from ...dali_pipes.packets.scan import VideoError
+from ...dali_pipes.processes.pool import Finished
+from ...dali_pipes.sampling import Sampling
+
+Written = concurrent.futures.Future[None]
+
+
+@dataclasses.dataclass
+class _Folder:
+    writer: FolderWriter
+    written: list[Written] = dataclasses.field(default_factory=list)
+    count: int = 0  # super images that were handed over
+
+    def discard(self) -> None:
+        concurrent.futures.wait(self.written)
+        self.writer.discard()
+
+
+def write_folders(
+    events: Iterable[tuple[VideoFile, Any]],
+    sampling: Sampling,
+    save_dir: pathlib.Path,
+    part_dir: pathlib.Path,
+    *,
+    num_threads: int,
+) -> Generator[tuple[VideoFile, int | Notice | Restarted | Finished | Failure], None, None]:
+    """Yields how many super images a folder has, notices, then Finished or Failure, of every video, as workers do.
+
+    Args:
+        events: of a source, see `embedding.Source`.
+        sampling, save_dir, part_dir: see FolderWriter.
+        num_threads: that encode JPEG files; at most twice as many runs wait for them.
+
+    Raises:
+        GridClipError: the disk is full or read-only.
+    """
+    folders: dict[str, _Folder | VideoError] = {}
+    waiting: collections.deque[Written] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        try:
+            for video, event in events:
+                if isinstance(event, SuperImages):
+                    if video.video_id not in folders:
+                        folders[video.video_id] = _opened(video, sampling, save_dir, part_dir)
+                    folder = folders[video.video_id]
+                    if isinstance(folder, _Folder):
+                        folder.written.append(pool.submit(folder.writer.write, event))
+                        waiting.append(folder.written[-1])
+                        if len(waiting) > 2 * num_threads:
+                            concurrent.futures.wait([waiting.popleft()])
+                        folder.count += len(event.images)
+                        yield video, folder.count
+                    continue
+                if isinstance(event, Notice):
+                    yield video, event
+                    continue
+                closed = folders.pop(video.video_id, None)
+                if isinstance(event, Finished):
+                    yield video, _finished(video, closed)
+                    continue
+                if isinstance(closed, _Folder):
+                    closed.discard()
+                yield video, event
+        finally:
+            for folder in folders.values():
+                if isinstance(folder, _Folder):
+                    folder.discard()
+
+
+def _opened(
+    video: VideoFile, sampling: Sampling, save_dir: pathlib.Path, part_dir: pathlib.Path
+) -> _Folder | VideoError:
+    try:
+        return _Folder(FolderWriter(video.video_id, sampling, save_dir, part_dir))
+    except VideoError as error:
+        return error
+
+
+def _finished(video: VideoFile, folder: _Folder | VideoError | None) -> Finished | Failure:
+    try:
+        if folder is None:
+            raise VideoError("decode", "no super image came out")
+        if isinstance(folder, VideoError):
+            raise folder
+        try:
+            for written in folder.written:
+                written.result()
+            folder.writer.finish()
+        finally:
+            folder.discard()
+    except VideoError as error:
+        return Failure(video.video_id, error.stage, error.reason)
+    return Finished()

@@ -1,0 +1,225 @@
+"""A listing of videos and a source of their super images in, whole videos of embeddings in a store out."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+from ... import GridClipError
+from ...dali_pipes.contract import Failure, Notice, Restarted, SuperImages, VideoFile
+from ..encoding.encoder import Encoder
+from ..listing import Listing
+from ..store.store import Store, VideoEmbedding
+from .batches import Batches, Sink
+from .failures import FailureLog, failures_path
+from .notices import NoticeLog, notices_path
+from .progress import Interrupted, JobSummary, Tally
+
+# Called with videos, yields (video, SuperImages | Notice | Finished | Failure | Restarted): see `workers.run` and
+# `dali_run.run`.
+Source = Callable[[Iterator[VideoFile]], Generator[tuple[VideoFile, Any], None, None]]
+
+# A store's append costs some milliseconds and a file, and a killed job loses what it has not appended.
+APPEND_VIDEOS = 100
+APPEND_SECONDS = 20.0
+# Large batches feed a GPU. A CPU gains nothing from them, and Ctrl-C has to wait for the one that is running.
+CPU_BATCH_SIZE, GPU_BATCH_SIZE = 8, 100
+
+
+def open_store(
+    path: pathlib.Path, encoder: Encoder, videos: Sequence[VideoFile], *, resume: bool, overwrite: bool
+) -> tuple[Store, set[str]]:
+    """Opens the store of a job and decides what is left to do.
+
+    Returns:
+        The store, and the ids of the videos that are in it already.
+
+    Raises:
+        GridClipError: it was made by another model, or it holds some of the videos and neither resume nor overwrite is
+            given.
+    """
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other")
+    store = Store.open(path, create=True)
+    if overwrite:
+        if (store.model or encoder.info)["fingerprint"] == encoder.info["fingerprint"]:
+            store.clear_super_images()
+        else:
+            store.clear()  # queries of another model are of no use beside the new videos
+    store.claim_model(encoder.info)
+    stored = store.finished_videos()
+    again = sum(video.video_id in stored for video in videos)
+    if again and not resume:
+        raise GridClipError(
+            f"the store {store.path} already has {again} of the {len(videos)} videos: continue with --resume, or embed "
+            "them again with --overwrite"
+        )
+    return store, stored
+
+
+def embed(
+    listing: Listing,
+    source: Source,
+    encoder: Encoder,
+    store: Store,
+    stored: set[str],
+    *,
+    batch_size: int | None,
+    num_shards: int = 1,
+    shard_id: int = 0,
+) -> JobSummary:
+    """Embeds the videos of a listing that are not stored: super images are made while this process encodes.
+
+    Args:
+        listing: what to embed, and what is lost already.
+        source: yields super images of the model's size.
+        encoder, store: where embeddings come from and where they go.
+        stored: videos to leave out.
+        batch_size: super images per pass, >= 1; default by the encoder's provider.
+        num_shards, shard_id: name the files of failures and notices; the listing is this shard's already.
+
+    Raises:
+        GridClipError: the store cannot be written, or the source cannot go on. What was appended before stays.
+        Interrupted: Ctrl-C. Finished videos are in the store.
+    """
+    size = batch_size_for(encoder.provider, batch_size)
+
+    def work(todo: list[VideoFile], sink: StoreSink) -> None:
+        embed_all(source(iter(todo)), encoder, size, sink)
+
+    return run_job(listing, store, stored, work, num_shards=num_shards, shard_id=shard_id)
+
+
+def batch_size_for(provider: str, batch_size: int | None) -> int:
+    """The super images per pass: what was asked for, or the provider's default."""
+    if batch_size is None:
+        return CPU_BATCH_SIZE if provider == "cpu" else GPU_BATCH_SIZE
+    if batch_size < 1:
+        raise ValueError(f"batch_size ({batch_size}) must be >= 1")
+    return batch_size
+
+
+def run_job(
+    listing: Listing,
+    store: Store,
+    stored: set[str],
+    work: Callable[[list[VideoFile], StoreSink], None],
+    *,
+    num_shards: int = 1,
+    shard_id: int = 0,
+) -> JobSummary:
+    """Keeps the books of an embedding job: what is left to do, failures, notices, progress, whole videos to the store.
+
+    Args:
+        work: gives everything about the videos to the sink; see `embed` for the other arguments and the errors.
+    """
+    todo = [video for video in listing.videos if video.video_id not in stored]
+    finished_before = len(listing.videos) - len(todo)
+    notices = NoticeLog(notices_path(store.path, num_shards, shard_id), keeps=stored.__contains__)
+    with (
+        FailureLog(failures_path(store.path, num_shards, shard_id)) as failures,
+        Tally("embedded", "videos", len(todo), failures, notices, finished_before=finished_before) as tally,
+    ):
+        for failure in listing.failures:
+            failures.add(failure)
+        for notice in listing.notices:
+            if notice.video_id not in stored:
+                notices.add(notice)
+        sink = StoreSink(store, tally)
+        try:
+            work(todo, sink)
+            sink.append()
+        except KeyboardInterrupt as error:
+            sink.append()
+            notices.drop({video.video_id for video in todo} - store.finished_videos())
+            raise Interrupted(tally.summary()) from error
+        except GridClipError:
+            with contextlib.suppress(GridClipError):  # a full disk takes nothing more
+                sink.append()
+            raise
+        if num_shards == 1:  # other shards may still be writing
+            store.compact()
+        return tally.summary()
+
+
+def embed_all(
+    events: Generator[tuple[VideoFile, Any], None, None], encoder: Encoder, batch_size: int, sink: Sink
+) -> None:
+    """Encodes what a source yields, until its end."""
+    with contextlib.closing(encoder.image_passes(batch_size)) as passes, contextlib.closing(events) as results:
+        batches = Batches(passes, sink)
+        try:
+            for video, result in results:
+                if isinstance(result, SuperImages):
+                    batches.add(result)
+                elif isinstance(result, Failure):
+                    batches.drop(video.video_id)
+                    sink.failed(result)
+                elif isinstance(result, Restarted):
+                    batches.drop(video.video_id)
+                    sink.restarted(video.video_id)
+                elif isinstance(result, Notice):
+                    sink.noticed(result)
+                else:
+                    batches.finish(video.video_id)
+            batches.flush()
+        except KeyboardInterrupt:
+            batches.collect_ready()
+            raise
+        sink.encoder_time(passes.busy_s)
+
+
+class StoreSink:
+    """Appends whole videos to the store, many at a time, and counts.
+
+    Args:
+        store: where videos go.
+        tally: told of super images, notices, finished videos and failures.
+    """
+
+    def __init__(self, store: Store, tally: Tally) -> None:
+        self._store = store
+        self._tally = tally
+        self._complete: list[VideoEmbedding] = []
+        self._appended_at = time.monotonic()
+
+    def encoded(self, super_images: int) -> None:
+        """So many super images went through the model."""
+        self._tally.add_super_images(super_images)
+        self._append_if_due()
+
+    def encoder_time(self, seconds: float) -> None:
+        """The model was at work for so long."""
+        self._tally.add_encoder_time(seconds)
+
+    def noticed(self, notice: Notice) -> None:
+        """Something to know about a video, before it is finished."""
+        self._tally.add_notice(notice)
+
+    def restarted(self, video_id: str) -> None:
+        """The video comes again from the start: earlier notices of it are void."""
+        self._tally.drop_notices(video_id)
+
+    def finished(self, video: VideoEmbedding) -> None:
+        """A whole video."""
+        self._complete.append(video)
+        self._tally.add_done()
+        self._append_if_due()
+
+    def failed(self, failure: Failure) -> None:
+        """A lost video."""
+        self._tally.add_failure(failure)
+
+    def append(self) -> None:
+        """Appends the videos that wait for it."""
+        complete, self._complete = self._complete, []
+        self._store.append_videos(complete)
+        self._appended_at = time.monotonic()
+
+    def _append_if_due(self) -> None:
+        overdue = time.monotonic() - self._appended_at > APPEND_SECONDS
+        if len(self._complete) >= APPEND_VIDEOS or (self._complete and overdue):
+            self.append()

@@ -1,0 +1,147 @@
+"""Damaged streams, streams that begin in the middle of a GOP, and packed B-frames, against a plain decode of all."""
+
+from __future__ import annotations
+
+import pathlib
+
+import av
+import numpy as np
+import pytest
+from generated_videos import STRUCTURES, Recipe, write
+from gridclip.dali_pipes.cpu import damage, decoding, reading, super_images
+from gridclip.dali_pipes.packets import scan
+from gridclip.dali_pipes.packets.scan import VideoError
+from gridclip.dali_pipes.sampling import Sampling
+
+SMALL = {recipe.name: recipe for recipe in STRUCTURES}
+
+
+def every_picture(path: pathlib.Path) -> dict[int, np.ndarray]:
+    """Position of its packet -> picture, of all that one decoder puts out for all packets of the file."""
+    pictures: dict[int, np.ndarray] = {}
+    reformatter = av.video.reformatter.VideoReformatter()
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        stream.codec_context.thread_count = 1
+        for position, packet in enumerate([packet for packet in container.demux(stream) if packet.size] + [None]):
+            if packet is not None:
+                packet.pts = position
+            try:
+                for frame in stream.codec_context.decode(packet):
+                    pictures.setdefault(frame.pts, decoding.to_rgb(frame, reformatter))
+            except av.error.FFmpegError:
+                continue
+    return pictures
+
+
+def copied(source: pathlib.Path, target: pathlib.Path, *, first: int = 0, zeroed: tuple[int, ...] = ()) -> pathlib.Path:
+    """A stream copy from packet `first` on; of the packets in `zeroed` the second half is zeros."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for position, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            if position < first:
+                continue
+            data = bytes(packet)
+            copy = av.Packet(data[: len(data) // 2] + bytes(len(data) - len(data) // 2) if position in zeroed else data)
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+            new.mux_one(copy)
+    return target
+
+
+@pytest.mark.parametrize("name", ["hevc_closed_gop.mkv", "h264_pyramid.mp4", "mpeg4.mp4"])
+def test_damaged_streams_show_what_a_whole_decode_shows(tmp_path: pathlib.Path, name: str) -> None:
+    source = write(tmp_path, SMALL[name])
+    path = copied(source, tmp_path / f"damaged_{name}", zeroed=(33, 47, 62))
+    pictures = every_picture(path)
+    with reading.opened(path, Sampling(fps=5)) as video:
+        frames = list(video.frames("auto", cells=4))
+        packets = video.table.shown[video.wanted]
+    assert len(frames) == len(packets)
+    for packet, frame in zip(packets.tolist(), frames, strict=True):
+        if packet in pictures:
+            assert np.array_equal(frame, pictures[packet]), f"packet {packet}"
+
+
+@pytest.mark.parametrize(("codec", "packet"), [("hevc", b"\0\0\1"), ("vp9", b"")])
+def test_a_packet_without_a_readable_header_still_counts_as_one(codec: str, packet: bytes) -> None:
+    reader = scan.reader_for(codec, b"")
+    with pytest.raises((ValueError, IndexError)):
+        reader.facts(memoryview(packet), False)
+    reader.finish(np.zeros(1, np.uint8))  # one entry a packet
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "first_keyframe"),
+    [
+        ("h264_annexb.ts", "ts", 25),
+        ("hevc_closed_gop.mkv", "mkv", 15),
+        ("vp9.webm", "mkv", 25),
+        ("mpeg2.mkv", "mkv", 5),
+    ],
+)
+def test_a_stream_that_begins_inside_a_gop_begins_with_its_first_keyframe(
+    tmp_path: pathlib.Path, name: str, container: str, first_keyframe: int
+) -> None:
+    path = copied(write(tmp_path, SMALL[name]), tmp_path / f"cut.{container}", first=5)
+    pictures = every_picture(path)
+    assert min(pictures) == first_keyframe
+    with reading.opened(path, Sampling(fps=12)) as video:
+        assert video.table.shown.tolist() and set(video.table.shown.tolist()) == set(pictures)
+        frames = list(video.frames("auto", cells=4))
+        for packet, frame in zip(video.table.shown[video.wanted].tolist(), frames, strict=True):
+            assert np.array_equal(frame, pictures[packet])
+
+
+def test_packed_b_frames_show_their_own_frame(tmp_path: pathlib.Path) -> None:
+    plain = write(tmp_path, Recipe("plain.avi", "mpeg4", b_frames=1, gop=12, frames=61, size=(64, 48)))
+    path = tmp_path / "packed.avi"
+    with av.open(str(plain)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        units = [bytes(packet) for packet in old.demux(video=0) if packet.size]
+        marked = [unit.replace(b"Lavc62.28.102", b"DivX503b1393p") for unit in units]
+        packed: list[bytes] = []
+        for index, unit in enumerate(marked):
+            follower = marked[index + 1] if index + 1 < len(marked) else b""
+            coding_type = unit[unit.index(b"\0\0\1\xb6") + 4] >> 6
+            if coding_type == 2:
+                packed.append(b"\0\0\1\xb6\x50\0\x7f")  # the placeholder of a picture that went with the one before
+            elif follower and follower[follower.index(b"\0\0\1\xb6") + 4] >> 6 == 2:
+                packed.append(unit + follower)
+            else:
+                packed.append(unit)
+        for index, unit in enumerate(packed):
+            packet = av.Packet(unit)
+            packet.pts = packet.dts = index
+            packet.time_base, packet.stream, packet.is_keyframe = stream.time_base, stream, index == 0
+            new.mux_one(packet)
+    unpacked = list(super_images.frames(plain, 5))
+    assert len(unpacked) > 8
+    for ours, expected in zip(super_images.frames(path, 5), unpacked, strict=True):
+        assert np.array_equal(ours, expected)
+
+
+def test_the_nearest_picture_stands_for_one_that_does_not_come_out() -> None:
+    times_s = np.array([0.0, 1.0, 2.5, 3.0, 4.0])
+    pictures = [(0, "a"), (3, "d"), (1, "b"), (4, "e")]  # 2 is missing, 1 comes late
+    assert list(damage.nearest(pictures, np.arange(5), times_s)) == [
+        (0, "a"),
+        (1, "b"),
+        (3, "d"),
+        (3, "d"),
+        (4, "e"),
+    ]
+    assert list(damage.nearest([], np.arange(2), times_s)) == []
+
+
+def test_more_than_a_tenth_damaged_is_a_failure(tmp_path: pathlib.Path) -> None:
+    source = write(tmp_path, SMALL["av1.mkv"])
+    one = copied(source, tmp_path / "one.mkv", zeroed=(88,))
+    with reading.opened(one, Sampling(fps=30), "nearest") as video:
+        assert len(list(video.frames("auto"))) == len(video.wanted)
+        assert 0 < video.damage.replaced <= 9 and "stand for them" in str(video.damage)
+    with reading.opened(one, Sampling(fps=30), "fail") as video, pytest.raises(VideoError, match="cannot be decoded"):
+        list(video.frames("auto"))
+    many = copied(source, tmp_path / "many.mkv", zeroed=(1, 20, 40))
+    with reading.opened(many, Sampling(fps=30), "nearest") as video, pytest.raises(VideoError, match="cannot be"):
+        list(video.frames("auto"))

@@ -1,0 +1,132 @@
+"""Video files that are fine, broken or no videos: what scanning their packets says."""
+
+from __future__ import annotations
+
+import pathlib
+import wave
+
+import av
+import pytest
+from generated_videos import STRUCTURES, Recipe, write
+from gridclip.dali_pipes.bitstream.facts import nal
+from gridclip.dali_pipes.bitstream.facts.facts import DISPOSABLE, HIDDEN, UNSAFE
+from gridclip.dali_pipes.contract import VideoFile
+from gridclip.dali_pipes.cpu import super_images
+from gridclip.dali_pipes.packets import scan
+from gridclip.dali_pipes.sampling import Sampling
+
+MP4 = next(recipe for recipe in STRUCTURES if recipe.name == "h264_pyramid.mp4")
+MKV = next(recipe for recipe in STRUCTURES if recipe.name == "hevc_closed_gop.mkv")
+
+
+def failure(path: pathlib.Path) -> scan.VideoError:
+    with pytest.raises(scan.VideoError) as caught:
+        list(super_images.super_images(VideoFile("x", path), Sampling(fps=2)))
+    return caught.value
+
+
+def test_summary_of_a_plain_file(tmp_path: pathlib.Path) -> None:
+    summary = scan.inspect(write(tmp_path, MP4))
+    assert summary == scan.VideoStream(90, 30.0, 3.0, "h264", 128, 96)
+
+
+def test_missing_folder_and_empty_file(tmp_path: pathlib.Path) -> None:
+    assert failure(tmp_path / "none.mp4").reason == "no such file"
+    assert failure(tmp_path).reason == "is a directory"
+    (tmp_path / "empty.mp4").touch()
+    assert failure(tmp_path / "empty.mp4").reason == "empty file"
+
+
+def test_not_a_video(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video\n" * 1000)
+    error = failure(tmp_path / "text.mp4")
+    assert error.stage == "open" and "not a video" in error.reason
+
+
+def test_audio_only(tmp_path: pathlib.Path) -> None:
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(b"\0\0" * 8000)
+    assert failure(tmp_path / "sound.wav").reason == "no video stream (only audio)"
+
+
+def test_cover_art_is_no_video(tmp_path: pathlib.Path) -> None:
+    with av.open(str(tmp_path / "song.mp4"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuvj420p"
+        stream.disposition = av.stream.Disposition.attached_pic
+        frame = av.VideoFrame(64, 64, "yuvj420p")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert "no video stream" in failure(tmp_path / "song.mp4").reason
+
+
+def test_truncated_header_at_the_end(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, MP4)  # its index is written last
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert failure(path).stage == "open"
+
+
+@pytest.mark.parametrize("recipe", [MP4, MKV], ids=["mp4", "mkv"])
+def test_truncated_data(tmp_path: pathlib.Path, recipe: Recipe) -> None:
+    source = write(tmp_path, recipe)
+    path = tmp_path / ("cut" + source.suffix)
+    with av.open(str(source)) as old, av.open(str(path), "w", options={"movflags": "faststart"}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux_one(packet)
+    assert scan.inspect(path).frame_count == 90
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    error = failure(path)
+    if recipe is MP4:
+        assert error.stage == "demux" and "truncated file" in error.reason and "of 90 video packets" in error.reason
+    else:
+        assert "truncated file" in error.reason
+
+
+def test_damaged_frames_are_a_failure_or_concealed_never_a_crash(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, MP4)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat")
+    for position in range(start + 2000, len(data) - 6000, 97):
+        data[position] ^= 0xFF
+    path.write_bytes(data)
+    try:
+        runs = list(super_images.super_images(VideoFile("x", path), Sampling(fps=8)))
+    except scan.VideoError as error:
+        assert error.stage in ("decode", "demux") and error.reason
+    else:
+        assert sum(len(run.images) for run in runs) == 6
+
+
+def test_zeroed_picture_data_is_reported(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, Recipe("intra.avi", "mjpeg", pixel_format="yuvj420p"))
+    data = bytearray(path.read_bytes())
+    start = data.index(b"movi") + 2000
+    data[start : start + len(data) // 2] = bytes(len(data) // 2)
+    path.write_bytes(data)
+    assert failure(path).stage in ("decode", "demux")
+
+
+def test_a_lone_field_stops_pruning_and_its_second_field_is_no_frame() -> None:
+    # SPS of a 64x64 interlaced-capable stream: baseline layout with frame_mbs_only_flag = 0, then two field slices.
+    reader = nal.H264Reader(b"")
+    sps = bytes([0x67, 77, 0, 30]) + _bits("1 1 1 1 010 0 00100 00100 0 1 1 0 0 1")
+    field = bytes([0x41]) + _bits("1 1 1 0000 1 0 0000000")  # first_mb 0, P, PPS 0, frame_num 0, field_pic_flag 1
+    packet = _annex_b(sps) + _annex_b(field)
+    assert reader.facts(memoryview(packet), True) & UNSAFE
+    assert reader.facts(memoryview(_annex_b(field)), False) & (UNSAFE | HIDDEN) == UNSAFE | HIDDEN
+    both = _annex_b(field) + _annex_b(field)
+    assert not reader.facts(memoryview(both), False) & (UNSAFE | HIDDEN | DISPOSABLE)
+
+
+def _bits(text: str) -> bytes:
+    digits = text.replace(" ", "")
+    digits += "0" * (-len(digits) % 8)
+    return int(digits, 2).to_bytes(len(digits) // 8, "big")
+
+
+def _annex_b(unit: bytes) -> bytes:
+    return b"\0\0\1" + unit

@@ -1,0 +1,72 @@
+"""engine/encoding/encoder.py: batches into the graphs of a model folder, and clear errors for what is no model folder."""
+
+import fake_model
+import numpy as np
+import pytest
+from gridclip import GridClipError
+from gridclip.engine.encoding.encoder import Encoder
+
+
+@pytest.fixture
+def model_dir(tmp_path):
+    return fake_model.write(tmp_path / "model")
+
+
+def test_images(model_dir):
+    encoder = Encoder(model_dir, provider="cpu", num_threads=1)
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    images[:, :, :, 0] //= np.arange(1, 6, dtype=np.uint8)[:, None, None]
+    embeddings = encoder.encode_images(images)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, fake_model.image_embedding(images), atol=1e-5)
+    flipped = images[:, ::-1]  # not contiguous
+    np.testing.assert_allclose(encoder.encode_images(flipped), embeddings, atol=1e-5)
+    assert encoder.encode_images(images[:0]).shape == (0, 3)
+
+
+def test_texts_of_any_length_keep_their_order(model_dir):
+    encoder = Encoder(model_dir)
+    letters = fake_model.LETTERS[:26]
+    texts = [letters[: length % 24] for length in range(0, 70, 7)] + ["", "q" * 50]
+    embeddings = encoder.encode_texts(texts, batch_size=3)
+    expected = [
+        fake_model.text_embedding(
+            [fake_model.START, *(letters.index(letter) + 1 for letter in text[:18]), fake_model.END]
+        )
+        for text in texts
+    ]
+    np.testing.assert_allclose(embeddings, expected, atol=1e-5)
+    assert encoder.encode_texts([]).shape == (0, 3)
+
+
+def test_wrong_shapes_are_named(model_dir):
+    encoder = Encoder(model_dir)
+    with pytest.raises(ValueError, match=r"uint8 \[2, 32, 32, 3\].*uint8 \[B, 64, 64, 3\]"):
+        encoder.encode_images(np.zeros((2, 32, 32, 3), np.uint8))
+    with pytest.raises(ValueError, match="float32"):
+        encoder.encode_images(np.zeros((2, 64, 64, 3), np.float32))
+
+
+def test_what_is_no_model_folder(model_dir, tmp_path):
+    with pytest.raises(GridClipError, match=r"not a model folder.*gridclip export"):
+        Encoder(tmp_path)
+    (model_dir / "image.onnx").unlink()
+    (model_dir / "text.onnx").write_bytes(b"nonsense")
+    encoder = Encoder(model_dir)
+    with pytest.raises(GridClipError, match=r"lacks image\.onnx"):
+        encoder.encode_images(np.zeros((1, 64, 64, 3), np.uint8))
+    with pytest.raises(GridClipError, match=r"text\.onnx cannot be loaded"):
+        encoder.encode_texts(["a"])
+    fake_model.write(tmp_path / "newer", format=2)
+    with pytest.raises(GridClipError, match="format 2, expected 1"):
+        Encoder(tmp_path / "newer")
+    (model_dir / "model.json").write_text('{"format": 1}')
+    with pytest.raises(GridClipError, match="lacks name"):
+        Encoder(model_dir)
+
+
+def test_a_provider_that_is_missing(model_dir, monkeypatch):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert Encoder(model_dir).provider == "cpu"
+    with pytest.raises(GridClipError, match=r"--provider cuda.*onnxruntime-gpu"):
+        Encoder(model_dir, provider="cuda")
