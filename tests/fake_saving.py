@@ -1,4 +1,4 @@
-"""Works for tests/engine/jobs/test_super_images.py that save folders and die on purpose; imported by name in worker processes."""
+"""Works that save folders and die on purpose; imported by name in worker processes."""
 
 import functools
 import os

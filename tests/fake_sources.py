@@ -1,4 +1,4 @@
-"""Sources for tests/engine/jobs/test_devices.py whose process dies on purpose; imported by name in the GPUs' processes."""
+"""Sources whose process dies on purpose; imported by name in the processes of GPUs."""
 
 import functools
 import logging

@@ -1,4 +1,4 @@
-"""Works for tests/dali_pipes/processes/test_pool.py that crash, hang and fail on purpose; imported by name in worker processes."""
+"""Works that crash, hang and fail on purpose; imported by name in worker processes."""
 
 import errno
 import os

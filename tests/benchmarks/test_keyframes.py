@@ -10,7 +10,7 @@ import pytest
 from generated_videos import Recipe, write
 from gridclip.benchmarks import keyframes, keyframes_recall, measure, readme_table
 from gridclip.benchmarks.demo import videos
-from gridclip.dali_pipes.bitstream.facts.facts import CLOSED
+from gridclip.dali_pipes.bitstream.facts import CLOSED
 from gridclip.dali_pipes.packets import scan
 
 # 30 frames a second, keyframes at 0, 1 and 2 s. At 2.5 fps the wanted times are 0, 0.4, 0.8, 1.2, ... 2.4 s.

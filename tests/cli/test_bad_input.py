@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from gridclip.cli import main
-from gridclip.engine.store.store.store import Store
+from gridclip.engine.store.store import Store
 
 
 def gridclip(*arguments: object) -> Result:

@@ -13,7 +13,7 @@ from gridclip.cli import main
 from gridclip.dali_pipes.contract import VideoFile
 from gridclip.dali_pipes.image_folders import jpeg
 from gridclip.engine.jobs import sources
-from gridclip.engine.store.store.store import Store
+from gridclip.engine.store.store import Store
 
 FILES = ("crystal.webm", "echo.webm", "rabbit320.webm", "bbb480.mp4", "h265_video.mp4")
 

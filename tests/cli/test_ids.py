@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from gridclip.cli import main
 from gridclip.dali_pipes.ids import VIDEO_SUFFIXES
-from gridclip.engine.store.store.store import Store
+from gridclip.engine.store.store import Store
 
 CODECS = {
     ".webm": "libvpx",

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from gridclip.cli import main
 from gridclip.dali_pipes.image_folders import jpeg
-from gridclip.engine.store.store.store import Store
+from gridclip.engine.store.store import Store
 
 CAPTIONS = {
     "a": ["a red circle moves over a blue background", "two squares"],

@@ -9,7 +9,7 @@ from gridclip import GridClipError
 from gridclip.engine.annotations import Query, load_annotations, load_video_info
 from gridclip.engine.evaluation import evaluate
 from gridclip.engine.report import write_report
-from gridclip.engine.store.store.store import Store, VideoEmbedding
+from gridclip.engine.store.store import Store, VideoEmbedding
 
 
 def make_store(path, videos, queries):

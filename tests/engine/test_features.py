@@ -16,7 +16,7 @@ from gridclip.engine.annotations import load_annotations
 from gridclip.engine.encoding.model_folder import read_info
 from gridclip.engine.evaluation import evaluate
 from gridclip.engine.features import export_features, import_features
-from gridclip.engine.store.store.store import Store, VideoEmbedding
+from gridclip.engine.store.store import Store, VideoEmbedding
 from gridclip.export.checkpoints import load_checkpoint
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gridclip import GridClipError
 from gridclip.engine.search import search
-from gridclip.engine.store.store.store import Store, VideoEmbedding
+from gridclip.engine.store.store import Store, VideoEmbedding
 
 
 @pytest.fixture

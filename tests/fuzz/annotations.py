@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.jobs.embed_text import embed_text
-from gridclip.engine.store.store.store import Store
+from gridclip.engine.store.store import Store
 
 from .contract import Outcome, Verdict, different
 from .damage import damaged_bytes, damaged_json

@@ -9,7 +9,7 @@ import random
 
 import numpy as np
 from gridclip.engine.features import import_features
-from gridclip.engine.store.store.store import Store
+from gridclip.engine.store.store import Store
 
 from .contract import Outcome, Verdict, different
 from .damage import damaged_bytes

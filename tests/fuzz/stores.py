@@ -13,7 +13,7 @@ from gridclip.engine import evaluation
 from gridclip.engine.annotations import Query
 from gridclip.engine.features import export_features
 from gridclip.engine.search import search
-from gridclip.engine.store.store.store import Store, VideoEmbedding
+from gridclip.engine.store.store import Store, VideoEmbedding
 
 from .contract import Outcome, Verdict, different
 from .damage import damaged_bytes, damaged_json

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from gridclip.engine.store.store.store import Store, VideoEmbedding
+from gridclip.engine.store.store import Store, VideoEmbedding
 
 from kills import scenarios, states
 from kills.__main__ import Reference, one_run

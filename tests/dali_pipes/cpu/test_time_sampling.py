@@ -20,7 +20,7 @@ from gridclip.dali_pipes.nvdali import segments
 from gridclip.dali_pipes.nvdali.video_pipeline import VideoPipeline
 from gridclip.dali_pipes.packets import pruning, scan
 from gridclip.dali_pipes.sampling import Sampling
-from gridclip.engine.store.store.store import Store
+from gridclip.engine.store.store import Store
 
 GRACE = fractions.Fraction(1, 1000)
 

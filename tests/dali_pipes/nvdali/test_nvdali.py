@@ -13,7 +13,7 @@ import torch
 from generated_videos import Recipe, write
 from gridclip import GridClipError
 from gridclip.dali_pipes import grid
-from gridclip.dali_pipes.bitstream.facts.interlacing import may_hold_fields
+from gridclip.dali_pipes.bitstream.interlacing import may_hold_fields
 from gridclip.dali_pipes.contract import EncodedSegment, Failure, Notice, PipelineError, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images
 from gridclip.dali_pipes.image_folders import jpeg
@@ -246,7 +246,7 @@ def test_what_is_not_for_nvdec(shared_data, name, reason):
 
 
 def test_turned_videos_are_not_for_dali(tmp_path):
-    from test_pruning import rotated
+    from whole_decodes import rotated
 
     source = write(tmp_path, Recipe("upright.mp4", options=(("preset", "ultrafast"),)))
     for turns in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""dali_pipes/nvdali/nvidia_driver.py: NVDEC's limits, asked of stand-ins for NVIDIA's libraries, in NVIDIA's own layout."""
+"""NVDEC's limits, asked of stand-ins for NVIDIA's libraries, in NVIDIA's own layout."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 import pytest
 from generated_videos import STRUCTURES, Recipe, write
-from gridclip.dali_pipes.bitstream.facts.facts import CLOSED, OPEN, UNSAFE
+from gridclip.dali_pipes.bitstream.facts import CLOSED, OPEN, UNSAFE
 from gridclip.dali_pipes.contract import EncodedSegment, VideoFile
 from gridclip.dali_pipes.cpu import super_images
 from gridclip.dali_pipes.cpu.reading import opened
@@ -21,7 +21,7 @@ from gridclip.dali_pipes.packets.scan import PacketTable
 from gridclip.dali_pipes.sampling import Sampling, wanted_frames
 from hypothesis import given
 from hypothesis import strategies as st
-from test_pruning import decode_all
+from whole_decodes import decode_all
 
 
 def table(times_s: list[float], facts: list[int]) -> PacketTable:

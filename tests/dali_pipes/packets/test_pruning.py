@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import struct
 
 import av
 import decord
@@ -17,18 +16,12 @@ from gridclip.dali_pipes.packets import pruning, scan
 from gridclip.dali_pipes.sampling import Sampling, wanted_frames
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from whole_decodes import decode_all, rotated
 
 RATES_FPS = (0.5, 1.7, 8.0)
 # decord's FFmpeg has no AV1 decoder, counts frames that an edit list hides, takes another one of two streams, and
 # returns damaged frames from transport streams and raw streams.
 NOT_FOR_DECORD = ("av1.mkv", "av1.mp4", "h264_edit_list.mp4", "h264_two_streams.mp4", "h264_annexb.ts", "h264_raw.h264")
-
-
-def decode_all(path: pathlib.Path) -> list[np.ndarray]:
-    """Every frame of the file, by a plain sequential decode."""
-    reformatter = av.video.reformatter.VideoReformatter()
-    with av.open(str(path)) as container:
-        return [decoding.to_rgb(frame, reformatter) for frame in container.decode(container.streams.best("video"))]
 
 
 def decode_wanted(path: pathlib.Path, fps: float) -> tuple[np.ndarray, list[np.ndarray], int]:
@@ -165,18 +158,6 @@ def test_rotation_flag_is_applied(tmp_path: pathlib.Path, structures: dict[str, 
     assert_decord_equals_whole(path, 1.7)
     upright, turned = decode_all(structures["h264_pyramid.mp4"])[0], decode_all(path)[0]
     assert np.abs(upright.astype(int) - turned).mean() > 10
-
-
-def rotated(source: pathlib.Path, target: pathlib.Path, turns: int) -> pathlib.Path:
-    """A copy of an mp4 whose track header asks for `turns` quarter turns clockwise."""
-    data = bytearray(source.read_bytes())
-    one = 0x10000
-    cos, sin = [(0, one), (-one, 0), (0, -one)][turns - 1]
-    matrix = struct.pack(">9i", cos, sin, 0, -sin, cos, 0, 0, 0, 0x40000000)
-    header = data.index(b"tkhd")
-    data[header + 44 : header + 80] = matrix
-    target.write_bytes(data)
-    return target
 
 
 def test_segments_are_bounded_and_cover_every_wanted_frame(structures: dict[str, pathlib.Path]) -> None:

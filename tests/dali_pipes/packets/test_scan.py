@@ -8,8 +8,8 @@ import wave
 import av
 import pytest
 from generated_videos import STRUCTURES, Recipe, write
-from gridclip.dali_pipes.bitstream.facts import nal
-from gridclip.dali_pipes.bitstream.facts.facts import DISPOSABLE, HIDDEN, UNSAFE
+from gridclip.dali_pipes.bitstream import nal
+from gridclip.dali_pipes.bitstream.facts import DISPOSABLE, HIDDEN, UNSAFE
 from gridclip.dali_pipes.contract import VideoFile
 from gridclip.dali_pipes.cpu import super_images
 from gridclip.dali_pipes.packets import scan

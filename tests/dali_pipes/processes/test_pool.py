@@ -17,7 +17,7 @@ from gridclip.dali_pipes.cpu import super_images, tasks
 from gridclip.dali_pipes.processes import child, pool
 from gridclip.dali_pipes.sampling import Sampling
 
-TESTS = pathlib.Path(fake_works.__file__).parent
+TESTS = pathlib.Path(__file__).parents[3]
 
 
 @pytest.fixture

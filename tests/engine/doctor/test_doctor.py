@@ -7,8 +7,8 @@ import json
 import pathlib
 
 import pytest
-from gridclip.engine.doctor.doctor import doctor
-from gridclip.engine.doctor.doctor.doctor import Finding
+from gridclip.engine.doctor import doctor
+from gridclip.engine.doctor.doctor import Finding
 from gridclip.engine.encoding import attention_kernels
 
 PRINTS_ITS_ANSWER = 'import json; print(json.dumps(["1.2", "fine", True]))'

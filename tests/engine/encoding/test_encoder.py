@@ -1,4 +1,4 @@
-"""engine/encoding/encoder.py: batches into the graphs of a model folder, and clear errors for what is no model folder."""
+"""Batches into the graphs of a model folder, and clear errors for what is no model folder."""
 
 import fake_model
 import numpy as np

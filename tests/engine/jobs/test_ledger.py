@@ -16,7 +16,7 @@ from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.encoding.passes import CpuPasses
 from gridclip.engine.jobs import embed_images, embed_text, embed_videos, ledger, sources, super_images
-from gridclip.engine.store.store.store import Store
+from gridclip.engine.store.store import Store
 
 SAMPLING = Sampling(super_img_size=64)
 

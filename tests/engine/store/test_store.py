@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from gridclip import GridClipError
 from gridclip.engine.annotations import Query
-from gridclip.engine.store.store import store as store_module
-from gridclip.engine.store.store.store import Store, VideoEmbedding
+from gridclip.engine.store import store as store_module
+from gridclip.engine.store.store import Store, VideoEmbedding
 
 MODEL = {"format": 1, "name": "tiny", "embed_dim": 8, "fingerprint": "aa", "precision": "fp32"}
 
