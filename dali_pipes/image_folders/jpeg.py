@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -33,6 +34,7 @@ QUALITY = 75
 SIDECAR = "super_images.json"
 READ_AT_ONCE = 16  # super images per run when a folder is read
 ENCODED_AT_ONCE = 64  # super images per run for DALI
+LONGEST_PART_NAME_BYTES = 250  # file systems allow 255, and .part follows
 IMAGE_NAME = re.compile(r"img_(\d+)\.jpe?g", re.IGNORECASE)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -142,8 +144,11 @@ class FolderWriter:
 
 
 def part_folder(part_dir: pathlib.Path, video_id: str) -> pathlib.Path:
-    """Where a video's folder grows until it is complete."""
-    return part_dir / f"{video_id}.part"
+    """Where a video's folder grows until it is complete: always directly in part_dir, whatever slashes the id has."""
+    name = video_id.replace("%", "%25").replace("/", "%2F")
+    if len(name.encode()) > LONGEST_PART_NAME_BYTES:
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return part_dir / f"{name}.part"
 
 
 def encode(image: np.ndarray) -> bytes:
