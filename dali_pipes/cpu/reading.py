@@ -64,7 +64,7 @@ class Reading:
     Attributes:
         path: the file.
         stream: its video stream, opened.
-        summary, table: see `streams.scan`.
+        summary, table: see `scan.scan`.
         packets: all of them where they fit into memory.
         sampling: which frames are wanted.
         planned_s: float64 [n], seconds from the video's start that the wanted frames stand for: the times asked for

@@ -93,7 +93,7 @@ def decode(
 
 
 def count_super_images(run: Encoded | SuperImages | Notice) -> int:
-    """The super images in a run: what `workers.run` counts."""
+    """The super images in a run: what `pool.run` counts."""
     return 0 if isinstance(run, Notice) else len(run.start_s)
 
 

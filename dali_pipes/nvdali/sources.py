@@ -62,21 +62,21 @@ def decode_videos(
     num_pipelines: int = NUM_PIPELINES,
     limits: Limits = VIDEO_LIMITS,
 ) -> Generator[dispatch.Event, None, None]:
-    """Yields what `dali_run.run` yields, with images of image_size x image_size pixels.
+    """Yields what `dispatch.run` yields, with images of image_size x image_size pixels.
 
     Args:
         videos: read lazily.
         sampling: which frames, and how they are laid out.
         device_id: the GPU that decodes; None is DALI's CPU variant (VP8, VP9 and MJPEG; the rest is for the workers).
         hybrid: the worker processes decode, too, whatever DALI has no room for.
-        num_workers, time_limit_s: see `workers.run`.
+        num_workers, time_limit_s: see `pool.run`.
         required: where DALI cannot start, or fails its self-test, that is an error; else the worker processes decode
             alone.
         num_pipelines: DALI pipelines side by side.
         limits: of each pipeline's batches.
 
     Raises:
-        GridClipError: as `dali_run.run`, and where DALI cannot start.
+        GridClipError: as `dispatch.run`, and where DALI cannot start.
     """
     from . import self_test  # imports torch, as the next
     from .video_pipeline import VideoPipeline

@@ -18,8 +18,8 @@ from .failures import FailureLog, failures_path
 from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
 
-# Called with videos, yields (video, SuperImages | Notice | Finished | Failure | Restarted): see `workers.run` and
-# `dali_run.run`.
+# Called with videos, yields (video, SuperImages | Notice | Finished | Failure | Restarted): see `pool.run` and
+# `dispatch.run`.
 Source = Callable[[Iterator[VideoFile]], Generator[tuple[VideoFile, Any], None, None]]
 
 # A store's append costs some milliseconds and a file, and a killed job loses what it has not appended.

@@ -41,7 +41,7 @@ def video_source(
             GPU is DALI's CPU variant, for VP8, VP9 and MJPEG. `decord` and `pyav` are the CPU's.
         image_size: super images are resized to it.
         device_id: the GPU; None: no GPU is used.
-        num_workers, time_limit_s: see `workers.run`.
+        num_workers, time_limit_s: see `pool.run`.
 
     Raises:
         GridClipError: DALI or decord was asked for by name and cannot be used.
