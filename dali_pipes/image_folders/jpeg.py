@@ -116,8 +116,10 @@ class FolderWriter:
         self._sampling = sampling
         self._times: list[tuple[int, list[float], list[float]]] = []
         with _disk_errors(save_dir):
-            shutil.rmtree(self._part, ignore_errors=True)
-            self._part.mkdir(parents=True)
+            # Emptied, not made anew: to other jobs, that it is there means that the video is in work.
+            self._part.mkdir(parents=True, exist_ok=True)
+            for left in self._part.iterdir():
+                left.unlink()
 
     def write(self, run: SuperImages) -> None:
         """Writes a run's images; runs may come in any order."""
