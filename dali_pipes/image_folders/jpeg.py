@@ -168,7 +168,7 @@ def read_sidecar(folder: pathlib.Path) -> Sidecar | None:
         settings = {field.name: record[field.name] for field in dataclasses.fields(Sampling) if field.name in record}
         sidecar = Sidecar(Sampling(**settings), list(map(float, record["start_s"])), list(map(float, record["end_s"])))
         complete = len(_images(folder)) == record["count"] == len(sidecar.start_s) == len(sidecar.end_s)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, VideoError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, VideoError):
         return None
     return sidecar if complete else None
 
