@@ -33,8 +33,11 @@ CAPTIONS = (
     "a rabbit comes out of its burrow and stretches",
     "she adds the chopped onions to the pan, then stirs.",
     "crystal",
-    "the camera pans over a large crowd that watches a parade of people who dance and play drums in colourful costumes "
-    "along a wide street, and in the end several of them wave at the camera, turn around and slowly walk away",
+    (
+        "the camera pans over a large crowd that watches a parade of people who dance and play drums in colourful "
+        "costumes along a wide street, and in the end several of them wave at the camera, turn around and slowly walk "
+        "away"
+    ),
 )
 
 
@@ -94,8 +97,8 @@ def hard_to_quantise(model: CLIP, tokenizer: tokenizers.Tokenizer, limit: float)
     hooks = []
     for block in model.visual.transformer.blocks + model.transformer.blocks:
         hooks.append(block.attn.register_forward_pre_hook(record(block.attn.in_proj_weight)))
-        for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-            hooks.append(layer.register_forward_pre_hook(record(layer.weight)))
+        layers = (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj)
+        hooks += [layer.register_forward_pre_hook(record(layer.weight)) for layer in layers]
     try:
         with torch.inference_mode():
             model.encode_image(_pixels(model, verify_images(model.config.image_size)))

@@ -34,8 +34,11 @@ def _units(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 class Av1Reader:
-    """AV1 (bitstream specification, 5.5 and 5.9). All state that outlives a frame lies in the buffers it refreshes, so
-    a temporal unit whose frames refresh none is disposable."""
+    """AV1 (bitstream specification, 5.5 and 5.9).
+
+    All state that outlives a frame lies in the buffers it refreshes, so a temporal unit whose frames refresh none is
+    disposable.
+    """
 
     reordering_declared = True
 
@@ -60,7 +63,7 @@ class Av1Reader:
                     if self._started:
                         return UNSAFE  # new settings in mid-stream
                     self._set_sequence(bytes(payload))  # the stream's own header overrides the container's copy
-            elif kind == _FRAME or kind == _FRAME_HEADER:
+            elif kind in (_FRAME, _FRAME_HEADER):
                 if self._sequence is None:
                     return UNSAFE
                 frame = _FrameHeader(bytes(payload[:24]), self._sequence)

@@ -278,7 +278,7 @@ def test_no_input_is_waited_for(special_files, tmp_path):
 
 def test_an_id_with_a_nul_is_no_file_name(tmp_path, store):
     store.append_videos([VideoEmbedding("a\0b", None, None, np.ones((1, 3), np.float32))])
-    with pytest.raises(GridClipError, match=r"'a\\x00b' cannot be a path"):
+    with pytest.raises(GridClipError, match=r"'a\\x00b' cannot be a path.*use the format parquet or safetensors"):
         export_features(store, tmp_path / "npy", "npy")
-    for format in ("parquet", "safetensors"):
-        assert export_features(store, tmp_path / format, format)
+    for kind in ("parquet", "safetensors"):
+        assert export_features(store, tmp_path / kind, kind)
