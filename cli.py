@@ -249,6 +249,13 @@ _time_limit = click.option(
     default=300.0,
     help="Seconds without a result after which a decoder counts as hung.",
 )
+_on_damage = click.option(
+    "--on-damage",
+    type=click.Choice(["nearest", "fail"]),
+    default="nearest",
+    help="Where a wanted frame cannot be decoded: nearest: the nearest one that can, at most 1/fps seconds away, is "
+    "taken, with a notice; a video that has lost more than a tenth of them fails. fail: one is enough to fail.",
+)
 _strict = click.option("--strict", is_flag=True, help="Exit with status 1 when anything failed.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _scoring = _options(
@@ -367,6 +374,7 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 @click.option("--super-img-size", type=click.IntRange(min=1), default=336, help="Side of a super image in pixels.")
 @_num_workers
 @_decoder
+@_on_damage
 @_time_limit
 @_resume
 @_strict
@@ -491,6 +499,7 @@ def embed_images(
 )
 @_batch_size
 @_decoder
+@_on_damage
 @_several_gpus
 @_provider
 @_num_workers
