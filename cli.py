@@ -355,13 +355,13 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
     from .export.folder import export_model
 
     info = export_model(model, out, activation=activation and activation.replace("-", "_"), verify=verify, **options)
-    fused = info["fused_attention"]
+    fused = info.fused_attention or {}
     click.echo(
-        f"{out}: {info['name']}, {info['precision']}, {info['image_size']} pixels, {info['context_length']} tokens, "
-        f"{info['embed_dim']} wide, fused attention nodes: {fused['image']} (image), {fused['text']} (text)"
+        f"{out}: {info.name}, {info.precision}, {info.image_size} pixels, {info.context_length} tokens, "
+        f"{info.embed_dim} wide, fused attention nodes: {fused['image']} (image), {fused['text']} (text)"
     )
-    if verify:
-        cosines = ", ".join(f"{value:.6f} ({graph})" for graph, value in info["smallest_cosine"].items())
+    if info.smallest_cosine is not None:
+        cosines = ", ".join(f"{value:.6f} ({graph})" for graph, value in info.smallest_cosine.items())
         click.echo(f"smallest cosine between ONNX and torch: {cosines}")
 
 
@@ -432,7 +432,7 @@ def embed_text(
     from .engine.jobs.embed_text import embed_text
 
     encoder = _load_encoder(model, num_gpus, tokenizer=tokenizer)
-    longest = encoder.info["context_length"]
+    longest = encoder.info.context_length
     if max_text_length is not None and max_text_length > longest:
         raise click.UsageError(
             f"--max-text-length {max_text_length} is more than the model's {longest} tokens: export it with "
@@ -538,7 +538,7 @@ def embed_videos(
     from .engine.jobs.embed_videos import embed_videos
 
     encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph, tokenizer=tokenizer)
-    size = super_img_size or encoder.info["image_size"]
+    size = super_img_size or encoder.info.image_size
     sampling = _make_sampling(
         mode, max_shift_s, fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames
     )
@@ -618,7 +618,7 @@ def search(
         raise click.UsageError("the sentence is empty: say what to search for")
     opened = Store.open(store)
     encoder = _load_encoder(model, num_gpus, tokenizer=tokenizer)
-    opened.require_model(encoder.info)
+    opened.require_model(encoder.info.to_json())
     hits = search(opened, encoder.encode_texts([sentence]), top, **scoring)
     width = max(len(hit.video_id) for hit in hits)
     for rank, hit in enumerate(hits, start=1):

@@ -69,7 +69,7 @@ def embed_videos(
     store.claim_sampling({"source": "videos", **dataclasses.asdict(sampling)})
     settings: dict[str, Any] = {
         "sampling": sampling,
-        "image_size": encoder.info["image_size"],
+        "image_size": encoder.info.image_size,
         "time_limit_s": time_limit_s,
         "on_damage": on_damage,
     }

@@ -45,11 +45,11 @@ def open_store(
         raise ValueError("resume and overwrite exclude each other")
     store = Store.open(path, create=True)
     if overwrite:
-        if (store.model or encoder.info)["fingerprint"] == encoder.info["fingerprint"]:
+        if store.model is None or store.model["fingerprint"] == encoder.info.fingerprint:
             store.clear_super_images()
         else:
             store.clear()  # queries of another model are of no use beside the new videos
-    store.claim_model(encoder.info)
+    store.claim_model(encoder.info.to_json())
     stored = store.finished_videos()
     again = sum(video.video_id in stored for video in videos)
     if again and not resume:

@@ -145,7 +145,7 @@ def test_tensors_stay_as_they_are_while_the_pipeline_goes_on(shared_data):
 
 def test_embeddings_of_the_tiny_model_agree(shared_data, tiny_model_dir):
     encoder = Encoder(tiny_model_dir, provider="cpu")
-    size = encoder.info["image_size"]
+    size = encoder.info.image_size
     sampling = Sampling(super_img_size=size)
     for name in REAL_WEBM:
         path = shared_data / "videos" / name

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from gridclip import GridClipError
 from gridclip.dali_pipes.sampling import Sampling
+from gridclip.engine.encoding.cpu_passes import CpuPasses
 from gridclip.engine.encoding.encoder import Encoder
-from gridclip.engine.encoding.passes import CpuPasses
 from gridclip.engine.jobs import embed_images, embed_text, embed_videos, ledger, sources, super_images
 from gridclip.engine.store.store import Store
 
