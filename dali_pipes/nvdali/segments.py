@@ -12,7 +12,7 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
 from .. import grid
-from ..bitstream.interlacing import may_hold_fields
+from ..bitstream.readers import may_hold_fields
 from ..contract import EncodedSegment, Notice, SuperImages, VideoFile
 from ..cpu import decoding
 from ..cpu.damage import OnDamage

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from damaged_videos import copied
 from generated_videos import STRUCTURES, Recipe, write
+from gridclip.dali_pipes.bitstream.readers import make_reader
 from gridclip.dali_pipes.cpu import damage, decoding, reading, super_images
-from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.packets.scan import VideoError
 from gridclip.dali_pipes.sampling import Sampling
 
@@ -51,10 +51,10 @@ def test_damaged_streams_show_what_a_whole_decode_shows(tmp_path: pathlib.Path, 
 
 @pytest.mark.parametrize(("codec", "packet"), [("hevc", b"\0\0\1"), ("vp9", b"")])
 def test_a_packet_without_a_readable_header_still_counts_as_one(codec: str, packet: bytes) -> None:
-    reader = scan.reader_for(codec, b"")
+    reader = make_reader(codec, b"")
     with pytest.raises((ValueError, IndexError)):
-        reader.facts(memoryview(packet), False)
-    reader.finish(np.zeros(1, np.uint8))  # one entry a packet
+        reader.read(memoryview(packet), False)
+    reader.finish(np.zeros(1, np.uint16))  # one entry a packet
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from generated_videos import Recipe, write
 from gridclip import GridClipError
 from gridclip.dali_pipes import grid
-from gridclip.dali_pipes.bitstream.interlacing import may_hold_fields
+from gridclip.dali_pipes.bitstream.readers import may_hold_fields
 from gridclip.dali_pipes.contract import EncodedSegment, Failure, Notice, PipelineError, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images
 from gridclip.dali_pipes.image_folders import jpeg
