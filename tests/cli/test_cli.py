@@ -111,7 +111,7 @@ def test_the_procedures_embed_text(monkeypatch: pytest.MonkeyPatch, encoder: Rec
     result = run(*"embed-text --model_path ViT-L/14 --batch_size 128 --anno_path ./annos/val_1.json".split())
     assert result.exit_code == 0, result.output
     assert encoder.arguments["model"] == "ViT-L/14"
-    assert job.arguments["anno_path"] == pathlib.Path("annos/val_1.json")
+    assert job.arguments["captions"] == pathlib.Path("annos/val_1.json")
     assert job.arguments["store_path"] == pathlib.Path("gridclip-store")
     assert job.arguments["batch_size"] == 128
 
