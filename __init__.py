@@ -537,10 +537,9 @@ def search(
     Example:
         >>> import gridclip
         >>> model = gridclip.load_model("ViT-L-14.pt")
-        >>> for hit in gridclip.search(model, "a red circle", "store", top=2):
-        ...     print(f"{hit.video_id} from {hit.start_s:.0f} s to {hit.end_s:.0f} s, score {hit.score:.2f}")
-        ... from ... s to ... s, score ...
-        ... from ... s to ... s, score ...
+        >>> best, second = gridclip.search(model, "a red circle", "store", top=2)
+        >>> best.score >= second.score, best.start_s < best.end_s
+        (True, True)
     """
     from .dali_pipes.errors import ArgumentError
     from .engine import search as searching
