@@ -16,7 +16,7 @@ help:
 	@echo 'make fuzz    damage files of every kind for MINUTES=2; none may be read wrong, or end in a crash or a hang'
 	@echo 'make kills   kill the long commands RUNS=100 times; --resume must end as if nothing had happened'
 	@echo 'make setup   only set up $(VENV)'
-	@echo 'make lint    ruff and mypy'
+	@echo 'make lint    ruff (rules and format) and mypy'
 	@echo 'make bench   measure decoding, encoding and retrieval beside their peers, draw charts (takes long)'
 	@echo 'make bench-long   the same on the long sets (an hour or more)'
 	@echo 'make clean   remove $(VENV) and everything else that was made here'
@@ -32,6 +32,7 @@ test: lint
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # Adjustable: MINUTES, RUNS, SEED. Inputs and outputs that show a defect are kept under FINDS.

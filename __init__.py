@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .engine import choices as _choices
 
 if TYPE_CHECKING:
+    from .dali_pipes.cpu.damage import OnDamage
     from .dali_pipes.errors import ArgumentError, GridClipError
     from .dali_pipes.sampling import Sampling
     from .engine.encoding.encoder import Encoder
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .engine.plan import Plan
     from .engine.search import Hit
     from .engine.store.store import Store
+    from .export.model_info import ModelInfo
 
     Path = str | os.PathLike[str]
 
@@ -129,6 +131,7 @@ def superimages(
     time_limit_s: float = _choices.TIME_LIMIT_S,
     resume: bool = False,
     overwrite: bool = False,
+    on_damage: OnDamage = "nearest",
 ) -> JobSummary:
     """Writes `<save_dir>/<video id>/img_0001.jpg` ... for every video: super images as JPEG files, RGB, quality 75.
 
@@ -144,6 +147,8 @@ def superimages(
         time_limit_s: seconds without a result after which a decoder counts as hung, > 0.
         resume: leave finished folders as they are.
         overwrite: make all folders again.
+        on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
+            seconds away, with a notice; with "fail" the video fails.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
@@ -172,6 +177,7 @@ def superimages(
         time_limit_s=time_limit_s,
         resume=resume,
         overwrite=overwrite,
+        on_damage=on_damage,
     )
 
 
@@ -185,7 +191,7 @@ def export_model(
     tokenizer: Path | None = None,
     activation: _choices.Activation | None = None,
     verify: bool = True,
-) -> Mapping[str, Any]:
+) -> ModelInfo:
     """Writes a model folder (ONNX graphs, vocabulary, model.json) from a CLIP checkpoint, or nothing.
 
     Args:
@@ -201,7 +207,7 @@ def export_model(
         verify: compare the graphs with torch and fail where they differ.
 
     Returns:
-        The content of model.json.
+        What model.json says: name, precision, image_size in pixels, context_length in tokens, embed_dim and so on.
 
     Raises:
         GridClipError: no such checkpoint, it is no CLIP, its vocabulary is missing, the graphs differ from torch, or
@@ -210,8 +216,8 @@ def export_model(
     Example:
         >>> import gridclip
         >>> info = gridclip.export_model("ViT-L-14.pt", "model-folder", precision="fp32")
-        >>> info["precision"]
-        'fp32'
+        >>> info.precision, info.family
+        ('fp32', 'clip')
     """
     from .export import folder
 
@@ -292,6 +298,7 @@ def embed_videos(
     num_shards: int = 1,
     shard_id: int = 0,
     num_gpus: int = _choices.NUM_GPUS,
+    on_damage: OnDamage = "nearest",
 ) -> JobSummary:
     """Embeds videos into a store, one vector per super image, without JPEG files.
 
@@ -312,6 +319,8 @@ def embed_videos(
         num_shards: jobs that share the work and the store.
         shard_id: which of them this one is, from 0.
         num_gpus: 0: the CPU; 1: what `model` was loaded with; more: a process for each.
+        on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
+            seconds away, with a notice; with "fail" the video fails.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
@@ -342,7 +351,7 @@ def embed_videos(
         encoder,
         pathlib.Path(video_dir),
         _store_path(store),
-        sampling=sampling or Sampling(super_img_size=encoder.info["image_size"]),
+        sampling=sampling or Sampling(super_img_size=encoder.info.image_size),
         anno_file=_path(anno_file),
         decoder=decoder,
         batch_size=batch_size,
@@ -353,6 +362,7 @@ def embed_videos(
         num_shards=num_shards,
         shard_id=shard_id,
         num_gpus=num_gpus,
+        on_damage=on_damage,
     )
 
 
@@ -440,7 +450,7 @@ def embed_text(
     from .engine.jobs import embed_text as job
 
     encoder = _encoder(model)
-    longest = encoder.info["context_length"]
+    longest = encoder.info.context_length
     if max_text_length is not None and max_text_length > longest:
         raise ArgumentError(
             f"`max_text_length={max_text_length}` is more than the model's {longest} tokens: export it with "
@@ -548,7 +558,7 @@ def search(
         raise ArgumentError("the sentence is empty: say what to search for")
     found = _opened(store)
     encoder = _encoder(model)
-    found.require_model(encoder.info)
+    found.require_model(encoder.info.to_json())
     vector = encoder.encode_texts([sentence])
     return searching.search(found, vector, top, aggregate=aggregate, temperature=temperature, device=device)
 

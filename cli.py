@@ -285,6 +285,13 @@ _time_limit = click.option(
     default=choices.TIME_LIMIT_S,
     help="Seconds without a result after which a decoder counts as hung.",
 )
+_on_damage = click.option(
+    "--on-damage",
+    type=click.Choice(["nearest", "fail"]),
+    default="nearest",
+    help="Where a wanted frame cannot be decoded: nearest: the nearest one that can, at most 1/fps seconds away, is "
+    "taken, with a notice; a video that has lost more than a tenth of them fails. fail: one is enough to fail.",
+)
 _strict = click.option("--strict", is_flag=True, help="Exit with status 1 when anything failed.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _scoring = _options(
@@ -375,13 +382,13 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
     """
     options["activation"] = activation and activation.replace("-", "_")
     info = gridclip.export_model(model, out, verify=verify, **options)
-    fused = info["fused_attention"]
+    fused = info.fused_attention or {}
     click.echo(
-        f"{out}: {info['name']}, {info['precision']}, {info['image_size']} pixels, {info['context_length']} tokens, "
-        f"{info['embed_dim']} wide, fused attention nodes: {fused['image']} (image), {fused['text']} (text)"
+        f"{out}: {info.name}, {info.precision}, {info.image_size} pixels, {info.context_length} tokens, "
+        f"{info.embed_dim} wide, fused attention nodes: {fused['image']} (image), {fused['text']} (text)"
     )
-    if verify:
-        cosines = ", ".join(f"{value:.6f} ({graph})" for graph, value in info["smallest_cosine"].items())
+    if info.smallest_cosine is not None:
+        cosines = ", ".join(f"{value:.6f} ({graph})" for graph, value in info.smallest_cosine.items())
         click.echo(f"smallest cosine between ONNX and torch: {cosines}")
 
 
@@ -399,6 +406,7 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 )
 @_num_workers
 @_decoder
+@_on_damage
 @_time_limit
 @_resume
 @_strict
@@ -523,6 +531,7 @@ def embed_images(
 )
 @_batch_size
 @_decoder
+@_on_damage
 @_several_gpus
 @_provider
 @_num_workers
@@ -556,7 +565,7 @@ def embed_videos(
     encoder = gridclip.load_model(
         model, num_gpus=num_gpus, provider=provider, cuda_graph=cuda_graph, tokenizer=tokenizer
     )
-    size = super_img_size or encoder.info["image_size"]
+    size = super_img_size or encoder.info.image_size
     sampling = _make_sampling(
         mode, max_shift_s, fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames
     )

@@ -200,7 +200,7 @@ def _encode_peers(entries: Mapping[str, Mapping[str, Any]], eager: str, name: st
 
 
 def _precision(candidate: str) -> str:
-    return candidate.split()[-1]
+    return candidate.rsplit(maxsplit=1)[-1]
 
 
 def _retrieve(name: str) -> list[str]:

@@ -211,8 +211,10 @@ def _read_queries(path: pathlib.Path, allow_pickle: bool, failures: list[Failure
         unusable = ids.id_problem(video_id) or ids.text_problem(text)
         if unusable:
             problems[row] = unusable
-    for row in sorted(problems):
-        failures.append(Failure(ids.printable(video_ids[row]), "query", f"{path}, row {row}: {problems[row]}"))
+    failures.extend(
+        Failure(ids.printable(video_ids[row]), "query", f"{path}, row {row}: {problems[row]}")
+        for row in sorted(problems)
+    )
     kept = [row for row in range(len(units)) if row not in problems]
     return QueryTable([Query(number, video_ids[row], texts[row]) for number, row in enumerate(kept)], units[kept])
 

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import gridclip
@@ -45,9 +44,9 @@ def prepared(
 
 
 @pytest.fixture
-def examples(prepared: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+def examples(prepared: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     monkeypatch.chdir(prepared)
-    yield prepared
+    return prepared
 
 
 def run_example(name: str, text: str) -> None:
@@ -130,7 +129,7 @@ def test_captions_in_memory_are_those_of_a_file(examples: pathlib.Path) -> None:
 def test_super_images_are_of_the_models_size_by_default(examples: pathlib.Path) -> None:
     model = gridclip.load_model("ViT-L-14.pt")
     sampling = Store.open("store").sampling
-    assert sampling is not None and sampling["super_img_size"] == model.info["image_size"] != Sampling().super_img_size
+    assert sampling is not None and sampling["super_img_size"] == model.info.image_size != Sampling().super_img_size
 
 
 def test_wrong_arguments_are_value_errors_and_errors_of_the_library(examples: pathlib.Path) -> None:

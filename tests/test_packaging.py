@@ -130,7 +130,7 @@ def test_nobody_is_sent_to_a_registry_for_gridclip() -> None:
 
 
 def test_the_self_tests_samples_are_package_data() -> None:
-    patterns = setup_cfg()["options.package_data"]["gridclip.dali_pipes"].split()
-    samples = sorted((ROOT / "dali_pipes" / "samples").iterdir())
+    patterns = setup_cfg()["options.package_data"]["gridclip.dali_pipes.nvdali"].split()
+    samples = sorted((ROOT / "dali_pipes" / "nvdali" / "samples").iterdir())
     assert len(samples) == 3 and all(any(path.match(pattern) for pattern in patterns) for path in samples)
     assert sum(path.stat().st_size for path in samples) < 20_000

@@ -45,14 +45,14 @@ def embed_text(
     annotations = captions if isinstance(captions, Annotations) else load_annotations(captions)
     queries = annotations.queries
     store = Store.open(store_path, create=True)
-    store.claim_model(encoder.info)
+    store.claim_model(encoder.info.to_json())
     with (
         FailureLog(failures_path(store.path), captions=True) as failures,
         Tally("embedded", "captions", len(queries), failures, with_super_images=False) as tally,
     ):
         for problem in annotations.problems:
             failures.add(Failure("", CAPTION_STAGE, problem))
-        vectors = np.empty((len(queries), encoder.info["embed_dim"]), np.float32)
+        vectors = np.empty((len(queries), encoder.info.embed_dim), np.float32)
         step = batch_size * PASSES_PER_STEP
         try:
             for first in range(0, len(queries), step):

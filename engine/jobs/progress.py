@@ -206,7 +206,7 @@ class Tally:
         elif now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
             left = f", {_duration(seconds / gone * (self._total - gone))} left" if gone else ""
-            print(f"{gone}/{self._total} {self._unit}, {rates}{left}", file=sys.stderr, flush=True)
+            print(f"{gone}/{self._total} {self._unit}, {rates}{left}", file=sys.stderr, flush=True)  # noqa: T201 - the job of this line
 
 
 def _noticed(notices: NoticeLog | None) -> dict[str, Any]:

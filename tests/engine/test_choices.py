@@ -23,7 +23,7 @@ def test_it_brings_in_nothing_of_the_package() -> None:
 
 
 def test_sampling() -> None:
-    assert choices.SAMPLING_MODES == get_args(sampling.Mode)
+    assert get_args(sampling.Mode) == choices.SAMPLING_MODES
     by_default = sampling.Sampling(
         fps=choices.FPS,
         grid_size=choices.GRID_SIZE,

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import html
+import itertools
 import json
 import pathlib
 import re
@@ -51,7 +52,7 @@ class OpenAITokenizer:
     """Cleaning, splitting and byte-pair merging, all plain Python; \\p{L} and \\p{N} by Unicode category."""
 
     def __init__(self, path: pathlib.Path, vocab_size: int = OPENAI_VOCAB_SIZE) -> None:
-        lines = gzip.open(path, "rt", encoding="utf-8").read().split("\n")
+        lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
         merges = [tuple(line.split()) for line in lines[1 : vocab_size - 512 - 2 + 1]]
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         visible = [b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or b >= 174]
@@ -95,7 +96,7 @@ class OpenAITokenizer:
         word = [self.letter[byte] for byte in piece.encode("utf-8")]
         word[-1] += "</w>"
         while len(word) > 1:
-            rank, first = min((self.ranks.get(pair, 1 << 30), pair) for pair in zip(word, word[1:], strict=False))
+            rank, first = min((self.ranks.get(pair, 1 << 30), pair) for pair in itertools.pairwise(word))
             if rank == 1 << 30:
                 break
             merged, i = [], 0
@@ -253,7 +254,7 @@ def test_hub_is_asked_only_for_openai_s_vocabulary(tmp_path, monkeypatch, openai
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert load_vocabulary(tmp_path / "none" / "clip.pt", OPENAI_VOCAB_SIZE).end_token == 49407
     assert asked == [("openai/clip-vit-large-patch14", "tokenizer.json")]
-    with pytest.raises(GridClipError, match=r"vocabulary of its own \(700 tokens\): pass --tokenizer"):
+    with pytest.raises(GridClipError, match=r"vocabulary of its own \(700 tokens\): pass a tokenizer"):
         load_vocabulary(tmp_path / "none" / "clip.pt", 700)
     assert len(asked) == 1
 
@@ -262,7 +263,7 @@ def test_offline_there_is_one_clear_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(
-        GridClipError, match="the hub cannot be reached: pass --tokenizer with a tokenizer.json, "
+        GridClipError, match="the hub cannot be reached: pass a tokenizer .a tokenizer.json, "
     ) as caught:
         load_vocabulary(tmp_path / "clip.pt", OPENAI_VOCAB_SIZE)
     assert "\n" not in str(caught.value)

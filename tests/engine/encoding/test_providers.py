@@ -16,7 +16,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with an NVIDIA driver and an ONNX Runtime that has only the CPU."""
     monkeypatch.setattr(providers, "first_gpu", lambda: 0)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", list)
 
 
 def test_a_gpu_that_is_not_used_is_a_warning(gpu, caplog):
@@ -41,7 +41,9 @@ def test_the_cpu_by_name_or_without_a_gpu_needs_no_warning(gpu, caplog, monkeypa
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt"])
 def test_a_named_provider_that_is_missing_is_an_error(gpu, name):
-    with pytest.raises(GridClipError, match=rf"--provider {name}: this ONNX Runtime has only CPUExecutionProvider"):
+    with pytest.raises(
+        GridClipError, match=rf"provider {name} cannot be used: this ONNX Runtime has only CPUExecutionProvider"
+    ):
         providers.choose_provider(name)
 
 
@@ -67,7 +69,7 @@ def test_libraries_are_loaded_first_and_what_is_printed_stays_out_of_the_output(
     order = []
 
     def preload_dlls():
-        print("Failed to load libcublas.so.13")
+        print("Failed to load libcublas.so.13")  # noqa: T201 - as ONNX Runtime does
         order.append("preload")
 
     monkeypatch.setattr(onnxruntime, "preload_dlls", preload_dlls)
