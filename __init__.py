@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from .engine import choices as _choices
 
 if TYPE_CHECKING:
-    from .dali_pipes.cpu.damage import OnDamage
     from .dali_pipes.errors import ArgumentError, GridClipError
     from .dali_pipes.sampling import Sampling
     from .engine.encoding.encoder import Encoder
@@ -131,7 +130,7 @@ def superimages(
     time_limit_s: float = _choices.TIME_LIMIT_S,
     resume: bool = False,
     overwrite: bool = False,
-    on_damage: OnDamage = "nearest",
+    on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
 ) -> JobSummary:
     """Writes `<save_dir>/<video id>/img_0001.jpg` ... for every video: super images as JPEG files, RGB, quality 75.
 
@@ -298,7 +297,7 @@ def embed_videos(
     num_shards: int = 1,
     shard_id: int = 0,
     num_gpus: int = _choices.NUM_GPUS,
-    on_damage: OnDamage = "nearest",
+    on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
 ) -> JobSummary:
     """Embeds videos into a store, one vector per super image, without JPEG files.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import pathlib
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ import gridclip
 import pytest
 from click.testing import CliRunner, Result
 from gridclip import ArgumentError, GridClipError
-from gridclip.cli import main
+from gridclip.cli import _in_options, main
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.jobs.progress import Interrupted, JobSummary
 from gridclip.export.model_info import ModelInfo
@@ -104,6 +105,7 @@ def test_the_procedures_superimages(superimages: Recorder) -> None:
         "time_limit_s": 300.0,
         "resume": True,
         "overwrite": False,
+        "on_damage": "nearest",
     }
 
 
@@ -322,6 +324,31 @@ def test_errors_become_one_line(superimages: Recorder, error: Exception) -> None
 def test_parameters_are_shown_as_options(superimages: Recorder, message: str, shown: str) -> None:
     superimages.result = GridClipError(message)
     assert run("superimages", "--video-dir", "v", "--save-dir", "s").stderr == f"Error: {shown}\n"
+
+
+def library_files() -> dict[str, str]:
+    root = pathlib.Path(gridclip.__file__).resolve().parent
+    paths = [path for room in ("engine", "dali_pipes", "export") for path in (root / room).rglob("*.py")]
+    return {str(path.relative_to(root)): path.read_text("utf-8") for path in [*paths, root / "__init__.py"]}
+
+
+def test_the_library_knows_no_options() -> None:
+    options = {name for command in main.commands.values() for each in command.params for name in each.opts}
+    named = re.compile("|".join(rf"(?<![\w-]){name}(?![\w-])" for name in options if name.startswith("--")))
+    found = [
+        f"{file}: {line.strip()}"
+        for file, text in library_files().items()
+        for line in text.splitlines()
+        if named.search(line) and "nvidia-smi" not in line
+    ]
+    assert found == []
+
+
+def test_every_parameter_that_the_library_names_has_an_option() -> None:
+    """As `name=value` in backticks, which users of the library can type."""
+    settings = {found for text in library_files().values() for found in re.findall(r"`\w+=[^`\n]+`", text)}
+    assert len(settings) >= 10
+    assert {setting for setting in settings if _in_options(setting) == setting} == set()
 
 
 def test_log_lines_name_options(superimages: Recorder) -> None:
