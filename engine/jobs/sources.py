@@ -74,10 +74,10 @@ def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(get_args(Decoder))}")
     if decoder == "decord" and not tasks.has_decord():
-        raise GridClipError("--decoder decord: decord is not installed: pip install decord, or use --decoder pyav")
+        raise GridClipError("`decoder='decord'`: decord is not installed: pip install decord, or use `decoder='pyav'`")
     obstacle = sources.why_not()
     if decoder in ("dali", "hybrid") and obstacle:
-        raise GridClipError(f"--decoder {decoder}: {obstacle}; or use --decoder pyav")
+        raise GridClipError(f"`decoder={decoder!r}`: {obstacle}; or use `decoder='pyav'`")
     return decoder in ("dali", "hybrid") or (decoder == "auto" and device_id is not None and obstacle is None)
 
 
