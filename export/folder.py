@@ -72,9 +72,9 @@ def export_model(
         image_size=image_size, context_length=context_length, tokenizer=tokenizer, activation=activation
     )
     loaded = find_family(weights).load(weights, options)
-    source_sha256 = weights.sha256()
-    del weights  # the model has what it needs, often in another precision
     try:
+        source_sha256 = weights.sha256()
+        del weights  # the model has what it needs, often in another precision
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             folder = pathlib.Path(scratch) / out.name
