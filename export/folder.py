@@ -73,6 +73,8 @@ def export_model(
     )
     loaded = find_family(weights).load(weights, options)
     try:
+        source_sha256 = weights.sha256()
+        del weights  # the model has what it needs, often in another precision
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             folder = pathlib.Path(scratch) / out.name
@@ -83,7 +85,7 @@ def export_model(
                 **vars(loaded.facts),
                 name=model if model in MODELS else path.stem,
                 source=path.name,
-                source_sha256=weights.sha256(),
+                source_sha256=source_sha256,
                 precision=precision,
                 fused_attention=check_fused_attention(loaded, folder),
                 fingerprint=_fingerprint(loaded, precision, checks.get("layers_kept_fp32", 0)),

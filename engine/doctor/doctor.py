@@ -196,7 +196,7 @@ def attention(model_dir: pathlib.Path, found: Mapping[str, Finding]) -> str:
         nodes = read_model_info(model_dir).fused_attention
         if nodes is None:
             return "not known: the model folder does not say how many attention nodes there are; export it again"
-        return attention_kernels.verdict(attention_kernels.attention_kernels(model_dir), nodes["image"])
+        return attention_kernels.judge(attention_kernels.find_kernels(model_dir), nodes["image"])
     except (GridClipError, subprocess.TimeoutExpired) as error:
         return f"not known: {error}"
 

@@ -23,7 +23,7 @@ _CHOICE = re.compile(r"Operator=Attention\b.*?\bSdpaKernel=(\w+)")
 LIMIT_S = 600.0
 
 
-def attention_kernels(model_dir: pathlib.Path, *, batch_size: int = 8, device_id: int = 0) -> collections.Counter[str]:
+def find_kernels(model_dir: pathlib.Path, *, batch_size: int = 8, device_id: int = 0) -> collections.Counter[str]:
     """How many attention nodes of the image graph ran on which kernel, in one pass on a GPU.
 
     Names are ONNX Runtime's: FLASH_ATTENTION, EFFICIENT_ATTENTION, CUDNN_FLASH_ATTENTION, TRT_FUSED_ATTENTION, MATH ...
@@ -43,15 +43,15 @@ def attention_kernels(model_dir: pathlib.Path, *, batch_size: int = 8, device_id
     )
     if ended.returncode:
         raise GridClipError(f"{model_dir} does not run on the GPU: {(ended.stderr.strip() or '?').splitlines()[-1]}")
-    return parse(ended.stdout)
+    return parse_choices(ended.stdout)
 
 
-def parse(printed: str) -> collections.Counter[str]:
+def parse_choices(printed: str) -> collections.Counter[str]:
     """The kernels in what ONNX Runtime has printed."""
     return collections.Counter(_CHOICE.findall(printed))
 
 
-def verdict(kernels: collections.Counter[str], attention_nodes: int) -> str:
+def judge(kernels: collections.Counter[str], attention_nodes: int) -> str:
     """One line: the kernels, and what is wrong with them."""
     told = ", ".join(f"{kernel} x {count}" for kernel, count in sorted(kernels.items())) or "none was told"
     if kernels[UNFUSED]:
@@ -62,7 +62,7 @@ def verdict(kernels: collections.Counter[str], attention_nodes: int) -> str:
 
 
 def main() -> None:
-    """One pass, for `attention_kernels`."""
+    """One pass, for `find_kernels`."""
     from .encoder import Encoder
 
     encoder = Encoder(pathlib.Path(sys.argv[1]), provider="cuda", device_id=int(sys.argv[3]))

@@ -125,14 +125,14 @@ def test_every_reason_not_to_take_the_gpu_is_said(broken: str, detail: str | Non
 
 def test_attention_kernels_are_told_and_judged() -> None:
     printed = "Operator=Attention Node=a0 DataType=fp16 SdpaKernel=FLASH_ATTENTION\nnoise\n" * 2
-    kernels = attention_kernels.parse(printed)
+    kernels = attention_kernels.parse_choices(printed)
     assert kernels == {"FLASH_ATTENTION": 2}
-    assert attention_kernels.verdict(kernels, 2) == "FLASH_ATTENTION x 2: all fused"
-    assert "1 of 3 nodes run unfused" in attention_kernels.verdict(
-        attention_kernels.parse(printed + "Operator=Attention Node=a2 DataType=fp32 SdpaKernel=MATH\n"), 3
+    assert attention_kernels.judge(kernels, 2) == "FLASH_ATTENTION x 2: all fused"
+    assert "1 of 3 nodes run unfused" in attention_kernels.judge(
+        attention_kernels.parse_choices(printed + "Operator=Attention Node=a2 DataType=fp32 SdpaKernel=MATH\n"), 3
     )
-    assert "did not tell of all" in attention_kernels.verdict(kernels, 24)
-    assert "did not tell of all" in attention_kernels.verdict(attention_kernels.parse(""), 24)
+    assert "did not tell of all" in attention_kernels.judge(kernels, 24)
+    assert "did not tell of all" in attention_kernels.judge(attention_kernels.parse_choices(""), 24)
 
 
 def test_attention_without_a_gpu_is_said(tmp_path: pathlib.Path) -> None:
