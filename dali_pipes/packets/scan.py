@@ -19,8 +19,8 @@ from av.packet import Packet
 from av.stream import Discard
 from av.video.stream import VideoStream as AvVideoStream
 
-from ... import GridClipError
 from ..bitstream.facts import CLOSED, HIDDEN, OPEN, REORDERED, UNSAFE, PacketReader, reader_for
+from ..contract import VideoError
 from ..ordinary_file import refuse_special_file
 
 # PyAV counts what FFmpeg complains of, such as damage that raises nothing, unless its logging is off.
@@ -28,18 +28,6 @@ if av.logging.get_level() is None:
     av.logging.set_level(av.logging.PANIC)
 # Files up to this size keep their packets in memory after the scan; larger ones are demuxed a second time.
 KEEP_PACKETS_BYTES = 64 << 20
-
-
-class VideoError(GridClipError):
-    """A video that cannot be used: `stage` is where it failed (open, demux, decode), `reason` says why."""
-
-    def __init__(self, stage: str, reason: str) -> None:
-        super().__init__(f"{stage}: {reason}")
-        self.stage = stage
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
-        return VideoError, (self.stage, self.reason)
 
 
 @dataclasses.dataclass(frozen=True)

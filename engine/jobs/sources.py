@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 from ... import GridClipError
+from ...dali_pipes.contract import Source
 from ...dali_pipes.cpu import tasks
 from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
 from ...dali_pipes.image_folders import jpeg_decoding
 from ...dali_pipes.nvdali import sources
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
-
-if TYPE_CHECKING:
-    from .ledger import Source  # not at run time: it brings ONNX Runtime and Lance, which decoding does not need
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ def video_source(
             GPU is DALI's CPU variant, for VP8, VP9 and MJPEG. `decord` and `pyav` are the CPU's.
         image_size: super images are resized to it.
         device_id: the GPU; None: no GPU is used.
-        num_workers, time_limit_s: see `workers.run`.
+        num_workers, time_limit_s: see `pool.run`.
 
     Raises:
         GridClipError: DALI or decord was asked for by name and cannot be used.
@@ -81,7 +79,7 @@ def cpu_video_source(
     """The same, in worker processes alone."""
     return functools.partial(
         pool.run,
-        works=tasks.embedding_works(sampling, decoder, image_size),
+        tasks=tasks.embedding_tasks(sampling, decoder, image_size),
         num_workers=num_workers,
         time_limit_s=time_limit_s,
         size=tasks.count_super_images,
@@ -109,7 +107,7 @@ def cpu_image_source(image_size: int, *, num_workers: int, time_limit_s: float) 
     jpeg_decoding.warn_without_turbojpeg()
     return functools.partial(
         pool.run,
-        works=tasks.image_works(image_size),
+        tasks=tasks.image_tasks(image_size),
         num_workers=num_workers,
         time_limit_s=time_limit_s,
         size=tasks.count_super_images,

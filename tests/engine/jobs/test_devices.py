@@ -8,7 +8,7 @@ import pathlib
 import coloured_videos
 import fake_model
 import fake_sources
-import fake_works
+import fake_tasks
 import numpy as np
 import pytest
 from gridclip import GridClipError
@@ -101,7 +101,7 @@ def test_a_process_that_cannot_start_ends_the_job(encoder, videos, tmp_path, mon
 
 
 def test_processes_killed_while_they_start_are_started_again(encoder, videos, tmp_path, monkeypatch):
-    deaths = fake_works.dying_starts(tmp_path / "mark", devices.MAX_IDLE_DEATHS - 1)
+    deaths = fake_tasks.dying_starts(tmp_path / "mark", devices.MAX_IDLE_DEATHS - 1)
     monkeypatch.setattr(child, "START_CODE", deaths + child.START_CODE)
     make = functools.partial(sources.video_source, "pyav", **SETTINGS)
     summary = run(encoder, videos, tmp_path / "store", make, device_ids=[None])
@@ -110,7 +110,7 @@ def test_processes_killed_while_they_start_are_started_again(encoder, videos, tm
 
 
 def test_a_process_that_is_killed_at_every_start_ends_the_job(encoder, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(child, "START_CODE", fake_works.dying_starts(tmp_path / "mark", 100) + child.START_CODE)
+    monkeypatch.setattr(child, "START_CODE", fake_tasks.dying_starts(tmp_path / "mark", 100) + child.START_CODE)
     make = functools.partial(sources.video_source, "pyav", **SETTINGS)
     with pytest.raises(GridClipError, match="the process of the CPU 0 was killed"):
         run(encoder, videos, tmp_path / "store", make, device_ids=[None])
@@ -129,14 +129,14 @@ def test_notices_and_log_records_come_through_from_the_workers_of_a_device(encod
 
 
 def test_decord_that_is_not_installed_is_said_before_anything_is_decoded(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.works, "has_decord", lambda: False)
+    monkeypatch.setattr(sources.tasks, "has_decord", lambda: False)
     with pytest.raises(GridClipError, match="--decoder decord: decord is not installed.*--decoder pyav"):
         sources.video_source("decord", device_id=None, num_workers=1, **SETTINGS)
     with pytest.raises(GridClipError, match="--decoder decord: decord is not installed"):
         make_super_images(videos, tmp_path, decoder="decord", sampling=SETTINGS["sampling"])
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == []
-    works = sources.works.embedding_works(SETTINGS["sampling"], "auto", 64)
-    assert [work.name for work in works] == ["PyAV"]  # no second choice that cannot work
+    tasks = sources.tasks.embedding_tasks(SETTINGS["sampling"], "auto", 64)
+    assert [task.name for task in tasks] == ["PyAV"]  # no second choice that cannot work
 
 
 def test_videos_stay_on_the_cpu_without_a_gpu():
@@ -149,7 +149,7 @@ def test_videos_stay_on_the_cpu_without_a_gpu():
 
 
 def test_dali_that_is_not_installed_is_said(monkeypatch, caplog):
-    monkeypatch.setattr(sources.dali_source, "why_not", lambda: "DALI is not installed")
+    monkeypatch.setattr(sources.sources, "why_not", lambda: "DALI is not installed")
     with pytest.raises(GridClipError, match="--decoder dali: DALI is not installed"):
         sources.video_source("dali", device_id=0, num_workers=1, **SETTINGS)
     assert sources.video_source("auto", device_id=0, num_workers=1, **SETTINGS).func.__name__ == "run"

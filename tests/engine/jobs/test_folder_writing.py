@@ -1,9 +1,8 @@
 """engine/jobs/folder_writing.py: what a source yields becomes folders, and the counts say what is in them."""
 
 import numpy as np
-from gridclip.dali_pipes.contract import Failure, Restarted, SuperImages, VideoFile
+from gridclip.dali_pipes.contract import Failure, Finished, Restarted, SuperImages, VideoFile
 from gridclip.dali_pipes.image_folders import jpeg
-from gridclip.dali_pipes.processes.pool import Finished
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.jobs.folder_writing import write_folders
 

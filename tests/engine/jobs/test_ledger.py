@@ -123,9 +123,9 @@ def test_shards_fill_one_store(encoder, videos, counts, tmp_path):
 
 
 def test_a_video_that_breaks_off_leaves_nothing_of_it(encoder, videos, tmp_path, monkeypatch):
-    import fake_works
+    import fake_tasks
 
-    monkeypatch.setattr(sources.works, "embedding_works", lambda *_: [fake_works.half_of_red])
+    monkeypatch.setattr(sources.tasks, "embedding_tasks", lambda *_: [fake_tasks.half_of_red])
     summary = run(encoder, videos, tmp_path, batch_size=2)
     assert (summary.done, summary.failures) == (7, 1)
     assert failures(tmp_path) == [("red", "decode")]
@@ -152,7 +152,7 @@ def test_a_full_disk_keeps_what_was_stored(encoder, videos, tmp_path, monkeypatc
 def test_a_source_that_gives_up_leaves_what_is_finished(encoder, videos, tmp_path, monkeypatch):
     def give_up(*arguments, **options):
         yielded = 0
-        for event in sources.workers.run(*arguments, **options):
+        for event in sources.pool.run(*arguments, **options):
             yield event
             yielded += type(event[1]).__name__ == "Finished"
             if yielded == 3:
@@ -164,9 +164,9 @@ def test_a_source_that_gives_up_leaves_what_is_finished(encoder, videos, tmp_pat
         lambda *_, **options: (
             lambda videos: give_up(
                 videos,
-                sources.works.embedding_works(SAMPLING, "auto", 64),
+                sources.tasks.embedding_tasks(SAMPLING, "auto", 64),
                 num_workers=1,
-                size=sources.works.count_super_images,
+                size=sources.tasks.count_super_images,
             )
         ),
     )
