@@ -1,4 +1,4 @@
-"""dali_pipes/nvdali/pipeline_threads.py and batching.py: batches of like cost, bisection, bounded waiting, hangs."""
+"""dali_pipes/nvdali/pipeline_threads.py and batch_queue.py: batches of like cost, bisection, bounded waiting, hangs."""
 
 import threading
 import time
