@@ -18,10 +18,10 @@ def dying_tasks(sampling, decoder, save_dir, part_dir):
 
 
 def _dying(video):
-    for number, run in enumerate(_whole(video)):
+    for number, chunk in enumerate(_whole(video)):
         if number == 2 and video.video_id == "red":
             os.kill(os.getpid(), signal.SIGKILL)
-        yield run
+        yield chunk
 
 
 def _whole(video):

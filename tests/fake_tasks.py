@@ -55,7 +55,7 @@ def full_disk(video, skip):
 
 
 def half_of_red(video, skip):
-    """Two runs of super images; of the video red only the first."""
+    """Two chunks of super images; of the video red only the first."""
     from gridclip.dali_pipes.contract import SuperImages
 
     for first in (0, 3):
@@ -122,13 +122,13 @@ def dying_starts(mark: pathlib.Path, count: int) -> str:
 
 
 def killed_after_a_chunk(video, skip, *, decoder, settings, left: pathlib.Path):
-    """Decodes; sends itself the signals that the file `left` names, one after a run, or at once on a later try."""
+    """Decodes; sends itself the signals that the file `left` names, one after a chunk, or at once on a later try."""
     from gridclip.dali_pipes.cpu import super_images
 
-    for run in super_images.super_images(video, settings, decoder=decoder, skip=skip):
+    for event in super_images.super_images(video, settings, decoder=decoder, skip=skip):
         if skip:
             kill_once(left)
-        yield run
+        yield event
         kill_once(left)
 
 
