@@ -20,6 +20,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gridclip.dali_pipes.contract import VideoError
 from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import wanted_frames
 
@@ -165,7 +166,7 @@ def readable(folder: pathlib.Path) -> list[pathlib.Path]:
         try:
             scan.inspect(path)
             paths.append(path)
-        except scan.VideoError as error:
+        except VideoError as error:
             print(f"{path.name} is left out: {error}", flush=True)
     return paths
 

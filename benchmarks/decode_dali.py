@@ -10,8 +10,8 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from gridclip.dali_pipes.contract import EncodedSegment, Notice, VideoFile
-from gridclip.dali_pipes.cpu.reading import opened
+from gridclip.dali_pipes.contract import CompressedSegment, Notice, VideoError, VideoFile
+from gridclip.dali_pipes.cpu.reading import open_reading
 from gridclip.dali_pipes.nvdali import segments
 from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Sampling, wanted_frames
@@ -21,14 +21,14 @@ def dali_whole(path: pathlib.Path, fps: float, device_id: int | None = None) -> 
     """DALI's video decoder on the file itself; GridCLIP's scan tells the frame count, DALI does not."""
     summary = scan.inspect(path)
     if summary.codec not in segments.CODECS[_device(device_id)]:
-        raise scan.VideoError("decode", f"DALI does not decode {summary.codec} on the {_device(device_id).upper()}")
+        raise VideoError("decode", f"DALI does not decode {summary.codec} on the {_device(device_id).upper()}")
     wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
     return _decoded(np.fromfile(path, np.uint8), wanted.astype(np.int32), device_id)
 
 
 def gridclip_dali(path: pathlib.Path, fps: float, device_id: int | None = None) -> np.ndarray:
     """Pruned packets, remuxed in memory for DALI: what --decoder dali does with a video that DALI can decode."""
-    runs = segments.encoded_segments(
+    runs = segments.read_compressed(
         VideoFile(path.stem, path),
         skip=0,
         sampling=Sampling(fps),
@@ -40,8 +40,8 @@ def gridclip_dali(path: pathlib.Path, fps: float, device_id: int | None = None) 
     for run in runs:
         if isinstance(run, Notice):
             continue
-        if not isinstance(run, EncodedSegment):
-            raise scan.VideoError("decode", f"GridCLIP gives it to PyAV: {_why_not(path, fps, device_id)}")
+        if not isinstance(run, CompressedSegment):
+            raise VideoError("decode", f"GridCLIP gives it to PyAV: {_why_not(path, fps, device_id)}")
         frames.append(_decoded(np.frombuffer(run.data, np.uint8), run.positions, device_id))
     return np.concatenate(frames)
 
@@ -51,7 +51,7 @@ def _device(device_id: int | None) -> segments.Device:
 
 
 def _why_not(path: pathlib.Path, fps: float, device_id: int | None) -> str:
-    with opened(path, Sampling(fps)) as reading:
+    with open_reading(path, Sampling(fps)) as reading:
         return segments.why_not(reading, _device(device_id)) or "not every segment can be handed to DALI"
 
 
@@ -65,7 +65,7 @@ def _decoded(data: np.ndarray, positions: np.ndarray, device_id: int | None) -> 
         (frames,) = pipeline.run()
     except RuntimeError as error:
         _pipeline.cache_clear()  # one that failed must not be used again
-        raise scan.VideoError("decode", describe(error)) from error
+        raise VideoError("decode", describe(error)) from error
     return as_torch(frames[0]).cpu().numpy()
 
 

@@ -22,9 +22,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from ..dali_pipes.bitstream.facts import CLOSED, OPEN
+from ..dali_pipes.contract import VideoError
 from ..dali_pipes.cpu import super_images
 from ..dali_pipes.cpu.decoding import to_rgb
-from ..dali_pipes.cpu.reading import opened
+from ..dali_pipes.cpu.reading import open_reading
 from ..dali_pipes.packets import scan
 from ..dali_pipes.packets.pruning import plan_segments
 from ..dali_pipes.sampling import Sampling
@@ -84,7 +85,7 @@ def check_frames(path: pathlib.Path, fps: float, ways: dict[str, float | None]) 
     """Raises AssertionError where a frame is not that of a plain decode at the index that it is said to have."""
     indices = {}
     for way, shift_s in ways.items():
-        with opened(path, Sampling(fps=fps, max_shift_s=shift_s)) as reading:
+        with open_reading(path, Sampling(fps=fps, max_shift_s=shift_s)) as reading:
             indices[way] = reading.wanted.tolist()
     due = {index for chosen in indices.values() for index in chosen}
     expected = _plain_decode(path, due)
@@ -120,7 +121,7 @@ def shifts(paths: Sequence[pathlib.Path], fps: float, max_shift_s: float | None)
     moved_s: list[np.ndarray] = []
     wanted = repeated = packets = 0
     for path in paths:
-        with opened(path, Sampling(fps=fps, max_shift_s=max_shift_s)) as reading:
+        with open_reading(path, Sampling(fps=fps, max_shift_s=max_shift_s)) as reading:
             times_s, taken, planned = reading.table.times_s, reading.wanted, reading.planned
             moved_s.append(np.abs(times_s[taken] - times_s[planned])[taken != planned])
             wanted += len(taken)
@@ -175,7 +176,7 @@ def run_files(
     for path in paths:
         try:
             entries.append({"set": kind, **measured(path.name, [path], timed=1, **options)})
-        except scan.VideoError as error:
+        except VideoError as error:
             left_out[path.name] = str(error)
             print(f"{path.name}: left out: {error}", flush=True)
     return entries

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gridclip.dali_pipes.contract import EncodedImages, EncodedSegment, SuperImages, VideoFile
+from gridclip.dali_pipes.contract import CompressedImages, CompressedSegment, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images, tasks
 from gridclip.dali_pipes.image_folders import jpeg
 from gridclip.dali_pipes.nvdali import sources
@@ -62,7 +62,7 @@ def candidates(paths: Sequence[pathlib.Path], device_id: int | None, num_workers
         return _count(events)
 
     def cpu() -> int:
-        return _count(pool.run(videos, tasks.embedding_works(SAMPLING, "auto", size), **shared))
+        return _count(pool.run(videos, tasks.embedding_tasks(SAMPLING, "auto", size), **shared))
 
     candidates: dict[str, Candidate] = {
         "gridclip --decoder dali": functools.partial(dali, False),
@@ -96,11 +96,11 @@ def whole_files(paths: Sequence[pathlib.Path], device_id: int | None) -> int:
     return count
 
 
-def whole_file(path: pathlib.Path) -> EncodedSegment:
+def whole_file(path: pathlib.Path) -> CompressedSegment:
     """A file with nothing pruned."""
     wanted, _ = _wanted(path)
     times = np.zeros(super_image_count(len(wanted), SAMPLING.grid_size))
-    return EncodedSegment(path.name, 0, len(times), times, times, 1.0, 1, path.read_bytes(), wanted.astype(np.int32))
+    return CompressedSegment(path.name, 0, len(times), times, times, 1.0, 1, path.read_bytes(), wanted.astype(np.int32))
 
 
 @functools.cache
@@ -154,7 +154,7 @@ def jpeg_rates(folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: i
         files += [file.read_bytes() for file in sorted((save_dir / video.video_id).glob("*.jpg"))]
     batch = (files * (256 // len(files) + 1))[:256]
     times = np.zeros(len(batch))
-    run = EncodedImages("jpegs", 0, len(batch), times, times, 1.0, 1, batch)
+    run = CompressedImages("jpegs", 0, len(batch), times, times, 1.0, 1, batch)
     threads = sources.NUM_THREADS if device_id is not None else os.cpu_count() or 1
     candidates: dict[str, Callable[[], object]] = {}
     for load in (0.0, 0.35, 0.65, 0.9, 1.0) if device_id is not None else (0.0,):
@@ -173,7 +173,7 @@ def jpeg_rates(folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: i
     }
 
 
-def _decoded(pipeline: JpegPipeline, run: EncodedImages) -> None:
+def _decoded(pipeline: JpegPipeline, run: CompressedImages) -> None:
     (images,) = pipeline.decode([run])
     if images.is_cuda:
         torch.cuda.synchronize(images.device)

@@ -1,10 +1,21 @@
-"""The one interface of every pixel source (DALI, decord, PyAV, JPEG folders): what travels from here to the encoder."""
+"""All that travels between a source of super images and a job: videos in, events out. To write either, read this file.
+
+A Source is called with videos, and yields for each of them, in this order:
+- any number of chunks of super images (SuperImages), in any order, and of Notices;
+- Restarted, where all of this was in vain and begins anew;
+- Finished or Failure, once, as the last thing.
+The events of several videos interleave. What hits every video alike (a full disk) is no event: the source raises
+GridClipError, and the job ends.
+
+What decodes (PyAV, decord, Pillow) raises VideoError; whoever runs it makes a Failure of that.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -13,10 +24,36 @@ from .. import GridClipError
 if TYPE_CHECKING:
     import torch
 
+# Where a video (or a caption) was lost, in the order of a job's work:
+Stage = Literal[
+    "list",  # it has no file of its own, or an id that cannot be stored
+    "open",  # it is no video file, or has no video stream
+    "demux",  # its container is damaged or cut off
+    "sample",  # it has no wanted frame
+    "decode",  # its pictures do not come out
+    "read",  # its folder of JPEG files, or its file of features, is not whole
+    "write",  # its folder cannot be made
+    "encode",  # its embeddings are not finite
+    "query",  # a row of a file of text features
+    "caption",  # an entry of an annotation file
+]
+
+
+class VideoError(GridClipError):
+    """A video that cannot be used: `stage` is where it failed, `reason` says why."""
+
+    def __init__(self, stage: Stage, reason: str) -> None:
+        super().__init__(f"{stage}: {reason}")
+        self.stage: Stage = stage
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[Stage, str]]:
+        return VideoError, (self.stage, self.reason)
+
 
 @dataclasses.dataclass(frozen=True)
 class VideoFile:
-    """A video to read: its id (see `ids`) and its path."""
+    """A video to read (a file, or a folder of JPEG super images): its id (see `ids`) and its path."""
 
     video_id: str
     path: pathlib.Path
@@ -24,15 +61,15 @@ class VideoFile:
 
 @dataclasses.dataclass(frozen=True)
 class SuperImages:
-    """A run of consecutive super images of one video.
+    """A chunk: consecutive super images of one video.
 
     Attributes:
         video_id: the video's id.
-        first: index in the video of the first super image of this run.
+        first: index in the video of the first super image of this chunk.
         total: super images in the whole video.
         images: uint8 [L, S, S, 3], RGB; a tensor where they are in a GPU's memory.
-        start_s: float64 [L], seconds from the video's start of the first frame of each super image.
-        end_s: float64 [L], seconds at which the next super image starts, or the video ends.
+        start_s: float64 [L], seconds from the video's start of the first frame of each super image; NaN if unknown.
+        end_s: float64 [L], seconds at which the next super image starts, or the video ends; NaN if unknown.
     """
 
     video_id: str
@@ -48,12 +85,67 @@ class SuperImages:
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoded:
-    """A run of consecutive super images of one video that a DALI pipeline is to make.
+class Notice:
+    """Something about a video that was stored all the same, which its reader should know. One line of notices.jsonl.
+
+    Attributes:
+        video_id: the video's id.
+        kind: what it is: "decoder" (another decoder than the first choice made it), "damage" (frames were replaced by
+            their neighbours), "rate" (its frame rate varies), "duplicate" (another file has its id).
+        detail: a sentence with the numbers.
+    """
+
+    video_id: str
+    kind: str
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Restarted:
+    """What a video has yielded so far, notices included, is void: it comes again, from the start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """The last event of a video that has yielded all its super images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """The last event of a video that is lost: at which stage, and why. One line of failures.jsonl."""
+
+    video_id: str
+    stage: Stage
+    reason: str
+
+
+# What a job hears of a video beside its results, and all that it hears of one whose results are super images. Whoever
+# takes events takes them all: `match`, with typing.assert_never at its end.
+News = Notice | Restarted | Finished | Failure
+Event = SuperImages | News
+
+
+class Source(Protocol):
+    """Super images of videos. One that several GPUs are to use can be pickled: each has its own, in its own process."""
+
+    def __call__(self, videos: Iterator[VideoFile], /) -> Generator[tuple[VideoFile, Event], None, None]:
+        """Yields (video, event); see the top of this file.
+
+        Args:
+            videos: read lazily: one is taken when there is room for it. Ids are unique.
+
+        Raises:
+            GridClipError: no further video can be read.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Compressed:
+    """A chunk that is still to be decoded: what worker processes hand to DALI.
 
     Attributes:
         video_id, first, total, start_s, end_s: as in SuperImages.
-        cost: what decoding takes, compared with other runs of the same kind: packets x pixels.
+        cost: what decoding takes, compared with other chunks of the same kind: packets x pixels.
         decoded_bytes: size of the decoded frames or images at their own resolution, which DALI holds at once.
     """
 
@@ -65,14 +157,14 @@ class Encoded:
     cost: float
     decoded_bytes: int
 
-    def decoded(self, images: np.ndarray | torch.Tensor) -> SuperImages:
-        """The run with its pixels, uint8 [L, S, S, 3]."""
+    def with_images(self, images: np.ndarray | torch.Tensor) -> SuperImages:
+        """The chunk with its pixels, uint8 [L, S, S, 3]."""
         return SuperImages(self.video_id, self.first, self.total, images, self.start_s, self.end_s)
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodedSegment(Encoded):
-    """Super images as a pruned segment of their video.
+class CompressedSegment(Compressed):
+    """A chunk as a pruned segment of its video.
 
     Attributes:
         data: a video file.
@@ -84,45 +176,11 @@ class EncodedSegment(Encoded):
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodedImages(Encoded):
-    """Super images as JPEG files.
+class CompressedImages(Compressed):
+    """A chunk as JPEG files.
 
     Attributes:
         files: L files.
     """
 
     files: list[bytes]
-
-
-class PipelineError(GridClipError):
-    """DALI failed with a batch; the pipeline that failed must not be used again."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Restarted:
-    """What a video has yielded so far, notices included, is void: it comes again, from the start."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Notice:
-    """Something about a video that was stored all the same, which its reader should know. One line of notices.jsonl.
-
-    Attributes:
-        video_id: the video's id.
-        kind: what it is: "decoder" (another decoder than the first choice made it), "damage" (frames were replaced by
-            their neighbours), ...
-        detail: a sentence with the numbers.
-    """
-
-    video_id: str
-    kind: str
-    detail: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A video that a job lost: at which stage (list, open, decode, write, ...) and why. One line of failures.jsonl."""
-
-    video_id: str
-    stage: str
-    reason: str

@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import assert_never
 
 from .. import GridClipError
 from ..dali_pipes import ids
-from ..dali_pipes.contract import Failure, Notice, VideoFile
+from ..dali_pipes.contract import Failure, Finished, Notice, Restarted, VideoFile
 from ..dali_pipes.packets import scan
 from ..dali_pipes.processes import pool
 from ..dali_pipes.sampling import Sampling, count_wanted, rate_differs, super_image_count, why_none
@@ -88,11 +89,16 @@ def plan_folder(
     videos = [video for video in listing.videos if video.video_id not in exclude]
     lost = [failure for failure in listing.failures if failure.video_id not in exclude]
     measured: list[VideoInfo] = []
-    for _, result in pool.run(videos, [_measure], num_workers=num_workers):
-        if isinstance(result, Failure):
-            lost.append(result)
-        elif isinstance(result, VideoInfo):
-            measured.append(result)
+    for _, event in pool.run(videos, [_measure], num_workers=num_workers):
+        match event:
+            case VideoInfo():
+                measured.append(event)
+            case Failure():
+                lost.append(event)
+            case Notice() | Restarted() | Finished():  # of a task with one result, nothing to tell
+                pass
+            case _:
+                assert_never(event)
     listed = {video.video_id for video in listing.videos} | {failure.video_id for failure in listing.failures}
     notices = [notice for notice in listing.notices if notice.video_id not in exclude]
     return _plan(measured, lost, notices, sampling, annotations, excluded=len(listed & set(exclude)))
@@ -243,7 +249,7 @@ def _plan(
     )
 
 
-def _measure(video: VideoFile, *, skip: int) -> Iterator[VideoInfo]:
-    """A work of pool.run with one result, which is never cut short."""
+def _measure(video: VideoFile, /, *, skip: int) -> Iterator[VideoInfo]:
+    """A task of pool.run with one result, which is never cut short."""
     stream = scan.inspect(video.path)
     yield VideoInfo(video.video_id, stream.frame_count, stream.avg_fps, stream.duration_s)

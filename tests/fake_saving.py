@@ -1,28 +1,27 @@
-"""Works that save folders and die on purpose; imported by name in worker processes."""
+"""Tasks that save folders and die on purpose; imported by name in worker processes."""
 
 import functools
 import os
 import signal
 
 import numpy as np
-from gridclip.dali_pipes.contract import SuperImages
+from gridclip.dali_pipes.contract import SuperImages, VideoError
 from gridclip.dali_pipes.image_folders import jpeg
-from gridclip.dali_pipes.packets.scan import VideoError
 
 COUNT = 5
 
 
-def dying_works(sampling, decoder, save_dir, part_dir):
-    """The first work dies in the middle of the video red, the second one makes it; both fail with green."""
+def dying_tasks(sampling, decoder, save_dir, part_dir):
+    """The first task dies in the middle of the video red, the second one makes it; both fail with green."""
     options = {"sampling": sampling, "save_dir": save_dir, "part_dir": part_dir}
     return [functools.partial(jpeg.save, decode=decode, **options) for decode in (_dying, _whole)]
 
 
 def _dying(video):
-    for number, run in enumerate(_whole(video)):
+    for number, chunk in enumerate(_whole(video)):
         if number == 2 and video.video_id == "red":
             os.kill(os.getpid(), signal.SIGKILL)
-        yield run
+        yield chunk
 
 
 def _whole(video):

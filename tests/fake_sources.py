@@ -6,8 +6,8 @@ import os
 import pathlib
 import signal
 
+from gridclip.dali_pipes.contract import VideoError
 from gridclip.dali_pipes.cpu import tasks
-from gridclip.dali_pipes.packets.scan import VideoError
 from gridclip.dali_pipes.processes import pool
 from gridclip.engine.jobs import sources
 
@@ -29,10 +29,10 @@ def dying(videos, *, marks: pathlib.Path, dies_at: str, **settings):
 
 
 def make_noticing(*, num_workers, device_id=None, sampling, image_size, time_limit_s):
-    """Makes a source whose first work fails with every video, and says so in its log."""
+    """Makes a source whose first task fails with every video, and says so in its log."""
     return functools.partial(
         pool.run,
-        works=[bug, *tasks.embedding_works(sampling, "pyav", image_size)],
+        tasks=[bug, *tasks.embedding_tasks(sampling, "pyav", image_size)],
         num_workers=num_workers,
         time_limit_s=time_limit_s,
         size=tasks.count_super_images,

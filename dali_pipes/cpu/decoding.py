@@ -14,9 +14,11 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream as AvVideoStream
 
+from ..contract import VideoError
 from ..packets.pruning import Segment
-from ..packets.scan import VideoError, complaints
+from ..packets.scan import complaints
 from ..sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX
 
 logger = logging.getLogger(__name__)
@@ -41,7 +43,9 @@ def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     return np.rot90(pixels, turns) if turns else pixels
 
 
-def decode_with_pyav(codec: VideoCodecContext, packets: Iterable[Packet], segment: Segment) -> Iterator[np.ndarray]:
+def decode_with_pyav(
+    codec: VideoCodecContext, packets: Iterable[Packet[AvVideoStream]], segment: Segment
+) -> Iterator[np.ndarray]:
     """Yields the wanted frames of a segment in presentation order, as long as nothing is damaged.
 
     Packets are fed to the decoder as they are; each gets its position as its time stamp, so that every picture that
@@ -72,7 +76,9 @@ def decode_with_pyav(codec: VideoCodecContext, packets: Iterable[Packet], segmen
     raise Unprovable(f"{len(due) - next_due} of {len(due)} wanted frames did not come out of the decoder")
 
 
-def decode_whole(codec: VideoCodecContext, packets: Iterable[Packet]) -> Iterator[tuple[int, VideoFrame]]:
+def decode_whole(
+    codec: VideoCodecContext, packets: Iterable[Packet[AvVideoStream]]
+) -> Iterator[tuple[int, VideoFrame]]:
     """Yields (position of its packet, picture), whatever a decoder that gets every packet puts out.
 
     Raises:
@@ -95,7 +101,7 @@ def decode_whole(codec: VideoCodecContext, packets: Iterable[Packet]) -> Iterato
 
 
 def _undamaged(
-    codec: VideoCodecContext, packets: Iterable[Packet], segment: Segment
+    codec: VideoCodecContext, packets: Iterable[Packet[AvVideoStream]], segment: Segment
 ) -> Iterator[tuple[int, VideoFrame]]:
     """(position of its packet, picture), run by run; raises Unprovable."""
     runs = {int(run) for run in segment.runs[1:]}
@@ -108,7 +114,7 @@ def _undamaged(
     yield from _checked(codec, None)
 
 
-def _checked(codec: VideoCodecContext, packet: Packet | None) -> list[tuple[int, VideoFrame]]:
+def _checked(codec: VideoCodecContext, packet: Packet[AvVideoStream] | None) -> list[tuple[int, VideoFrame]]:
     """The pictures that came out; raises Unprovable where the decoder complains, or marks one as damaged."""
     before, _ = complaints()
     try:
@@ -123,14 +129,14 @@ def _checked(codec: VideoCodecContext, packet: Packet | None) -> list[tuple[int,
     return pictures
 
 
-def _unchecked(codec: VideoCodecContext, packet: Packet) -> list[tuple[int, VideoFrame]]:
+def _unchecked(codec: VideoCodecContext, packet: Packet[AvVideoStream]) -> list[tuple[int, VideoFrame]]:
     try:
         return _decoded(codec, packet)
     except av.error.FFmpegError:
         return []
 
 
-def _decoded(codec: VideoCodecContext, packet: Packet | None) -> list[tuple[int, VideoFrame]]:
+def _decoded(codec: VideoCodecContext, packet: Packet[AvVideoStream] | None) -> list[tuple[int, VideoFrame]]:
     """(the packet's time stamp, picture); None makes the decoder put out what it still holds."""
     try:
         return [(-1 if frame.pts is None else frame.pts, frame) for frame in codec.decode(packet)]

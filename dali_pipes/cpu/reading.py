@@ -17,11 +17,11 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream as AvVideoStream
 
 from ..bitstream.facts import HIDDEN, OPEN
-from ..contract import Notice
+from ..contract import Notice, VideoError
 from ..packets import remux, scan
 from ..packets.keyframes import nearest_keyframes
 from ..packets.pruning import Segment, plan_segments
-from ..packets.scan import PacketTable, VideoError, VideoStream
+from ..packets.scan import PacketTable, VideoStream
 from ..sampling import Sampling, count_wanted, frames_at, rate_differs, wanted_frames, wanted_times, why_none
 from . import damage, decoding
 from .damage import MOST_DAMAGED, Damage, OnDamage
@@ -34,7 +34,7 @@ MAX_REMUX_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "fail") -> Iterator[Reading]:
+def open_reading(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "fail") -> Iterator[Reading]:
     """Opens and scans a video; raises VideoError, also where it has no wanted frame.
 
     Args:
@@ -89,7 +89,7 @@ class Reading:
     stream: AvVideoStream
     summary: VideoStream
     table: PacketTable
-    packets: list[Packet] | None
+    packets: list[Packet[AvVideoStream]] | None
     sampling: Sampling
     planned_s: np.ndarray
     planned: np.ndarray
@@ -159,7 +159,7 @@ class Reading:
             self.not_decord = self.not_decord or "where decord finds the frames is not certain"
         return decoding.decode_with_pyav(self.stream.codec_context, feed.packets(segment), segment)
 
-    def remuxed(self, segment: Segment, packets: list[Packet]) -> bytes:
+    def remuxed(self, segment: Segment, packets: list[Packet[AvVideoStream]]) -> bytes:
         """A segment that counts right as a video file in memory, for decoders that open files."""
         return remux.remux(self.stream, self.summary.codec, packets, segment, self.table)
 
@@ -247,17 +247,17 @@ class Reading:
 class Feed(Protocol):
     """A source of packets."""
 
-    def packets(self, segment: Segment) -> Iterator[Packet]:
+    def packets(self, segment: Segment) -> Iterator[Packet[AvVideoStream]]:
         """The packets that segment.packets lists, in that order."""
 
 
 class _MemoryFeed:
     """The packets of a small file, kept from the scan."""
 
-    def __init__(self, packets: list[Packet]) -> None:
+    def __init__(self, packets: list[Packet[AvVideoStream]]) -> None:
         self._packets = packets
 
-    def packets(self, segment: Segment) -> Iterator[Packet]:
+    def packets(self, segment: Segment) -> Iterator[Packet[AvVideoStream]]:
         return (self._packets[position] for position in segment.packets)
 
 
@@ -268,14 +268,14 @@ class _FileFeed:
         self._segments = segments
         self._source = self._demux(path)
         self._next = 0
-        self._ahead: dict[int, Packet] = {}  # read already, needed by this segment or those that follow
+        self._ahead: dict[int, Packet[AvVideoStream]] = {}  # read already, needed by this segment or those that follow
 
     @staticmethod
-    def _demux(path: pathlib.Path) -> Iterator[Packet]:
+    def _demux(path: pathlib.Path) -> Iterator[Packet[AvVideoStream]]:
         with scan.open_video(path) as (container, stream):
             yield from scan.packets(container, stream)
 
-    def packets(self, segment: Segment) -> Iterator[Packet]:
+    def packets(self, segment: Segment) -> Iterator[Packet[AvVideoStream]]:
         later = [other.packets for other in self._segments if other.first > segment.first]
         following = set(np.concatenate(later[:2]).tolist()) if later else set()
         for position in segment.packets.tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator
@@ -12,10 +13,10 @@ from .. import grid
 from ..contract import Notice, SuperImages, VideoFile
 from ..sampling import Sampling, super_image_count
 from .damage import OnDamage
-from .reading import Decoder, Reading, opened
+from .reading import Decoder, Reading, open_reading
 
 # Super images handed on at once: bounds what a worker holds, whatever the length of the video.
-RUN_SUPER_IMAGES = 16
+CHUNK_SUPER_IMAGES = 16
 
 
 def super_images(
@@ -26,7 +27,7 @@ def super_images(
     skip: int = 0,
     on_damage: OnDamage = "nearest",
 ) -> Iterator[SuperImages | Notice]:
-    """Yields a video's super images in order, in runs of bounded size, and what is to be known about the video.
+    """Yields a video's super images in order, in chunks of bounded size, and what is to be known about the video.
 
     Only the packets that the wanted frames need are decoded. PyAV decodes them as they are; decord gets them remuxed in
     memory, and PyAV steps in, with a notice, for what decord cannot open or cannot be proved to count right.
@@ -39,32 +40,39 @@ def super_images(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with opened(video.path, sampling, on_damage) as reading:
+    with open_reading(video.path, sampling, on_damage) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
         frames = reading.frames(decoder, first=skip * sampling.cells, cells=sampling.cells)
-        yield from packed(video.video_id, reading, frames, sampling, first=skip)
+        yield from pack(video.video_id, reading, frames, sampling, first=skip)
         yield from reading.damage_notices(video.video_id)
         if reading.not_decord is not None:
             yield Notice(video.video_id, "decoder", f"PyAV stood in for decord: {reading.not_decord}")
 
 
-def packed(
+def pack(
     video_id: str, reading: Reading, frames: Iterator[np.ndarray], sampling: Sampling, *, first: int
 ) -> Iterator[SuperImages]:
-    """Runs of super images of consecutive wanted frames, the first of which begins super image `first`."""
+    """Yields chunks of super images of consecutive wanted frames, the first of which begins super image `first`."""
     total = super_image_count(len(reading.wanted), sampling.grid_size)
     start_s, end_s = reading.times_s(sampling.cells)
-    while chunk := list(itertools.islice(frames, RUN_SUPER_IMAGES * sampling.cells)):
-        images = grid.assemble(chunk, sampling.grid_size, sampling.super_img_size)
+    while cells := list(itertools.islice(frames, CHUNK_SUPER_IMAGES * sampling.cells)):
+        images = grid.assemble(cells, sampling.grid_size, sampling.super_img_size)
         span = slice(first, first + len(images))
         yield SuperImages(video_id, first, total, images, start_s[span], end_s[span])
         first += len(images)
+
+
+def resize(chunk: SuperImages, image_size: int) -> SuperImages:
+    """The chunk with super images of image_size x image_size pixels."""
+    if chunk.images.shape[1] == image_size:
+        return chunk
+    return dataclasses.replace(chunk, images=np.stack([grid.resize(image, image_size) for image in chunk.on_cpu()]))
 
 
 def frames(
     path: pathlib.Path, fps: float, *, decoder: Decoder = "auto", max_shift_s: float | None = None
 ) -> Iterator[np.ndarray]:
     """Yields a video's wanted frames in order, each uint8 [336, 446, 3]; raises VideoError. See Sampling."""
-    with opened(path, Sampling(fps=fps, max_shift_s=max_shift_s)) as reading:
+    with open_reading(path, Sampling(fps=fps, max_shift_s=max_shift_s)) as reading:
         yield from reading.frames(decoder)

@@ -1,17 +1,15 @@
-"""A video file or a JPEG folder in, runs of super images or a JPEG folder out: what worker processes do."""
+"""A video file or a JPEG folder in, chunks of super images or a JPEG folder out: what worker processes do."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from ..contract import Encoded, Notice, SuperImages, VideoFile
+from ..contract import Compressed, Notice, SuperImages, VideoFile
 from ..image_folders import jpeg
-from ..nvdali import segments
-from ..nvdali.nvidia_driver import DecoderLimits
-from ..processes.pool import Named, Work
+from ..processes.pool import Named, Task
 from ..sampling import Sampling
 from . import super_images
 from .damage import OnDamage
@@ -31,44 +29,22 @@ def has_decord() -> bool:
     return importlib.util.find_spec("decord") is not None
 
 
-def embedding_works(
+def embedding_tasks(
     sampling: Sampling, decoder: Decoder, image_size: int, on_damage: OnDamage = "nearest"
-) -> list[Work[SuperImages]]:
-    """Works that yield super images of image_size x image_size pixels."""
-    work = functools.partial(decode, sampling=sampling, image_size=image_size, on_damage=on_damage)
-    return [Named(NAMES[name], functools.partial(work, decoder=name)) for name in _decoders(decoder)]
+) -> list[Task[SuperImages]]:
+    """Tasks that yield super images of image_size x image_size pixels."""
+    task = functools.partial(decode, sampling=sampling, image_size=image_size, on_damage=on_damage)
+    return [Named(NAMES[name], functools.partial(task, decoder=name)) for name in _decoders(decoder)]
 
 
-def dali_works(
-    sampling: Sampling,
-    image_size: int,
-    device: segments.Device,
-    gauge: pathlib.Path | None,
-    limits: Mapping[str, DecoderLimits] | None,
-    on_damage: OnDamage = "nearest",
-) -> list[Work[Encoded | SuperImages]]:
-    """Works that yield segments for DALI, and super images where it cannot decode; see `segments.encoded_segments`."""
-    encode = functools.partial(
-        segments.encoded_segments,
-        sampling=sampling,
-        image_size=image_size,
-        device=device,
-        gauge=gauge,
-        limits=limits,
-        on_damage=on_damage,
-    )
-    on_cpu = embedding_works(sampling, "auto", image_size, on_damage)
-    return [Named("the search for what DALI decodes", encode), *on_cpu]
-
-
-def saving_works(
+def saving_tasks(
     sampling: Sampling,
     decoder: Decoder,
     save_dir: pathlib.Path,
     part_dir: pathlib.Path,
     on_damage: OnDamage = "nearest",
-) -> list[Work[int]]:
-    """Works that write JPEG folders; see `jpeg.save`."""
+) -> list[Task[int]]:
+    """Tasks that write JPEG folders; see `jpeg.save`."""
     return [
         Named(
             NAMES[name],
@@ -86,8 +62,8 @@ def saving_works(
     ]
 
 
-def image_works(image_size: int) -> list[Work[SuperImages]]:
-    """Works that read JPEG folders and yield super images of image_size x image_size pixels."""
+def image_tasks(image_size: int) -> list[Task[SuperImages]]:
+    """Tasks that read JPEG folders and yield super images of image_size x image_size pixels."""
     return [
         Named("jpeg4py", functools.partial(jpeg.read, super_img_size=image_size)),
         Named("Pillow", functools.partial(jpeg.read_with_pillow, super_img_size=image_size)),
@@ -96,6 +72,7 @@ def image_works(image_size: int) -> list[Work[SuperImages]]:
 
 def decode(
     video: VideoFile,
+    /,
     *,
     skip: int,
     sampling: Sampling,
@@ -104,13 +81,13 @@ def decode(
     on_damage: OnDamage = "nearest",
 ) -> Iterator[SuperImages | Notice]:
     """The super images of a video and notices, made at sampling.super_img_size and resized to image_size."""
-    for run in super_images.super_images(video, sampling, decoder=decoder, skip=skip, on_damage=on_damage):
-        yield run if isinstance(run, Notice) else segments.resized(run, image_size)
+    for event in super_images.super_images(video, sampling, decoder=decoder, skip=skip, on_damage=on_damage):
+        yield event if isinstance(event, Notice) else super_images.resize(event, image_size)
 
 
-def count_super_images(run: Encoded | SuperImages | Notice) -> int:
-    """The super images in a run: what `pool.run` counts."""
-    return 0 if isinstance(run, Notice) else len(run.start_s)
+def count_super_images(chunk: Compressed | SuperImages) -> int:
+    """The super images in a chunk: what `pool.run` counts."""
+    return len(chunk.start_s)
 
 
 def _decoders(decoder: Decoder) -> list[Decoder]:

@@ -24,16 +24,15 @@ from PIL import Image
 
 from ... import GridClipError
 from .. import grid, ids
-from ..contract import EncodedImages, Notice, SuperImages, VideoFile
+from ..contract import CompressedImages, Notice, SuperImages, VideoError, VideoFile
 from ..ordinary_file import refuse_special_file
-from ..packets.scan import VideoError
 from ..sampling import Sampling
 from .jpeg_decoding import Decode, JpegError, decode, decode_with_pillow, pixel_count
 
 QUALITY = 75
 SIDECAR = "super_images.json"
-READ_AT_ONCE = 16  # super images per run when a folder is read
-ENCODED_AT_ONCE = 64  # super images per run for DALI
+READ_AT_ONCE = 16  # super images per chunk when a folder is read
+COMPRESSED_AT_ONCE = 64  # super images per chunk for DALI
 LONGEST_PART_NAME_BYTES = 250  # file systems allow 255, and .part follows
 IMAGE_NAME = re.compile(r"img_(\d+)\.jpe?g", re.IGNORECASE)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -56,6 +55,7 @@ class Sidecar:
 
 def save(
     video: VideoFile,
+    /,
     *,
     skip: int,
     decode: Callable[[VideoFile], Iterator[SuperImages | Notice]],
@@ -63,7 +63,7 @@ def save(
     save_dir: pathlib.Path,
     part_dir: pathlib.Path,
 ) -> Iterator[int | Notice]:
-    """Writes the folder of one video, replacing an older one; yields after every run how many super images are in it.
+    """Writes the folder of one video, replacing an older one; yields after every chunk how many super images are in it.
 
     Notices of the decoder are passed on.
 
@@ -81,12 +81,12 @@ def save(
     writer = FolderWriter(video.video_id, sampling, save_dir, part_dir)
     count = 0
     try:
-        for run in decode(video):
-            if isinstance(run, Notice):
-                yield run
+        for event in decode(video):
+            if isinstance(event, Notice):
+                yield event
                 continue
-            writer.write(run)
-            count += len(run.images)
+            writer.write(event)
+            count += len(event.images)
             yield count
         writer.finish()
     finally:
@@ -121,12 +121,12 @@ class FolderWriter:
             for left in self._part.iterdir():
                 left.unlink()
 
-    def write(self, run: SuperImages) -> None:
-        """Writes a run's images; runs may come in any order."""
+    def write(self, chunk: SuperImages) -> None:
+        """Writes a chunk's images; chunks may come in any order."""
         with _disk_errors(self._folder.parent):
-            for number, image in enumerate(run.on_cpu(), start=run.first + 1):
+            for number, image in enumerate(chunk.on_cpu(), start=chunk.first + 1):
                 (self._part / f"img_{number:04d}.jpg").write_bytes(encode(image))
-        self._times.append((run.first, run.start_s.tolist(), run.end_s.tolist()))
+        self._times.append((chunk.first, chunk.start_s.tolist(), chunk.end_s.tolist()))
 
     def finish(self) -> None:
         """Puts the complete folder in the place of an older one."""
@@ -173,7 +173,7 @@ def read_sidecar(folder: pathlib.Path) -> Sidecar | None:
     return sidecar if complete else None
 
 
-def read(folder: VideoFile, *, skip: int = 0, super_img_size: int) -> Iterator[SuperImages]:
+def read(folder: VideoFile, /, *, skip: int = 0, super_img_size: int) -> Iterator[SuperImages]:
     """Yields the super images of one folder in order, resized (bicubic, no crop) where they have another size.
 
     Args:
@@ -182,34 +182,36 @@ def read(folder: VideoFile, *, skip: int = 0, super_img_size: int) -> Iterator[S
         super_img_size: width and height of the result in pixels.
 
     Yields:
-        Runs of at most READ_AT_ONCE super images; times are NaN where the folder has no sidecar.
+        Chunks of at most READ_AT_ONCE super images; times are NaN where the folder has no sidecar.
 
     Raises:
         VideoError: there is no image, one is missing in the sequence, or one cannot be read.
     """
     for files in _files(folder, skip, READ_AT_ONCE):
-        yield files.decoded(decode, super_img_size)
+        yield files.decode(decode, super_img_size)
 
 
-def read_with_pillow(folder: VideoFile, *, skip: int, super_img_size: int) -> Iterator[SuperImages]:
+def read_with_pillow(folder: VideoFile, /, *, skip: int, super_img_size: int) -> Iterator[SuperImages]:
     """The same by Pillow, for a folder that `read` has crashed or hung on."""
     for files in _files(folder, skip, READ_AT_ONCE):
-        yield files.decoded(decode_with_pillow, super_img_size)
+        yield files.decode(decode_with_pillow, super_img_size)
 
 
-def encoded_images(folder: VideoFile, *, skip: int, super_img_size: int) -> Iterator[EncodedImages | SuperImages]:
+def read_compressed(
+    folder: VideoFile, /, *, skip: int, super_img_size: int
+) -> Iterator[CompressedImages | SuperImages]:
     """Yields the super images of one folder in order, as JPEG files for DALI; decoded where a file looks damaged.
 
     Args and errors are those of `read`.
     """
-    for files in _files(folder, skip, ENCODED_AT_ONCE):
+    for files in _files(folder, skip, COMPRESSED_AT_ONCE):
         contents = [_read_file(path) for path in files.paths]
         pixels = [pixel_count(data) for data in contents]
         if None in pixels:
-            yield files.decoded(decode, super_img_size)  # names the file that cannot be read
+            yield files.decode(decode, super_img_size)  # names the file that cannot be read
             continue
         cost = float(sum(filter(None, pixels)))
-        yield EncodedImages(
+        yield CompressedImages(
             folder.video_id, files.first, files.total, files.start_s, files.end_s, cost, int(cost) * 3, contents
         )
 
@@ -225,7 +227,7 @@ class _Files:
     start_s: np.ndarray
     end_s: np.ndarray
 
-    def decoded(self, decode: Decode, super_img_size: int) -> SuperImages:
+    def decode(self, decode: Decode, super_img_size: int) -> SuperImages:
         """The files' pixels; raises VideoError."""
         images = np.stack([grid.resize(read_image(path, decode), super_img_size) for path in self.paths])
         return SuperImages(self.video_id, self.first, self.total, images, self.start_s, self.end_s)

@@ -75,7 +75,8 @@ def _decode_with_jpeg4py(data: bytes) -> np.ndarray:
     try:
         image.parse_header()
         _check_size(image.width, image.height)
-        return image.decode()
+        pixels: np.ndarray = image.decode()
+        return pixels
     except BaseException as error:
         if image.decompressor is not None:
             image.decompressor.release()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from ... import GridClipError
-from ..contract import PipelineError
+from .pipeline_threads import PipelineError
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +36,9 @@ def start(graph: Callable[[], tuple[Any, ...]], device_id: int | None, *, max_it
     The dynamic executor gives every batch memory of its own: outputs stay valid for as long as they are held.
     """
     ops()
-    from nvidia.dali import Pipeline
 
-    pipeline = Pipeline(
+    dali: Any = importlib.import_module("nvidia.dali")
+    pipeline = dali.Pipeline(
         batch_size=max_items, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=1, exec_dynamic=True
     )
     with pipeline:
@@ -50,7 +52,7 @@ def start(graph: Callable[[], tuple[Any, ...]], device_id: int | None, *, max_it
 
 def as_torch(tensor: Any) -> torch.Tensor:
     """A tensor of DALI's, without a copy."""
-    return torch.from_dlpack(tensor)
+    return from_dlpack(tensor)
 
 
 def check_shape(what: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..contract import EncodedImages, PipelineError
+from ..contract import CompressedImages
 from .graph import as_torch, check_shape, describe, ops, start
+from .pipeline_threads import PipelineError
 
 # Share of the JPEG files that the card's own JPEG decoder gets, the rest goes to its cores; DALI's own default. Not
 # swept yet: no card was at hand (`gridclip bench decode` on one sweeps it).
@@ -45,14 +46,14 @@ class JpegPipeline:
             num_threads=num_threads,
         )
 
-    def decode(self, batch: Sequence[EncodedImages]) -> list[torch.Tensor]:
-        """The super images of each run, uint8 [L, S, S, 3], views of one tensor in DALI's own memory.
+    def decode(self, batch: Sequence[CompressedImages]) -> list[torch.Tensor]:
+        """The super images of each chunk, uint8 [L, S, S, 3], views of one tensor in DALI's own memory.
 
         Raises:
             PipelineError: an image cannot be decoded, or other images came back than were asked for. The pipeline must
                 not be used again.
         """
-        files = [np.frombuffer(file, np.uint8) for run in batch for file in run.files]
+        files = [np.frombuffer(file, np.uint8) for chunk in batch for file in chunk.files]
         try:
             self._pipeline.feed_input("files", files)
             (images,) = self._pipeline.run()
@@ -60,8 +61,8 @@ class JpegPipeline:
         except RuntimeError as error:
             raise PipelineError(describe(error)) from error
         check_shape("JPEG files", tuple(together.shape), (len(files), self._image_size, self._image_size, 3))
-        stops = list(itertools.accumulate(len(run.files) for run in batch))
-        return [together[stop - len(run.files) : stop] for run, stop in zip(batch, stops, strict=True)]
+        stops = list(itertools.accumulate(len(chunk.files) for chunk in batch))
+        return [together[stop - len(chunk.files) : stop] for chunk, stop in zip(batch, stops, strict=True)]
 
 
 def _graph(image_size: int, device_id: int | None, hw_decoder_load: float) -> Any:

@@ -1,4 +1,4 @@
-"""Encoded runs in, decoded runs or their errors out: DALI pipelines in threads that outlive what they cannot decode."""
+"""Compressed chunks in, super images or errors out: DALI pipelines in threads that outlive what they cannot decode."""
 
 from __future__ import annotations
 
@@ -10,25 +10,35 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import numpy as np
 
 from ... import GridClipError
-from ..contract import Encoded, PipelineError, SuperImages
+from ..contract import Compressed, SuperImages
 from .batch_queue import Limits, Waiting
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
 END_LIMIT_S = 10.0
 # A batch of 512 JPEG files fails ten times until one guilty file stands alone; more in a row means DALI, not the files.
 GIVE_UP_AFTER = 16
-Outcome = tuple[Encoded, SuperImages | PipelineError]
+C = TypeVar("C", bound=Compressed)
+C_contra = TypeVar("C_contra", bound=Compressed, contravariant=True)
 
 
-class Pipeline(Protocol):
+class PipelineError(GridClipError):
+    """DALI failed with a batch; the pipeline that failed must not be used again."""
+
+
+class Pipeline(Protocol[C_contra]):
     """What VideoPipeline and JpegPipeline have in common."""
 
-    def decode(self, batch: Sequence[Any]) -> list[Any]:
-        """The super images of each run; raises PipelineError and must then be built anew."""
+    def decode(self, batch: Sequence[C_contra]) -> Sequence[np.ndarray | torch.Tensor]:
+        """The super images of each chunk; raises PipelineError and must then be built anew."""
 
 
 class Trust:
@@ -69,37 +79,39 @@ class Trust:
             )
 
 
-class RebuiltPipeline:
-    """A pipeline that is built anew after an error, with the failed batch halved until the guilty runs stand alone.
+class RebuiltPipeline(Generic[C]):
+    """A pipeline that is built anew after an error, with the failed batch halved until the guilty chunks stand alone.
 
     Args:
         build: makes a pipeline.
         trust: told of failures; once it is lost, nothing is decoded any more.
     """
 
-    def __init__(self, build: Callable[[], Pipeline], trust: Trust) -> None:
+    def __init__(self, build: Callable[[], Pipeline[C]], trust: Trust) -> None:
         self._build = build
         self._trust = trust
-        self._pipeline: Pipeline | None = build()
+        self._pipeline: Pipeline[C] | None = build()
 
-    def decode(self, batch: Sequence[Encoded]) -> list[Outcome]:
-        """Every run of the batch, decoded or with its error."""
+    def decode(self, batch: Sequence[C]) -> list[tuple[C, SuperImages | PipelineError]]:
+        """Every chunk of the batch, decoded or with its error."""
         if self._pipeline is None or self._trust.lost:
             self._pipeline = None
-            return [(run, PipelineError("DALI: given up")) for run in batch]
+            return [(chunk, PipelineError("DALI: given up")) for chunk in batch]
         try:
             images = self._pipeline.decode(batch)
-            outcomes: list[Outcome] = [(run, run.decoded(made)) for run, made in zip(batch, images, strict=True)]
+            outcomes: list[tuple[C, SuperImages | PipelineError]] = [
+                (chunk, chunk.with_images(made)) for chunk, made in zip(batch, images, strict=True)
+            ]
             self._trust.succeeded()
             return outcomes
         except PipelineError as error:
-            self._pipeline = self._rebuilt(error)
+            self._pipeline = self._rebuild(error)
             if len(batch) == 1 or self._pipeline is None:
-                return [(run, error) for run in batch]
+                return [(chunk, error) for chunk in batch]
         middle = len(batch) // 2
         return self.decode(batch[:middle]) + self.decode(batch[middle:])
 
-    def _rebuilt(self, error: PipelineError) -> Pipeline | None:
+    def _rebuild(self, error: PipelineError) -> Pipeline[C] | None:
         """The next pipeline; None where DALI is given up."""
         self._trust.failed(error)
         if self._trust.lost:
@@ -111,7 +123,7 @@ class RebuiltPipeline:
             return None
 
 
-class PipelineThreads:
+class PipelineThreads(Generic[C]):
     """Pipelines side by side, each in a thread of its own, so that one decodes while another hands over its batch.
 
     At most `num_pipelines` decoded batches wait to be collected, so memory stays bounded: 2 x num_pipelines batches of
@@ -126,11 +138,13 @@ class PipelineThreads:
         wake: can be read when something has been decoded; emptied by `collect`.
     """
 
-    def __init__(self, build: Callable[[], Pipeline], *, num_pipelines: int, limits: Limits) -> None:
+    def __init__(self, build: Callable[[], Pipeline[C]], *, num_pipelines: int, limits: Limits) -> None:
         self._limits = limits
         self._trust = Trust(GIVE_UP_AFTER)
-        self._waiting = Waiting(limits)
-        self._decoded: queue.Queue[list[Outcome] | BaseException] = queue.Queue(num_pipelines)
+        self._waiting: Waiting[C] = Waiting(limits)
+        self._decoded: queue.Queue[list[tuple[C, SuperImages | PipelineError]] | BaseException] = queue.Queue(
+            num_pipelines
+        )
         self._given = self._collected = 0
         self._stopped = False
         self.wake, self._waker = Pipe(duplex=False)
@@ -143,7 +157,7 @@ class PipelineThreads:
         for thread in self._threads:
             thread.start()
 
-    def __enter__(self) -> PipelineThreads:
+    def __enter__(self) -> PipelineThreads[C]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -162,7 +176,7 @@ class PipelineThreads:
 
     @property
     def room(self) -> int:
-        """Runs that may be given before it is full; none after DALI was given up."""
+        """Chunks that may be given before it is full; none after DALI was given up."""
         return 0 if self.given_up else self._limits.waiting - len(self._waiting)
 
     @property
@@ -175,18 +189,18 @@ class PipelineThreads:
         """Something that was given has not been collected."""
         return self._given > self._collected
 
-    def give(self, run: Encoded) -> None:
-        """Hands over a run to decode."""
+    def give(self, chunk: C) -> None:
+        """Hands over a chunk to decode."""
         self._given += 1
-        self._waiting.put(run)
+        self._waiting.put(chunk)
 
-    def collect(self, *, time_limit_s: float | None = None) -> list[Outcome]:
+    def collect(self, *, time_limit_s: float | None = None) -> list[tuple[C, SuperImages | PipelineError]]:
         """What has been decoded: with a time limit, waits for the next batch; without, whatever is there.
 
         Raises:
             GridClipError: nothing was decoded in time, or a pipeline cannot be built.
         """
-        outcomes: list[Outcome] = []
+        outcomes: list[tuple[C, SuperImages | PipelineError]] = []
         if time_limit_s is not None:
             try:
                 outcomes += self._next(time_limit_s)
@@ -203,7 +217,7 @@ class PipelineThreads:
         self._collected += len(outcomes)
         return outcomes
 
-    def _next(self, time_limit_s: float) -> list[Outcome]:
+    def _next(self, time_limit_s: float) -> list[tuple[C, SuperImages | PipelineError]]:
         found = self._decoded.get(timeout=time_limit_s) if time_limit_s else self._decoded.get_nowait()
         if isinstance(found, BaseException):
             raise found
@@ -216,18 +230,18 @@ class PipelineThreads:
         except BlockingIOError:
             pass
 
-    def _work(self, build: Callable[[], Pipeline]) -> None:
+    def _work(self, build: Callable[[], Pipeline[C]]) -> None:
         try:
             pipeline = RebuiltPipeline(build, self._trust)
             while batch := self._waiting.take():
                 began = time.monotonic()
                 outcomes = pipeline.decode(batch)
-                logger.debug("DALI: %d runs in %.3f s", len(batch), time.monotonic() - began)
+                logger.debug("DALI: %d chunks in %.3f s", len(batch), time.monotonic() - began)
                 self._hand_over(outcomes)
         except BaseException as error:  # noqa: BLE001 - raised again by collect()
             self._hand_over(error)
 
-    def _hand_over(self, found: list[Outcome] | BaseException) -> None:
+    def _hand_over(self, found: list[tuple[C, SuperImages | PipelineError]] | BaseException) -> None:
         while not self._stopped:
             try:
                 self._decoded.put(found, timeout=0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -11,13 +10,12 @@ from typing import Literal
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
-from .. import grid
 from ..bitstream.readers import may_hold_fields
-from ..contract import EncodedSegment, Notice, SuperImages, VideoFile
+from ..contract import CompressedSegment, Notice, SuperImages, VideoFile
 from ..cpu import decoding
 from ..cpu.damage import OnDamage
-from ..cpu.reading import Feed, Reading, opened
-from ..cpu.super_images import packed
+from ..cpu.reading import Feed, Reading, open_reading
+from ..cpu.super_images import pack, resize
 from ..packets import remux
 from ..packets.pruning import SEGMENT_FRAMES, Segment, plan_segments
 from ..sampling import Sampling, super_image_count
@@ -39,8 +37,9 @@ _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 SEGMENT_BYTES = 512 << 20
 
 
-def encoded_segments(
+def read_compressed(
     video: VideoFile,
+    /,
     *,
     skip: int,
     sampling: Sampling,
@@ -49,7 +48,7 @@ def encoded_segments(
     gauge: pathlib.Path | None,
     limits: Mapping[str, DecoderLimits] | None = None,
     on_damage: OnDamage = "nearest",
-) -> Iterator[EncodedSegment | SuperImages | Notice]:
+) -> Iterator[CompressedSegment | SuperImages | Notice]:
     """Yields a video's super images in order, as segments for DALI where DALI can decode them, else decoded.
 
     Before them come notices, what is to be known about the video.
@@ -65,7 +64,7 @@ def encoded_segments(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with opened(video.path, sampling, on_damage) as reading:
+    with open_reading(video.path, sampling, on_damage) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
         segments = plan_segments(
@@ -82,34 +81,27 @@ def encoded_segments(
         try:
             for segment in segments:
                 if obstacle is None and (room is None or room.value > 0):
-                    run = _encoded(video.video_id, reading, segment, feed, sampling)
-                    if isinstance(run, EncodedSegment):
-                        yield run
-                        delivered += len(run.start_s)
+                    chunk = _compress(video.video_id, reading, segment, feed, sampling)
+                    if isinstance(chunk, CompressedSegment):
+                        yield chunk
+                        delivered += len(chunk.start_s)
                         continue
-                    obstacle = run
+                    obstacle = chunk
                     logger.info("%s: decoded on the CPU: %s", video.path, obstacle)
                 frames = reading.decode(segment, feed, "auto")
-                for images in packed(video.video_id, reading, frames, sampling, first=delivered):
-                    yield resized(images, image_size)
-                    delivered += len(images.images)
+                for decoded in pack(video.video_id, reading, frames, sampling, first=delivered):
+                    yield resize(decoded, image_size)
+                    delivered += len(decoded.images)
         except decoding.Unprovable as error:
             logger.info("%s: %s; decoding the whole file", video.path, error)
             frames = reading.whole_file(delivered * sampling.cells)
-            for images in packed(video.video_id, reading, frames, sampling, first=delivered):
-                yield resized(images, image_size)
+            for decoded in pack(video.video_id, reading, frames, sampling, first=delivered):
+                yield resize(decoded, image_size)
             yield from reading.damage_notices(video.video_id)
 
 
-def resized(run: SuperImages, image_size: int) -> SuperImages:
-    """The run with super images of image_size x image_size pixels."""
-    if run.images.shape[1] == image_size:
-        return run
-    return dataclasses.replace(run, images=np.stack([grid.resize(image, image_size) for image in run.on_cpu()]))
-
-
 def why_not(reading: Reading, device: Device, limits: Mapping[str, DecoderLimits] | None = None) -> str | None:
-    """Why DALI cannot decode any segment of this video as FFmpeg does; None where it can. See `encoded_segments`."""
+    """Why DALI cannot decode any segment of this video as FFmpeg does; None where it can. See `read_compressed`."""
     codec, width, height = reading.summary.codec, reading.summary.width, reading.summary.height
     if codec not in CODECS[device] or (limits is not None and codec not in limits):
         return f"DALI does not decode {codec} on this {device.upper()}"
@@ -138,7 +130,9 @@ def _segment_frames(reading: Reading) -> int:
     return max(1, min(SEGMENT_FRAMES, SEGMENT_BYTES // frame_bytes))
 
 
-def _encoded(video_id: str, reading: Reading, segment: Segment, feed: Feed, sampling: Sampling) -> EncodedSegment | str:
+def _compress(
+    video_id: str, reading: Reading, segment: Segment, feed: Feed, sampling: Sampling
+) -> CompressedSegment | str:
     """The segment for DALI, or why it and those that follow must be decoded here; then none of its packets is used."""
     pixels = reading.summary.width * reading.summary.height
     decoded_bytes = len(segment.wanted) * pixels * 3
@@ -150,7 +144,7 @@ def _encoded(video_id: str, reading: Reading, segment: Segment, feed: Feed, samp
     first = segment.first // sampling.cells
     start_s, end_s = reading.times_s(sampling.cells)
     span = slice(first, first + super_image_count(len(segment.wanted), sampling.grid_size))
-    return EncodedSegment(
+    return CompressedSegment(
         video_id=video_id,
         first=first,
         total=super_image_count(len(reading.wanted), sampling.grid_size),

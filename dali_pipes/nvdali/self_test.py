@@ -10,11 +10,12 @@ import dataclasses
 import pathlib
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ... import GridClipError
 from .. import grid
-from ..contract import EncodedImages, EncodedSegment, SuperImages, VideoFile
+from ..contract import CompressedImages, CompressedSegment, SuperImages, VideoFile
 from ..cpu import super_images
 from ..sampling import Sampling
 from . import segments
@@ -29,7 +30,9 @@ SAMPLE_FPS = 2.0  # every second frame of the videos
 MIN_PSNR_DB = 30.0
 
 
-def check_videos(pipeline: Pipeline, sampling: Sampling, image_size: int, device: segments.Device) -> None:
+def check_videos(
+    pipeline: Pipeline[CompressedSegment], sampling: Sampling, image_size: int, device: segments.Device
+) -> None:
     """Decodes the sample video of a device as a job does; raises GridClipError unless PyAV's pixels come back.
 
     Args:
@@ -40,20 +43,22 @@ def check_videos(pipeline: Pipeline, sampling: Sampling, image_size: int, device
     """
     sampling = dataclasses.replace(sampling, fps=SAMPLE_FPS, min_frames=1, max_shift_s=None, mode="frames")
     video = VideoFile(VIDEOS[device].name, VIDEOS[device])
-    runs = segments.encoded_segments(video, skip=0, sampling=sampling, image_size=image_size, device=device, gauge=None)
-    encoded = [run for run in runs if isinstance(run, EncodedSegment)]
+    events = segments.read_compressed(
+        video, skip=0, sampling=sampling, image_size=image_size, device=device, gauge=None
+    )
+    chunks = [event for event in events if isinstance(event, CompressedSegment)]
     expected = [
-        segments.resized(run, image_size).on_cpu()
-        for run in super_images.super_images(video, sampling)
-        if isinstance(run, SuperImages)
+        super_images.resize(event, image_size).on_cpu()
+        for event in super_images.super_images(video, sampling)
+        if isinstance(event, SuperImages)
     ]
-    made = [_on_cpu(images) for run in encoded for images in pipeline.decode([run])]
+    made = [_on_cpu(images) for chunk in chunks for images in pipeline.decode([chunk])]
     if not made:
         raise GridClipError(f"the test video {video.path} is not one for DALI on the {device.upper()}: install again")
     _compare(video.path, np.concatenate(made), np.concatenate(expected))
 
 
-def check_images(pipeline: Pipeline, image_size: int) -> None:
+def check_images(pipeline: Pipeline[CompressedImages], image_size: int) -> None:
     """Decodes the sample JPEG file as a job does; raises GridClipError unless Pillow's pixels come back.
 
     Args:
@@ -63,8 +68,8 @@ def check_images(pipeline: Pipeline, image_size: int) -> None:
     time_s = np.zeros(1)
     with Image.open(IMAGE) as image:
         pixels = np.asarray(image.convert("RGB"))
-    run = EncodedImages(IMAGE.name, 0, 1, time_s, time_s, 1.0, pixels.nbytes, [IMAGE.read_bytes()])
-    (made,) = pipeline.decode([run])
+    chunk = CompressedImages(IMAGE.name, 0, 1, time_s, time_s, 1.0, pixels.nbytes, [IMAGE.read_bytes()])
+    (made,) = pipeline.decode([chunk])
     _compare(IMAGE, _on_cpu(made), grid.resize(pixels, image_size)[None])
 
 
@@ -80,8 +85,8 @@ def check_device(device_id: int | None) -> None:
     check_images(JpegPipeline(size, device_id=device_id, max_items=1, num_threads=1), size)
 
 
-def _on_cpu(images: object) -> np.ndarray:
-    return images if isinstance(images, np.ndarray) else images.cpu().numpy()  # type: ignore[attr-defined]
+def _on_cpu(images: np.ndarray | torch.Tensor) -> np.ndarray:
+    return images if isinstance(images, np.ndarray) else images.cpu().numpy()
 
 
 def _compare(path: pathlib.Path, made: np.ndarray, expected: np.ndarray) -> None:

@@ -15,10 +15,10 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from ... import GridClipError
-from ..contract import SuperImages, VideoFile
+from ..contract import CompressedSegment, Event, SuperImages, VideoFile
 from ..cpu import tasks
 from ..cpu.damage import OnDamage
 from ..image_folders import jpeg
@@ -63,7 +63,7 @@ def decode_videos(
     on_damage: OnDamage = "nearest",
     num_pipelines: int = NUM_PIPELINES,
     limits: Limits = VIDEO_LIMITS,
-) -> Generator[dispatch.Event, None, None]:
+) -> Generator[tuple[VideoFile, Event], None, None]:
     """Yields what `dispatch.run` yields, with images of image_size x image_size pixels.
 
     Args:
@@ -85,7 +85,7 @@ def decode_videos(
     from .video_pipeline import VideoPipeline
 
     device: segments.Device = "cpu" if device_id is None else "gpu"
-    build = functools.partial(
+    build: Callable[[], VideoPipeline] = functools.partial(
         VideoPipeline,
         sampling,
         image_size,
@@ -93,7 +93,7 @@ def decode_videos(
         max_items=limits.items,
         num_threads=_num_threads(device_id, num_pipelines),
     )
-    on_cpu = tasks.embedding_works(sampling, "auto", image_size, on_damage)
+    on_cpu = tasks.embedding_tasks(sampling, "auto", image_size, on_damage)
 
     def start() -> Mapping[str, DecoderLimits] | None:
         pipeline = build()
@@ -101,17 +101,19 @@ def decode_videos(
         self_test.check_videos(pipeline, sampling, image_size, device)
         return card
 
-    started = _started(start, required)
+    started = _try(start, required)
     if started is None:
-        yield from _alone(videos, on_cpu, num_workers, time_limit_s)
+        yield from _decode_without_dali(videos, on_cpu, num_workers, time_limit_s)
         return
     with contextlib.ExitStack() as stack:
         gauge_path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gridclip-"))) / "room"
         gauge = Gauge.create(gauge_path, limits.waiting)
-        pipelines = stack.enter_context(PipelineThreads(build, num_pipelines=num_pipelines, limits=limits))
+        pipelines: PipelineThreads[CompressedSegment] = stack.enter_context(
+            PipelineThreads(build, num_pipelines=num_pipelines, limits=limits)
+        )
         events = dispatch.run(
             videos,
-            tasks.dali_works(sampling, image_size, device, gauge_path, started[0], on_damage),
+            _video_tasks(sampling, image_size, device, gauge_path, started[0], on_damage),
             on_cpu,
             pipelines,
             num_workers=num_workers,
@@ -131,26 +133,26 @@ def decode_images(
     time_limit_s: float,
     num_pipelines: int = NUM_PIPELINES,
     limits: Limits = IMAGE_LIMITS,
-) -> Generator[dispatch.Event, None, None]:
+) -> Generator[tuple[VideoFile, Event], None, None]:
     """The same for folders of JPEG super images; worker processes read, and decode only where DALI cannot start."""
     from . import self_test  # imports torch, as the next
     from .jpeg_pipeline import JpegPipeline
 
-    build = functools.partial(
+    build: Callable[[], JpegPipeline] = functools.partial(
         JpegPipeline,
         image_size,
         device_id=device_id,
         max_items=limits.items,
         num_threads=_num_threads(device_id, num_pipelines),
     )
-    read = tasks.image_works(image_size)
-    if _started(lambda: self_test.check_images(build(), image_size), required=False) is None:
-        yield from _alone(folders, read, num_workers, time_limit_s)
+    read = tasks.image_tasks(image_size)
+    if _try(lambda: self_test.check_images(build(), image_size), required=False) is None:
+        yield from _decode_without_dali(folders, read, num_workers, time_limit_s)
         return
     with PipelineThreads(build, num_pipelines=num_pipelines, limits=limits) as pipelines:
         events = dispatch.run(
             folders,
-            [functools.partial(jpeg.encoded_images, super_img_size=image_size), *read],
+            [functools.partial(jpeg.read_compressed, super_img_size=image_size), *read],
             read,
             pipelines,
             num_workers=num_workers,
@@ -160,7 +162,29 @@ def decode_images(
             yield from events
 
 
-def _started(start: Callable[[], T], required: bool) -> tuple[T] | None:
+def _video_tasks(
+    sampling: Sampling,
+    image_size: int,
+    device: segments.Device,
+    gauge: pathlib.Path,
+    limits: Mapping[str, DecoderLimits] | None,
+    on_damage: OnDamage,
+) -> list[pool.Task[CompressedSegment | SuperImages]]:
+    """Tasks that yield segments for DALI, and super images where it cannot decode; see `segments.read_compressed`."""
+    read = functools.partial(
+        segments.read_compressed,
+        sampling=sampling,
+        image_size=image_size,
+        device=device,
+        gauge=gauge,
+        limits=limits,
+        on_damage=on_damage,
+    )
+    on_cpu = tasks.embedding_tasks(sampling, "auto", image_size, on_damage)
+    return [pool.Named("the search for what DALI decodes", read), *on_cpu]
+
+
+def _try(start: Callable[[], T], required: bool) -> tuple[T] | None:
     """What `start` returns, in a tuple; None where DALI cannot be used. Where it is required, that is an error."""
     try:
         return (start(),)
@@ -171,13 +195,13 @@ def _started(start: Callable[[], T], required: bool) -> tuple[T] | None:
         return None
 
 
-def _alone(
-    videos: Iterable[VideoFile], on_cpu: list[pool.Work[SuperImages]], num_workers: int, time_limit_s: float
-) -> Generator[dispatch.Event, None, None]:
+def _decode_without_dali(
+    videos: Iterable[VideoFile], on_cpu: list[pool.Task[SuperImages]], num_workers: int, time_limit_s: float
+) -> Generator[tuple[VideoFile, Event], None, None]:
     """What the worker processes yield without DALI."""
-    events = pool.run(videos, on_cpu, num_workers=num_workers, time_limit_s=time_limit_s, size=tasks.count_super_images)
-    with contextlib.closing(events):
-        yield from cast("Generator[dispatch.Event, None, None]", events)
+    yield from pool.run(
+        videos, on_cpu, num_workers=num_workers, time_limit_s=time_limit_s, size=tasks.count_super_images
+    )
 
 
 def _num_threads(device_id: int | None, num_pipelines: int) -> int:

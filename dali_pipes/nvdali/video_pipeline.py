@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..contract import EncodedSegment, PipelineError
+from ..contract import CompressedSegment
 from ..sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Sampling
 from .graph import as_torch, check_shape, describe, ops, start
+from .pipeline_threads import PipelineError
 
 
 class VideoPipeline:
     """One DALI pipeline: video bytes -> NVDEC (or the CPU) -> 446 x 336 -> cell -> grid -> the model's size.
 
-    The whole graph runs where the frames are decoded; nothing but the encoded bytes crosses the bus.
+    The whole graph runs where the frames are decoded; nothing but the compressed bytes crosses the bus.
 
     Args:
         sampling: grid size and super image size; cells are filled row by row, the rest is black.
@@ -35,7 +36,7 @@ class VideoPipeline:
             lambda: _graph(sampling, image_size, device_id), device_id, max_items=max_items, num_threads=num_threads
         )
 
-    def decode(self, batch: Sequence[EncodedSegment]) -> list[torch.Tensor]:
+    def decode(self, batch: Sequence[CompressedSegment]) -> list[torch.Tensor]:
         """The super images of each segment, uint8 [L, S, S, 3], in DALI's own memory, which lives as long as they do.
 
         Raises:
@@ -53,7 +54,7 @@ class VideoPipeline:
             self._cut(segment, as_torch(grids[index]), as_torch(shapes[index])) for index, segment in enumerate(batch)
         ]
 
-    def _cut(self, segment: EncodedSegment, grids: torch.Tensor, frames_shape: torch.Tensor) -> torch.Tensor:
+    def _cut(self, segment: CompressedSegment, grids: torch.Tensor, frames_shape: torch.Tensor) -> torch.Tensor:
         """A segment's own super images: all are padded to the length of the batch's longest, which hides missing ones.
 
         Args:
@@ -85,11 +86,11 @@ def _graph(sampling: Sampling, image_size: int, device_id: int | None) -> tuple[
     video = fn.decoders.video(data, frames=frames, pad_mode="none", affine=False, device=device)
     cells = fn.resize(video, size=[DECODE_HEIGHT_PX, DECODE_WIDTH_PX], **bicubic)
     cells = fn.resize(cells, size=[cell_px, cell_px], **bicubic)
-    grids = _laid_out(fn, cells, grid_size, cell_px, sampling.super_img_size, image_size, bicubic)
+    grids = _lay_out(fn, cells, grid_size, cell_px, sampling.super_img_size, image_size, bicubic)
     return grids, video.shape(dtype=types.INT64)
 
 
-def _laid_out(fn: Any, cells: Any, grid_size: int, cell_px: int, size: int, image_size: int, bicubic: Any) -> Any:
+def _lay_out(fn: Any, cells: Any, grid_size: int, cell_px: int, size: int, image_size: int, bicubic: Any) -> Any:
     """Cells [W, C, C, 3] as super images [L, S, S, 3]: frame l * N * N + r * N + c in row r, column c of grid l."""
     padded = fn.pad(cells, axes=[0], align=[grid_size**2], fill_value=0)
     grids = fn.reshape(padded, shape=[-1, grid_size, grid_size, cell_px, cell_px, 3], layout="")

@@ -20,9 +20,9 @@ from av.packet import Packet
 from av.stream import Discard
 from av.video.stream import VideoStream as AvVideoStream
 
-from ... import GridClipError
 from ..bitstream.facts import BAD_CONTAINER, CLOSED, CUT_OFF, DAMAGED, HIDDEN, OPEN, REORDERED, UNDECODABLE, UNSAFE
 from ..bitstream.readers import PacketReader, make_reader
+from ..contract import VideoError
 from ..ordinary_file import refuse_special_file
 
 VideoPacket: TypeAlias = "Packet[AvVideoStream]"  # PyAV's class takes no arguments at run time
@@ -32,18 +32,6 @@ if av.logging.get_level() is None:
     av.logging.set_level(av.logging.PANIC)
 # Files up to this size keep their packets in memory after the scan; larger ones are demuxed a second time.
 KEEP_PACKETS_BYTES = 64 << 20
-
-
-class VideoError(GridClipError):
-    """A video that cannot be used: `stage` is where it failed (open, demux, decode), `reason` says why."""
-
-    def __init__(self, stage: str, reason: str) -> None:
-        super().__init__(f"{stage}: {reason}")
-        self.stage = stage
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
-        return VideoError, (self.stage, self.reason)
 
 
 @dataclasses.dataclass(frozen=True)

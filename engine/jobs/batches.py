@@ -1,4 +1,4 @@
-"""Runs of super images of many videos in, whole videos of embeddings out: batches are filled across videos."""
+"""Chunks of super images of many videos in, whole videos of embeddings out: batches are filled across videos."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from ..store.store import VideoEmbedding
 class Sink(Protocol):
     """Where a job's results go."""
 
-    def encoded(self, super_images: int) -> None:
+    def add_super_images(self, super_images: int) -> None:
         """So many super images went through the model."""
 
-    def encoder_time(self, seconds: float) -> None:
+    def add_encoder_time(self, seconds: float) -> None:
         """The model was at work for so long."""
 
-    def noticed(self, notice: Notice) -> None:
+    def add_notice(self, notice: Notice) -> None:
         """Something to know about a video, before it is finished."""
 
-    def restarted(self, video_id: str) -> None:
+    def restart(self, video_id: str) -> None:
         """The video comes again from the start: earlier notices of it are void."""
 
-    def finished(self, video: VideoEmbedding) -> None:
+    def finish(self, video: VideoEmbedding) -> None:
         """A whole video."""
 
-    def failed(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
         """A lost video; notices of it are void."""
 
 
 @dataclasses.dataclass
-class _Run:
-    """A run of a video on its way through the batches."""
+class _Chunk:
+    """A chunk of a video on its way through the batches."""
 
     first: int
     start_s: np.ndarray
@@ -47,10 +47,10 @@ class _Run:
 
 @dataclasses.dataclass
 class _Video:
-    """A video on its way through the batches; its runs come in any order."""
+    """A video on its way through the batches; its chunks come in any order."""
 
     video_id: str
-    runs: list[_Run] = dataclasses.field(default_factory=list)
+    chunks: list[_Chunk] = dataclasses.field(default_factory=list)
     total: int = 0
     delivered: int = 0
     encoded: int = 0
@@ -70,21 +70,21 @@ class Batches:
         self._passes = passes
         self._sink = sink
         self._filled = 0
-        self._owners: list[tuple[_Video, _Run, int]] = []  # whose the rows of the batch are, and how many
-        self._flying: collections.deque[list[tuple[_Video, _Run, int]]] = collections.deque()
+        self._owners: list[tuple[_Video, _Chunk, int]] = []  # whose the rows of the batch are, and how many
+        self._flying: collections.deque[list[tuple[_Video, _Chunk, int]]] = collections.deque()
         self._open: dict[str, _Video] = {}
 
-    def add(self, run: SuperImages) -> None:
-        """Takes a run of a video."""
-        video = self._open.setdefault(run.video_id, _Video(run.video_id))
-        part = _Run(run.first, run.start_s, run.end_s)
-        video.runs.append(part)
-        video.total = run.total
-        video.delivered += len(run.images)
+    def add(self, chunk: SuperImages) -> None:
+        """Takes a chunk of a video."""
+        video = self._open.setdefault(chunk.video_id, _Video(chunk.video_id))
+        part = _Chunk(chunk.first, chunk.start_s, chunk.end_s)
+        video.chunks.append(part)
+        video.total = chunk.total
+        video.delivered += len(chunk.images)
         taken = 0
-        while taken < len(run.images):
-            count = min(len(run.images) - taken, self._passes.batch_size - self._filled)
-            self._passes.put(run.images[taken : taken + count], self._filled)
+        while taken < len(chunk.images):
+            count = min(len(chunk.images) - taken, self._passes.batch_size - self._filled)
+            self._passes.put(chunk.images[taken : taken + count], self._filled)
             self._owners.append((video, part, count))
             self._filled += count
             taken += count
@@ -126,7 +126,7 @@ class Batches:
 
     def _collect(self) -> None:
         vectors = self._passes.collect()
-        self._sink.encoded(len(vectors))
+        self._sink.add_super_images(len(vectors))
         first = 0
         for video, part, count in self._flying.popleft():
             if not video.dropped:
@@ -141,17 +141,17 @@ class Batches:
         del self._open[video.video_id]
         if not video.delivered or video.delivered != video.total:
             reason = f"{video.delivered} of {video.total} super images came out" if video.total else "no super image"
-            self._sink.failed(Failure(video.video_id, "decode", reason))
+            self._sink.fail(Failure(video.video_id, "decode", reason))
             return
-        runs = sorted(video.runs, key=lambda run: run.first)
+        chunks = sorted(video.chunks, key=lambda chunk: chunk.first)
         try:
             embedding = VideoEmbedding(
                 video.video_id,
-                np.concatenate([run.start_s for run in runs]),
-                np.concatenate([run.end_s for run in runs]),
-                np.concatenate([part for run in runs for part in run.vectors]),
+                np.concatenate([chunk.start_s for chunk in chunks]),
+                np.concatenate([chunk.end_s for chunk in chunks]),
+                np.concatenate([part for chunk in chunks for part in chunk.vectors]),
             )
         except ValueError as error:  # not finite
-            self._sink.failed(Failure(video.video_id, "encode", str(error)))
+            self._sink.fail(Failure(video.video_id, "encode", str(error)))
             return
-        self._sink.finished(embedding)
+        self._sink.finish(embedding)

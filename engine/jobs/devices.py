@@ -11,18 +11,20 @@ import dataclasses
 import logging
 import pathlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from typing import Protocol, assert_never
 
 from ... import GridClipError
-from ...dali_pipes.contract import Failure, Notice, VideoFile
+from ...dali_pipes.contract import Failure, Notice, Source, VideoFile
 from ...dali_pipes.processes.child import Child
 from ...dali_pipes.processes.child_logs import Levels, Logged, Sender, log_to_parent
-from ..encoding.encoder import Encoder, Provider
+from ..encoding.encoder import Encoder
+from ..encoding.providers import Provider
 from ..listing import Listing
 from ..store.store import Store, VideoEmbedding
 from .batches import Sink
-from .ledger import Source, batch_size_for, embed_all, run_job
+from .ledger import batch_size_for, embed_all, run_job
 from .progress import JobSummary
 
 logger = logging.getLogger(__name__)
@@ -52,12 +54,12 @@ class Setup:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Wanted:
+class _WantsVideo:
     """The process can take another video; it gets one, or None if there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Encoded:
+class _Embedded:
     super_images: int
 
 
@@ -83,10 +85,28 @@ class _Stop:
     message: str
 
 
+# What a GPU's process sends.
+_Message = (
+    _WantsVideo | _Embedded | _EncoderTime | _Restarted | _Ended | _Stop | Logged | Notice | VideoEmbedding | Failure
+)
+
+
+class MakeSource(Protocol):
+    """Makes the source of one device; None is the CPU."""
+
+    def __call__(self, *, device_id: int | None, num_workers: int) -> Source: ...
+
+
+class MakeCpuSource(Protocol):
+    """Makes a source that uses no GPU."""
+
+    def __call__(self, *, num_workers: int) -> Source: ...
+
+
 def embed(
     listing: Listing,
-    make_source: Callable[..., Source],
-    make_fallback: Callable[..., Source],
+    make_source: MakeSource,
+    make_fallback: MakeCpuSource,
     encoder: Encoder,
     store: Store,
     stored: set[str],
@@ -97,7 +117,7 @@ def embed(
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> JobSummary:
-    """Embeds on several devices; see `embedding.embed` for what is not told here.
+    """Embeds on several devices; see `ledger.embed` for what is not told here.
 
     Args:
         make_source: makes a source from the keywords device_id and num_workers.
@@ -165,7 +185,7 @@ class _Devices:
         for number, (setup, careful_setup) in enumerate(setups):
             if self._next is not None:
                 name = f"the process of {'the CPU' if setup.device_id is None else 'GPU'} {number}"
-                self._devices.append(_Device(name, setup, careful_setup, self._started(setup)))
+                self._devices.append(_Device(name, setup, careful_setup, self._start(setup)))
 
     def run(self) -> None:
         """Returns when every video is finished or lost."""
@@ -179,42 +199,44 @@ class _Devices:
                 device.child.kill()
 
     @staticmethod
-    def _started(setup: Setup) -> Child:
+    def _start(setup: Setup) -> Child:
         child = Child(serve, {})
         child.send((setup, Levels.here()))
         return child
 
     def _receive(self, device: _Device) -> None:
         try:
-            message = device.child.connection.recv()
+            message: _Message = device.child.connection.recv()
         except (EOFError, OSError):
-            self._died(device)
+            self._handle_death(device)
             return
         match message:
-            case _Wanted():
+            case _WantsVideo():
                 device.ready = True
                 device.child.send(self._hand_out(device))
-            case _Encoded(super_images):
-                self._sink.encoded(super_images)
+            case _Embedded(super_images):
+                self._sink.add_super_images(super_images)
             case _EncoderTime(seconds):
-                self._sink.encoder_time(seconds / self._count)
+                self._sink.add_encoder_time(seconds / self._count)
             case Logged():
                 message.emit()
             case Notice():
-                self._sink.noticed(message)
+                self._sink.add_notice(message)
             case _Restarted(video_id):
-                self._sink.restarted(video_id)
+                self._sink.restart(video_id)
             case VideoEmbedding():
                 device.in_work.pop(message.video_id, None)
                 device.idle_deaths = 0
-                self._sink.finished(message)
+                self._sink.finish(message)
             case Failure():
                 device.in_work.pop(message.video_id, None)
-                self._sink.failed(message)
+                self._sink.fail(message)
             case _Stop(reason):
                 raise GridClipError(f"{device.name}: {reason}")
             case _Ended():
                 self._go_on(device)
+            case _:
+                assert_never(message)
 
     def _hand_out(self, device: _Device) -> VideoFile | None:
         if device.careful:
@@ -225,7 +247,7 @@ class _Devices:
             device.in_work[video.video_id] = video
         return video
 
-    def _died(self, device: _Device) -> None:
+    def _handle_death(self, device: _Device) -> None:
         cause = device.child.cause_of_death(device.name)
         tail = device.child.log_tail()
         logger.warning("%s with %d videos in work%s", cause, len(device.in_work), f"\n{tail}" if tail else "")
@@ -236,10 +258,10 @@ class _Devices:
         for video in device.in_work.values():
             self._deaths[video.video_id] += 1
             if self._deaths[video.video_id] < MAX_DEATHS:
-                self._sink.restarted(video.video_id)
+                self._sink.restart(video.video_id)
                 self._suspects.append(video)
             else:
-                self._sink.failed(Failure(video.video_id, "decode", f"{cause} twice while it was in work"))
+                self._sink.fail(Failure(video.video_id, "decode", f"{cause} twice while it was in work"))
         device.in_work.clear()
         self._go_on(device)
 
@@ -249,10 +271,10 @@ class _Devices:
         device.ready = False
         if self._suspects:
             device.careful = True
-            device.child = self._started(device.careful_setup)
+            device.child = self._start(device.careful_setup)
         elif self._next is not None:
             device.careful = False
-            device.child = self._started(device.setup)
+            device.child = self._start(device.setup)
         else:
             self._devices.remove(device)
 
@@ -263,22 +285,22 @@ class _ConnectionSink:
     def __init__(self, connection: Sender) -> None:
         self._connection = connection
 
-    def encoded(self, super_images: int) -> None:
-        self._connection.send(_Encoded(super_images))
+    def add_super_images(self, super_images: int) -> None:
+        self._connection.send(_Embedded(super_images))
 
-    def encoder_time(self, seconds: float) -> None:
+    def add_encoder_time(self, seconds: float) -> None:
         self._connection.send(_EncoderTime(seconds))
 
-    def noticed(self, notice: Notice) -> None:
+    def add_notice(self, notice: Notice) -> None:
         self._connection.send(notice)
 
-    def restarted(self, video_id: str) -> None:
+    def restart(self, video_id: str) -> None:
         self._connection.send(_Restarted(video_id))
 
-    def finished(self, video: VideoEmbedding) -> None:
+    def finish(self, video: VideoEmbedding) -> None:
         self._connection.send(video)
 
-    def failed(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
         self._connection.send(failure)
 
 
@@ -286,14 +308,15 @@ def serve(connection_fd: int) -> None:
     """The life of a GPU's process: receives its setup, asks for videos one by one, sends their embeddings."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(connection_fd)
+    setup: Setup
     setup, levels = connection.recv()
     parent = Sender(connection)
     log_to_parent(parent.send, levels)
 
     def videos() -> Iterator[VideoFile]:
         while True:
-            parent.send(_Wanted())
-            video = connection.recv()
+            parent.send(_WantsVideo())
+            video: VideoFile | None = connection.recv()
             if video is None:
                 return
             yield video

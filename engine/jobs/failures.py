@@ -6,10 +6,10 @@ import pathlib
 from types import TracebackType
 from typing import final
 
-from ...dali_pipes.contract import Failure
+from ...dali_pipes.contract import Failure, Stage
 from .line_file import as_line, keep_lines, shard_path, writing
 
-CAPTION_STAGE = "caption"
+CAPTION_STAGE: Stage = "caption"
 
 
 def failures_path(folder: pathlib.Path, num_shards: int = 1, shard_id: int = 0) -> pathlib.Path:

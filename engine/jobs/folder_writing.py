@@ -7,12 +7,20 @@ import concurrent.futures
 import dataclasses
 import pathlib
 from collections.abc import Generator, Iterable
-from typing import Any
+from typing import assert_never
 
-from ...dali_pipes.contract import Failure, Notice, Restarted, SuperImages, VideoFile
+from ...dali_pipes.contract import (
+    Event,
+    Failure,
+    Finished,
+    News,
+    Notice,
+    Restarted,
+    SuperImages,
+    VideoError,
+    VideoFile,
+)
 from ...dali_pipes.image_folders.jpeg import FolderWriter
-from ...dali_pipes.packets.scan import VideoError
-from ...dali_pipes.processes.pool import Finished
 from ...dali_pipes.sampling import Sampling
 
 Written = concurrent.futures.Future[None]
@@ -30,19 +38,19 @@ class _Folder:
 
 
 def write_folders(
-    events: Iterable[tuple[VideoFile, Any]],
+    events: Iterable[tuple[VideoFile, Event]],
     sampling: Sampling,
     save_dir: pathlib.Path,
     part_dir: pathlib.Path,
     *,
     num_threads: int,
-) -> Generator[tuple[VideoFile, int | Notice | Restarted | Finished | Failure], None, None]:
-    """Yields how many super images a folder has, notices, then Finished or Failure, of every video, as workers do.
+) -> Generator[tuple[VideoFile, int | News], None, None]:
+    """Yields how many super images a folder has, notices, then Finished or Failure, of every video, as `pool.run` does.
 
     Args:
-        events: of a source, see `embedding.Source`.
+        events: of a source, see `contract.Source`.
         sampling, save_dir, part_dir: see FolderWriter.
-        num_threads: that encode JPEG files; at most twice as many runs wait for them.
+        num_threads: that encode JPEG files; at most twice as many chunks wait for them.
 
     Raises:
         GridClipError: the disk is full or read-only.
@@ -52,35 +60,33 @@ def write_folders(
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
         try:
             for video, event in events:
-                if isinstance(event, SuperImages):
-                    if video.video_id not in folders:
-                        folders[video.video_id] = _opened(video, sampling, save_dir, part_dir)
-                    folder = folders[video.video_id]
-                    if isinstance(folder, _Folder):
-                        folder.written.append(pool.submit(folder.writer.write, event))
-                        waiting.append(folder.written[-1])
-                        if len(waiting) > 2 * num_threads:
-                            concurrent.futures.wait([waiting.popleft()])
-                        folder.count += len(event.images)
-                        yield video, folder.count
-                    continue
-                if isinstance(event, Notice):
-                    yield video, event
-                    continue
-                closed = folders.pop(video.video_id, None)
-                if isinstance(event, Finished):
-                    yield video, _finished(video, closed)
-                    continue
-                if isinstance(closed, _Folder):
-                    closed.discard()
-                yield video, event
+                match event:
+                    case SuperImages():
+                        if video.video_id not in folders:
+                            folders[video.video_id] = _open_folder(video, sampling, save_dir, part_dir)
+                        folder = folders[video.video_id]
+                        if isinstance(folder, _Folder):
+                            folder.written.append(pool.submit(folder.writer.write, event))
+                            waiting.append(folder.written[-1])
+                            if len(waiting) > 2 * num_threads:
+                                concurrent.futures.wait([waiting.popleft()])
+                            folder.count += len(event.images)
+                            yield video, folder.count
+                    case Notice():
+                        yield video, event
+                    case Restarted() | Failure():
+                        _discard(folders.pop(video.video_id, None))
+                        yield video, event
+                    case Finished():
+                        yield video, _finish(video, folders.pop(video.video_id, None))
+                    case _:
+                        assert_never(event)
         finally:
-            for folder in folders.values():
-                if isinstance(folder, _Folder):
-                    folder.discard()
+            for left in folders.values():
+                _discard(left)
 
 
-def _opened(
+def _open_folder(
     video: VideoFile, sampling: Sampling, save_dir: pathlib.Path, part_dir: pathlib.Path
 ) -> _Folder | VideoError:
     try:
@@ -89,7 +95,12 @@ def _opened(
         return error
 
 
-def _finished(video: VideoFile, folder: _Folder | VideoError | None) -> Finished | Failure:
+def _discard(folder: _Folder | VideoError | None) -> None:
+    if isinstance(folder, _Folder):
+        folder.discard()
+
+
+def _finish(video: VideoFile, folder: _Folder | VideoError | None) -> Finished | Failure:
     try:
         if folder is None:
             raise VideoError("decode", "no super image came out")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from typing import assert_never
 
 from ... import GridClipError
-from ...dali_pipes.contract import Failure, Notice, Restarted, SuperImages, VideoFile
+from ...dali_pipes.contract import Event, Failure, Finished, Notice, Restarted, Source, SuperImages, VideoFile
 from ..encoding.encoder import Encoder
 from ..listing import Listing
 from ..store.store import Store, VideoEmbedding
@@ -17,10 +17,6 @@ from .batches import Batches, Sink
 from .failures import FailureLog, failures_path
 from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
-
-# Called with videos, yields (video, SuperImages | Notice | Finished | Failure | Restarted): see `pool.run` and
-# `dispatch.run`.
-Source = Callable[[Iterator[VideoFile]], Generator[tuple[VideoFile, Any], None, None]]
 
 # A store's append costs some milliseconds and a file, and a killed job loses what it has not appended.
 APPEND_VIDEOS = 100
@@ -146,30 +142,33 @@ def run_job(
 
 
 def embed_all(
-    events: Generator[tuple[VideoFile, Any], None, None], encoder: Encoder, batch_size: int, sink: Sink
+    events: Generator[tuple[VideoFile, Event], None, None], encoder: Encoder, batch_size: int, sink: Sink
 ) -> None:
     """Encodes what a source yields, until its end."""
-    with contextlib.closing(encoder.image_passes(batch_size)) as passes, contextlib.closing(events) as results:
+    with contextlib.closing(encoder.image_passes(batch_size)) as passes, contextlib.closing(events):
         batches = Batches(passes, sink)
         try:
-            for video, result in results:
-                if isinstance(result, SuperImages):
-                    batches.add(result)
-                elif isinstance(result, Failure):
-                    batches.drop(video.video_id)
-                    sink.failed(result)
-                elif isinstance(result, Restarted):
-                    batches.drop(video.video_id)
-                    sink.restarted(video.video_id)
-                elif isinstance(result, Notice):
-                    sink.noticed(result)
-                else:
-                    batches.finish(video.video_id)
+            for video, event in events:
+                match event:
+                    case SuperImages():
+                        batches.add(event)
+                    case Notice():
+                        sink.add_notice(event)
+                    case Restarted():
+                        batches.drop(video.video_id)
+                        sink.restart(video.video_id)
+                    case Finished():
+                        batches.finish(video.video_id)
+                    case Failure():
+                        batches.drop(video.video_id)
+                        sink.fail(event)
+                    case _:
+                        assert_never(event)
             batches.flush()
         except KeyboardInterrupt:
             batches.collect_ready()
             raise
-        sink.encoder_time(passes.busy_s)
+        sink.add_encoder_time(passes.busy_s)
 
 
 class StoreSink:
@@ -186,30 +185,30 @@ class StoreSink:
         self._complete: list[VideoEmbedding] = []
         self._appended_at = time.monotonic()
 
-    def encoded(self, super_images: int) -> None:
+    def add_super_images(self, super_images: int) -> None:
         """So many super images went through the model."""
         self._tally.add_super_images(super_images)
         self._append_if_due()
 
-    def encoder_time(self, seconds: float) -> None:
+    def add_encoder_time(self, seconds: float) -> None:
         """The model was at work for so long."""
         self._tally.add_encoder_time(seconds)
 
-    def noticed(self, notice: Notice) -> None:
+    def add_notice(self, notice: Notice) -> None:
         """Something to know about a video, before it is finished."""
         self._tally.add_notice(notice)
 
-    def restarted(self, video_id: str) -> None:
+    def restart(self, video_id: str) -> None:
         """The video comes again from the start: earlier notices of it are void."""
         self._tally.drop_notices(video_id)
 
-    def finished(self, video: VideoEmbedding) -> None:
+    def finish(self, video: VideoEmbedding) -> None:
         """A whole video."""
         self._complete.append(video)
         self._tally.add_done()
         self._append_if_due()
 
-    def failed(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
         """A lost video."""
         self._tally.add_failure(failure)
 

@@ -189,7 +189,7 @@ class Tally:
             seconds=time.monotonic() - self._started,
             failures_file=str(self._failures.path),
             encoder_s=self._encoder_s,
-            **_noticed(self._notices),
+            **_summarise_notices(self._notices),
         )
 
     def _show(self) -> None:
@@ -209,7 +209,7 @@ class Tally:
             print(f"{gone}/{self._total} {self._unit}, {rates}{left}", file=sys.stderr, flush=True)  # noqa: T201 - the job of this line
 
 
-def _noticed(notices: NoticeLog | None) -> dict[str, Any]:
+def _summarise_notices(notices: NoticeLog | None) -> dict[str, Any]:
     if notices is None:
         return {}
     return {"noticed": notices.videos, "notices": notices.kinds, "notices_file": str(notices.path)}

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 from ... import GridClipError
+from ...dali_pipes.contract import Source
 from ...dali_pipes.cpu import tasks
 from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
@@ -17,9 +18,6 @@ from ...dali_pipes.image_folders import jpeg_decoding
 from ...dali_pipes.nvdali import sources
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
-
-if TYPE_CHECKING:
-    from .ledger import Source  # not at run time: it brings ONNX Runtime and Lance, which decoding does not need
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +42,7 @@ def video_source(
         image_size: super images are resized to it.
         device_id: the GPU; None: no GPU is used.
         num_workers, time_limit_s: see `pool.run`.
-        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
 
     Raises:
         GridClipError: DALI or decord was asked for by name and cannot be used.
@@ -93,7 +91,7 @@ def cpu_video_source(
     """The same, in worker processes alone."""
     return functools.partial(
         pool.run,
-        works=tasks.embedding_works(sampling, decoder, image_size, on_damage),
+        tasks=tasks.embedding_tasks(sampling, decoder, image_size, on_damage),
         num_workers=num_workers,
         time_limit_s=time_limit_s,
         size=tasks.count_super_images,
@@ -121,7 +119,7 @@ def cpu_image_source(image_size: int, *, num_workers: int, time_limit_s: float) 
     jpeg_decoding.warn_without_turbojpeg()
     return functools.partial(
         pool.run,
-        works=tasks.image_works(image_size),
+        tasks=tasks.image_tasks(image_size),
         num_workers=num_workers,
         time_limit_s=time_limit_s,
         size=tasks.count_super_images,

@@ -12,10 +12,10 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, cast
+from typing import assert_never, cast
 
 from ... import GridClipError
-from ...dali_pipes.contract import Failure, Notice, Restarted, VideoFile
+from ...dali_pipes.contract import Failure, Finished, News, Notice, Restarted, VideoFile
 from ...dali_pipes.cpu import tasks
 from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
@@ -87,7 +87,7 @@ def make_super_images(
                 f"{save_dir} already has folders of {len(existing)} of the {len(listing.videos)} videos: continue with "
                 "`resume=True`, or make them again with `overwrite=True`"
             )
-        finished = _finished(existing, save_dir, sampling) if resume else set()
+        finished = _find_finished(existing, save_dir, sampling) if resume else set()
         if overwrite:
             shared.check_alone()
         else:
@@ -101,7 +101,7 @@ def make_super_images(
             keeps=lambda video_id: video_id not in again or shared.held(video_id) or is_made(video_id),
         )
         make = functools.partial(
-            _saved,
+            _save,
             sampling=sampling,
             save_dir=save_dir,
             part_dir=shared.part_dir,
@@ -130,7 +130,7 @@ def make_super_images(
 
 
 def _make(
-    make: Callable[[Iterator[VideoFile]], Generator[tuple[VideoFile, Any], None, None]],
+    make: Callable[[Iterator[VideoFile]], Generator[tuple[VideoFile, int | News], None, None]],
     todo: list[VideoFile],
     shared: SharedFolder,
     tally: Tally,
@@ -139,7 +139,7 @@ def _make(
     """Makes the folders of all videos that no other job has; returns the videos that another one had."""
     deferred: list[VideoFile] = []
 
-    def handed_out() -> Iterator[VideoFile]:
+    def hand_out() -> Iterator[VideoFile]:
         for video in todo:
             if not shared.claim(video.video_id):
                 deferred.append(video)
@@ -153,26 +153,28 @@ def _make(
     in_work: set[str] = set()
     made: dict[str, int] = {}  # super images in the folders that grow
     try:
-        with contextlib.closing(make(handed_out())) as results:
-            for video, result in results:
+        with contextlib.closing(make(hand_out())) as events:
+            for video, event in events:
                 shared.beat()
-                if isinstance(result, int):  # after a crash a folder begins again, with a smaller number
-                    tally.add_super_images(result - made.get(video.video_id, 0))
-                    made[video.video_id] = result
-                    continue
-                if isinstance(result, Notice):
-                    tally.add_notice(result)
-                    continue
-                if isinstance(result, Restarted):
-                    tally.drop_notices(video.video_id)
-                    continue
-                in_work.discard(video.video_id)
-                shared.release(video.video_id)
-                if isinstance(result, Failure):
-                    tally.add_failure(result)
-                else:
-                    tally.add_done()
-                    made.pop(video.video_id, None)
+                match event:
+                    case int():  # after a crash a folder begins again, with a smaller number
+                        tally.add_super_images(event - made.get(video.video_id, 0))
+                        made[video.video_id] = event
+                    case Notice():
+                        tally.add_notice(event)
+                    case Restarted():
+                        tally.drop_notices(video.video_id)
+                    case Finished():
+                        in_work.discard(video.video_id)
+                        shared.release(video.video_id)
+                        tally.add_done()
+                        made.pop(video.video_id, None)
+                    case Failure():
+                        in_work.discard(video.video_id)
+                        shared.release(video.video_id)
+                        tally.add_failure(event)
+                    case _:
+                        assert_never(event)
     finally:
         tally.add_super_images(-sum(made.values()))  # of folders that were lost
         for video_id in in_work:  # after Ctrl-C
@@ -185,7 +187,7 @@ def _make(
     return deferred
 
 
-def _saved(
+def _save(
     videos: Iterator[VideoFile],
     *,
     sampling: Sampling,
@@ -195,13 +197,13 @@ def _saved(
     num_workers: int,
     time_limit_s: float,
     on_damage: OnDamage,
-) -> Generator[tuple[VideoFile, Any], None, None]:
+) -> Generator[tuple[VideoFile, int | News], None, None]:
     """Numbers of super images, notices, then Finished or Failure, of every video: saved where decoded, or here."""
     device_id = sources.first_gpu()
     if not uses_dali(decoder, device_id):
         return pool.run(
             videos,
-            tasks.saving_works(sampling, cast(CpuDecoder, decoder), save_dir, part_dir, on_damage),
+            tasks.saving_tasks(sampling, cast(CpuDecoder, decoder), save_dir, part_dir, on_damage),
             num_workers=num_workers,
             time_limit_s=time_limit_s,
         )
@@ -225,7 +227,7 @@ def _never(video_id: str) -> bool:
     return False
 
 
-def _finished(existing: list[VideoFile], save_dir: pathlib.Path, sampling: Sampling) -> set[str]:
+def _find_finished(existing: list[VideoFile], save_dir: pathlib.Path, sampling: Sampling) -> set[str]:
     finished = set()
     for video in existing:
         sidecar = jpeg.read_sidecar(save_dir / video.video_id)

@@ -10,8 +10,9 @@ import pyarrow.parquet
 import pytest
 import safetensors
 from gridclip import GridClipError
+from gridclip.dali_pipes.contract import VideoError
 from gridclip.dali_pipes.image_folders.jpeg import read_image, read_sidecar
-from gridclip.dali_pipes.packets.scan import VideoError, open_video
+from gridclip.dali_pipes.packets.scan import open_video
 from gridclip.engine.annotations import load_annotations
 from gridclip.engine.evaluation import evaluate
 from gridclip.engine.features import export_features, import_features

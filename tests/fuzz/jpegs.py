@@ -9,9 +9,8 @@ import pathlib
 import random
 
 import numpy as np
-from gridclip.dali_pipes.contract import SuperImages, VideoFile
+from gridclip.dali_pipes.contract import SuperImages, VideoError, VideoFile
 from gridclip.dali_pipes.image_folders import jpeg
-from gridclip.dali_pipes.packets.scan import VideoError
 from PIL import Image
 
 from .contract import Outcome, Verdict, different

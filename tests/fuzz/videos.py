@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from generated_videos import Recipe
-from gridclip.dali_pipes.contract import SuperImages, VideoFile
+from gridclip.dali_pipes.contract import SuperImages, VideoError, VideoFile
 from gridclip.dali_pipes.cpu import tasks
 from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import Sampling
@@ -90,7 +90,7 @@ class Videos:
         try:
             images, notices = self._decode(video, settings["fps"])
             summary = scan.inspect(video.path)
-        except scan.VideoError as error:
+        except VideoError as error:
             if settings["intact"]:
                 return different(f"an undamaged file was refused: {error}")
             raise
@@ -104,7 +104,7 @@ class Videos:
 def product_frames(video: VideoFile, fps: float) -> tuple[np.ndarray, list[object]]:
     """What a worker process makes of a video: a super image for each frame, uint8 [n, S, S, 3], and its notices."""
     sampling = Sampling(fps=fps, grid_size=1, super_img_size=SIZE_PX)
-    work = tasks.embedding_works(sampling, "auto", SIZE_PX)[0]
+    work = tasks.embedding_tasks(sampling, "auto", SIZE_PX)[0]
     images: list[np.ndarray] = []
     notices: list[object] = []
     for result in work(video, skip=0):

@@ -10,8 +10,8 @@ import pytest
 from damaged_videos import copied
 from generated_videos import STRUCTURES, Recipe, write
 from gridclip.dali_pipes.bitstream.readers import make_reader
+from gridclip.dali_pipes.contract import VideoError
 from gridclip.dali_pipes.cpu import damage, decoding, reading, super_images
-from gridclip.dali_pipes.packets.scan import VideoError
 from gridclip.dali_pipes.sampling import Sampling
 
 SMALL = {recipe.name: recipe for recipe in STRUCTURES}
@@ -40,7 +40,7 @@ def test_damaged_streams_show_what_a_whole_decode_shows(tmp_path: pathlib.Path, 
     source = write(tmp_path, SMALL[name])
     path = copied(source, tmp_path / f"damaged_{name}", zeroed=(33, 47, 62))
     pictures = every_picture(path)
-    with reading.opened(path, Sampling(fps=5)) as video:
+    with reading.open_reading(path, Sampling(fps=5)) as video:
         frames = list(video.frames("auto", cells=4))
         packets = video.table.shown[video.wanted]
     assert len(frames) == len(packets)
@@ -72,7 +72,7 @@ def test_a_stream_that_begins_inside_a_gop_begins_with_its_first_keyframe(
     path = copied(write(tmp_path, SMALL[name]), tmp_path / f"cut.{container}", first=5)
     pictures = every_picture(path)
     assert min(pictures) == first_keyframe
-    with reading.opened(path, Sampling(fps=12)) as video:
+    with reading.open_reading(path, Sampling(fps=12)) as video:
         assert video.table.shown.tolist() and set(video.table.shown.tolist()) == set(pictures)
         frames = list(video.frames("auto", cells=4))
         for packet, frame in zip(video.table.shown[video.wanted].tolist(), frames, strict=True):
@@ -123,11 +123,14 @@ def test_the_nearest_picture_stands_for_one_that_does_not_come_out() -> None:
 def test_more_than_a_tenth_damaged_is_a_failure(tmp_path: pathlib.Path) -> None:
     source = write(tmp_path, SMALL["av1.mkv"])
     one = copied(source, tmp_path / "one.mkv", zeroed=(88,))
-    with reading.opened(one, Sampling(fps=30), "nearest") as video:
+    with reading.open_reading(one, Sampling(fps=30), "nearest") as video:
         assert len(list(video.frames("auto"))) == len(video.wanted)
         assert 0 < video.damage.replaced <= 9 and "stand for them" in str(video.damage)
-    with reading.opened(one, Sampling(fps=30), "fail") as video, pytest.raises(VideoError, match="cannot be decoded"):
+    with (
+        reading.open_reading(one, Sampling(fps=30), "fail") as video,
+        pytest.raises(VideoError, match="cannot be decoded"),
+    ):
         list(video.frames("auto"))
     many = copied(source, tmp_path / "many.mkv", zeroed=(1, 20, 40))
-    with reading.opened(many, Sampling(fps=30), "nearest") as video, pytest.raises(VideoError, match="cannot be"):
+    with reading.open_reading(many, Sampling(fps=30), "nearest") as video, pytest.raises(VideoError, match="cannot be"):
         list(video.frames("auto"))

@@ -5,14 +5,13 @@ import io
 import json
 import pathlib
 
-import fake_works
+import fake_tasks
 import numpy as np
 import pytest
 from gridclip import GridClipError
-from gridclip.dali_pipes.contract import Failure, SuperImages, VideoFile
+from gridclip.dali_pipes.contract import Failure, Finished, SuperImages, VideoError, VideoFile
 from gridclip.dali_pipes.cpu import tasks
 from gridclip.dali_pipes.image_folders import jpeg, jpeg_decoding
-from gridclip.dali_pipes.packets.scan import VideoError
 from gridclip.dali_pipes.processes import pool
 from gridclip.dali_pipes.sampling import Sampling
 from PIL import Image
@@ -167,12 +166,12 @@ def test_both_readers_give_the_same_pixels(tmp_path, monkeypatch, reader):
 
 def test_pillow_steps_in_where_the_first_decoder_dies(tmp_path):
     save(tmp_path)
-    works_ = [fake_works.by_name, tasks.image_works(64)[-1]]
+    tasks_ = [fake_tasks.by_name, tasks.image_tasks(64)[-1]]
     video = VideoFile("segfault", tmp_path / "v")
-    results = [result for _, result in pool.run([video], works_, num_workers=1, size=lambda result: 0)]
+    results = [result for _, result in pool.run([video], tasks_, num_workers=1, size=lambda result: 0)]
     (run,) = [result for result in results if isinstance(result, SuperImages)]
     (expected,) = read(tmp_path / "v")
-    assert results[-1] == pool.Finished() and np.array_equal(run.images, expected.images)
+    assert results[-1] == Finished() and np.array_equal(run.images, expected.images)
 
 
 def test_a_cut_file_costs_its_folder_and_no_other(tmp_path):
@@ -183,14 +182,14 @@ def test_a_cut_file_costs_its_folder_and_no_other(tmp_path):
         path = tmp_path / name / "img_0001.jpg"
         path.write_bytes(path.read_bytes()[:length])
     folders = [VideoFile(name, tmp_path / name) for name in names]
-    results = list(pool.run(folders, tasks.image_works(64), num_workers=1, size=tasks.count_super_images))
+    results = list(pool.run(folders, tasks.image_tasks(64), num_workers=1, size=tasks.count_super_images))
     lost = {video.video_id: result for video, result in results if isinstance(result, Failure)}
     assert {name: failure.stage for name, failure in lost.items()} == {"v1": "read", "v4": "read"}
     (expected,) = read(tmp_path / "v0")
     for _, run in results:
         if isinstance(run, SuperImages):
             assert np.array_equal(run.images, expected.images)
-    assert sum(result == pool.Finished() for _, result in results) == 6
+    assert sum(result == Finished() for _, result in results) == 6
 
 
 def test_a_video_id_with_a_slash_is_a_folder_in_a_folder(tmp_path):

@@ -14,15 +14,15 @@ from generated_videos import Recipe, write
 from gridclip import GridClipError
 from gridclip.dali_pipes import grid
 from gridclip.dali_pipes.bitstream.readers import may_hold_fields
-from gridclip.dali_pipes.contract import EncodedSegment, Failure, Notice, PipelineError, SuperImages, VideoFile
+from gridclip.dali_pipes.contract import CompressedSegment, Failure, Finished, Notice, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images
 from gridclip.dali_pipes.image_folders import jpeg
 from gridclip.dali_pipes.nvdali import pipeline_threads, segments, self_test, sources
 from gridclip.dali_pipes.nvdali.batch_queue import Limits
 from gridclip.dali_pipes.nvdali.jpeg_pipeline import JpegPipeline
 from gridclip.dali_pipes.nvdali.nvidia_driver import DecoderLimits
+from gridclip.dali_pipes.nvdali.pipeline_threads import PipelineError
 from gridclip.dali_pipes.nvdali.video_pipeline import VideoPipeline
-from gridclip.dali_pipes.processes.pool import Finished
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoding.encoder import Encoder
 
@@ -50,14 +50,14 @@ def psnr_db(images: np.ndarray, others: np.ndarray) -> float:
     return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
 
 
-def encoded(path: pathlib.Path, sampling: Sampling = SAMPLING) -> list[EncodedSegment]:
+def encoded(path: pathlib.Path, sampling: Sampling = SAMPLING) -> list[CompressedSegment]:
     """The segments of a video that DALI can decode as a whole."""
     video = VideoFile(path.stem, path)
-    made = segments.encoded_segments(
+    made = segments.read_compressed(
         video, skip=0, sampling=sampling, image_size=sampling.super_img_size, device="cpu", gauge=None
     )
     runs = [run for run in made if not isinstance(run, Notice)]
-    assert all(isinstance(run, EncodedSegment) for run in runs), runs
+    assert all(isinstance(run, CompressedSegment) for run in runs), runs
     return runs
 
 
@@ -179,8 +179,8 @@ def test_hybrid_workers_decode_what_dali_has_no_room_for(shared_data, tmp_path):
     for room in (0, 1):
         segments.Gauge.create(gauge, room)
         options = {"sampling": SAMPLING, "image_size": 64, "device": "cpu", "gauge": gauge}
-        kinds.append([type(run) for run in segments.encoded_segments(video, skip=0, **options)])
-    assert kinds == [[Notice, SuperImages], [Notice, EncodedSegment]]
+        kinds.append([type(run) for run in segments.read_compressed(video, skip=0, **options)])
+    assert kinds == [[Notice, SuperImages], [Notice, CompressedSegment]]
 
 
 def test_damaged_packets_are_never_black_frames(shared_data):
@@ -239,7 +239,7 @@ def test_a_file_that_nothing_reads_is_recorded_once(generated, tmp_path):
     [("h264_10bits.mp4", "yuv420p10le"), ("bbb480.mp4", None), ("crystal.webm", None), ("av1_video.mkv", None)],
 )
 def test_what_is_not_for_nvdec(shared_data, name, reason):
-    with segments.opened(shared_data / "videos" / name, SAMPLING) as reading:
+    with segments.open_reading(shared_data / "videos" / name, SAMPLING) as reading:
         obstacle = segments.why_not(reading, "gpu")
         assert (obstacle is None) if reason is None else reason in obstacle
         assert (segments.why_not(reading, "cpu") is None) == name.endswith(".webm")
@@ -251,9 +251,9 @@ def test_turned_videos_are_not_for_dali(tmp_path):
     source = write(tmp_path, Recipe("upright.mp4", options=(("preset", "ultrafast"),)))
     for turns in (1, 2, 3):
         turned = rotated(source, tmp_path / "turned.mp4", turns)
-        with segments.opened(turned, SAMPLING) as reading:
+        with segments.open_reading(turned, SAMPLING) as reading:
             assert "turned" in segments.why_not(reading, "gpu")
-    with segments.opened(source, SAMPLING) as reading:
+    with segments.open_reading(source, SAMPLING) as reading:
         assert segments.why_not(reading, "gpu") is None
 
 
@@ -329,14 +329,14 @@ def test_interlaced_streams_are_not_for_dali(tmp_path, name, interlaced):
     if codec != "mpeg4":
         options.append(("preset", "ultrafast"))
     recipe = Recipe(name, codec, frames=12, gop=6, b_frames=0, interlaced=interlaced, options=tuple(options))
-    with segments.opened(write(tmp_path, recipe), SAMPLING) as reading:
+    with segments.open_reading(write(tmp_path, recipe), SAMPLING) as reading:
         assert may_hold_fields(reading.summary.codec, reading.stream.codec_context) == interlaced
         obstacle = segments.why_not(reading, "gpu")
         assert obstacle == "its frames may be interlaced" if interlaced else obstacle is None
 
 
 def test_full_range_mjpeg_is_not_for_nvdec(generated):
-    with segments.opened(generated / "mjpeg.avi", SAMPLING) as reading:
+    with segments.open_reading(generated / "mjpeg.avi", SAMPLING) as reading:
         assert "full range" in segments.why_not(reading, "gpu")
         assert segments.why_not(reading, "cpu") is None
 
@@ -346,11 +346,11 @@ def test_what_the_card_does_not_decode_goes_to_the_workers(generated):
     video = VideoFile("vp9", generated / "vp9.webm")
     options = {"skip": 0, "sampling": SAMPLING, "image_size": 64, "device": "gpu", "gauge": None}
     large, small = DecoderLimits(128, 128, 8192, 8192, 65536), DecoderLimits(128, 128, 256, 256, 65536)
-    cards = (({"vp9": large}, EncodedSegment), ({"h264": large}, SuperImages), ({"vp9": small}, SuperImages))
+    cards = (({"vp9": large}, CompressedSegment), ({"h264": large}, SuperImages), ({"vp9": small}, SuperImages))
     for limits, kind in cards:
-        (run,) = segments.encoded_segments(video, **options, limits=limits)
+        (run,) = segments.read_compressed(video, **options, limits=limits)
         assert type(run) is kind
-    with segments.opened(video.path, SAMPLING) as reading:
+    with segments.open_reading(video.path, SAMPLING) as reading:
         assert segments.why_not(reading, "gpu", {}) == "DALI does not decode vp9 on this GPU"
         assert "320 x 180" in segments.why_not(reading, "gpu", {"vp9": small})
 
@@ -398,7 +398,7 @@ def test_the_self_test_passes_where_dali_decodes(sampling):
 
 
 def test_the_gpus_sample_is_one_for_nvdec():
-    (run,) = segments.encoded_segments(
+    (run,) = segments.read_compressed(
         VideoFile("sample", self_test.VIDEOS["gpu"]),
         skip=0,
         sampling=Sampling(fps=self_test.SAMPLE_FPS, grid_size=3),
@@ -406,7 +406,7 @@ def test_the_gpus_sample_is_one_for_nvdec():
         device="gpu",
         gauge=None,
     )
-    assert isinstance(run, EncodedSegment) and len(run.positions) == 6
+    assert isinstance(run, CompressedSegment) and len(run.positions) == 6
 
 
 class Wrong:
@@ -487,7 +487,7 @@ def test_dali_that_cannot_start_leaves_the_work_to_the_cpu(jpeg_folders, shared_
 
 def test_jpeg_batches_are_one_tensor(jpeg_folders):
     folder = VideoFile("echo.webm", jpeg_folders / "echo.webm")
-    runs = list(jpeg.encoded_images(folder, skip=0, super_img_size=64))
+    runs = list(jpeg.read_compressed(folder, skip=0, super_img_size=64))
     pipe = JpegPipeline(64, device_id=None, max_items=64, num_threads=2)
     images = pipe.decode(runs + runs)
     assert images[0].untyped_storage().data_ptr() == images[-1].untyped_storage().data_ptr()

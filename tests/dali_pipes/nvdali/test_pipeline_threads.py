@@ -1,4 +1,4 @@
-"""dali_pipes/nvdali/pipeline_threads.py and batching.py: batches of like cost, bisection, bounded waiting, hangs."""
+"""dali_pipes/nvdali/pipeline_threads.py and batch_queue.py: batches of like cost, bisection, bounded waiting, hangs."""
 
 import threading
 import time
@@ -7,18 +7,18 @@ from multiprocessing.connection import wait
 import numpy as np
 import pytest
 from gridclip import GridClipError
-from gridclip.dali_pipes.contract import EncodedImages, EncodedSegment, PipelineError, SuperImages
+from gridclip.dali_pipes.contract import CompressedImages, CompressedSegment, SuperImages
 from gridclip.dali_pipes.nvdali import pipeline_threads
 from gridclip.dali_pipes.nvdali.batch_queue import Limits, choose
-from gridclip.dali_pipes.nvdali.pipeline_threads import PipelineThreads, RebuiltPipeline, Trust
+from gridclip.dali_pipes.nvdali.pipeline_threads import PipelineError, PipelineThreads, RebuiltPipeline, Trust
 from hypothesis import given
 from hypothesis import strategies as st
 
 TIMES = np.zeros(1)
 
 
-def segment(name: str, cost: float = 1.0, decoded_bytes: int = 1) -> EncodedSegment:
-    return EncodedSegment(name, 0, 1, TIMES, TIMES, cost, decoded_bytes, b"", np.zeros(1, np.int32))
+def segment(name: str, cost: float = 1.0, decoded_bytes: int = 1) -> CompressedSegment:
+    return CompressedSegment(name, 0, 1, TIMES, TIMES, cost, decoded_bytes, b"", np.zeros(1, np.int32))
 
 
 class Fake:
@@ -129,7 +129,7 @@ def test_runs_of_like_cost_go_together():
 
 
 def test_jpeg_files_count_one_by_one():
-    runs = [EncodedImages(str(n), 0, 3, TIMES, TIMES, 1.0, 1, [b""] * 3) for n in range(4)]
+    runs = [CompressedImages(str(n), 0, 3, TIMES, TIMES, 1.0, 1, [b""] * 3) for n in range(4)]
     assert len(choose(runs, Limits(7, 99, 99))) == 2
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from generated_videos import STRUCTURES, Recipe, write
 from gridclip.dali_pipes.bitstream.facts import CLOSED, OPEN, UNSAFE
-from gridclip.dali_pipes.contract import EncodedSegment, VideoFile
+from gridclip.dali_pipes.contract import CompressedSegment, VideoFile
 from gridclip.dali_pipes.cpu import super_images
-from gridclip.dali_pipes.cpu.reading import opened
+from gridclip.dali_pipes.cpu.reading import open_reading
 from gridclip.dali_pipes.nvdali import segments
 from gridclip.dali_pipes.nvdali.video_pipeline import VideoPipeline
 from gridclip.dali_pipes.packets import pruning, scan
@@ -88,7 +88,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
 def test_the_moved_frames_come_out(files, name, max_shift_s, decoder):
     path = files[name]
-    with opened(path, Sampling(fps=8, max_shift_s=max_shift_s)) as reading:
+    with open_reading(path, Sampling(fps=8, max_shift_s=max_shift_s)) as reading:
         moved, planned = reading.wanted, reading.planned
     assert len(moved) == len(planned) and (moved != planned).any()
     if max_shift_s == 9.0:
@@ -105,7 +105,7 @@ def test_the_moved_frames_come_out(files, name, max_shift_s, decoder):
 def assert_moved_frames_come_out(path: pathlib.Path, samplings: list[Sampling]) -> None:
     everything = decode_all(path)
     for sampling in samplings:
-        with opened(path, sampling) as reading:
+        with open_reading(path, sampling) as reading:
             moved = reading.wanted
             found = list(reading.frames("pyav"))
         assert len(found) == len(moved) > 0
@@ -147,7 +147,7 @@ def test_a_keyframe_that_many_segments_share_is_read_twice_with_the_same_result(
     path = write(tmp_path, Recipe("long_gop.mp4", frames=400, gop=300, options=options, size=(64, 48)))
     sampling = Sampling(fps=30, grid_size=1, super_img_size=32, max_shift_s=9.0)
     monkeypatch.setattr(pruning, "CHEAP_CUT", 1.0)  # cuts between frames that have moved to the same keyframe
-    with opened(path, sampling) as reading:
+    with open_reading(path, sampling) as reading:
         plan = pruning.plan_segments(reading.table, reading.wanted, cells=1)
         assert len(plan) > 4 and sum(0 in segment.packets for segment in plan) > 2
     kept_images = np.concatenate([run.images for run in super_images.super_images(VideoFile("v", path), sampling)])
@@ -163,8 +163,8 @@ def test_dali_gives_a_frame_several_times(files):
     sampling = Sampling(fps=8, super_img_size=64, max_shift_s=9.0)
     video = VideoFile("v", path)
     options = {"sampling": sampling, "image_size": 64, "device": "cpu", "gauge": None}
-    (run,) = segments.encoded_segments(video, skip=0, **options)
-    assert isinstance(run, EncodedSegment) and len(set(run.positions.tolist())) < len(run.positions)
+    (run,) = segments.read_compressed(video, skip=0, **options)
+    assert isinstance(run, CompressedSegment) and len(set(run.positions.tolist())) < len(run.positions)
     (images,) = VideoPipeline(sampling, 64, device_id=None, max_items=1, num_threads=1).decode([run])
     expected = np.concatenate([run.images for run in super_images.super_images(video, sampling)])
     assert np.abs(images.numpy().astype(int) - expected).mean() < 3
@@ -184,7 +184,7 @@ def test_fewer_packets_are_decoded(shared_data: pathlib.Path):
     path = shared_data / "videos" / "nasa_13013.mp4"
     decoded = []
     for shift_s in (None, 100.0):
-        with opened(path, Sampling(max_shift_s=shift_s)) as reading:
+        with open_reading(path, Sampling(max_shift_s=shift_s)) as reading:
             plan = pruning.plan_segments(reading.table, reading.wanted, cells=4)
             decoded.append(sum(len(segment.packets) for segment in plan))
     assert decoded[1] <= len(wanted_frames(scan.inspect(path).frame_count, 30, fps=0.5)) < decoded[0]

@@ -81,7 +81,7 @@ def assert_decord_equals_whole(path: pathlib.Path, fps: float) -> None:
 
 
 def uses_decord(path: pathlib.Path, fps: float) -> bool:
-    with reading.opened(path, Sampling(fps=fps)) as video:
+    with reading.open_reading(path, Sampling(fps=fps)) as video:
         segments = pruning.plan_segments(video.table, video.wanted, cells=4)
         return all(video.counts_right(segment) for segment in segments)
 

@@ -9,7 +9,7 @@ import av
 import pytest
 from generated_videos import STRUCTURES, Recipe, write
 from gridclip.dali_pipes.bitstream.facts import BAD_CONTAINER, BAD_HEADERS, DAMAGED, UNSAFE
-from gridclip.dali_pipes.contract import VideoFile
+from gridclip.dali_pipes.contract import VideoError, VideoFile
 from gridclip.dali_pipes.cpu import super_images
 from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import Sampling
@@ -18,8 +18,8 @@ MP4 = next(recipe for recipe in STRUCTURES if recipe.name == "h264_pyramid.mp4")
 MKV = next(recipe for recipe in STRUCTURES if recipe.name == "hevc_closed_gop.mkv")
 
 
-def failure(path: pathlib.Path) -> scan.VideoError:
-    with pytest.raises(scan.VideoError) as caught:
+def failure(path: pathlib.Path) -> VideoError:
+    with pytest.raises(VideoError) as caught:
         list(super_images.super_images(VideoFile("x", path), Sampling(fps=2)))
     return caught.value
 
@@ -94,7 +94,7 @@ def test_damaged_frames_are_a_failure_or_concealed_never_a_crash(tmp_path: pathl
     path.write_bytes(data)
     try:
         runs = list(super_images.super_images(VideoFile("x", path), Sampling(fps=8)))
-    except scan.VideoError as error:
+    except VideoError as error:
         assert error.stage in ("decode", "demux") and error.reason
     else:
         assert sum(len(run.images) for run in runs) == 6

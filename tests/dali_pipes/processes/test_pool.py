@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from gridclip import GridClipError
-from gridclip.dali_pipes.contract import Failure, Notice, Restarted, SuperImages, VideoFile
+from gridclip.dali_pipes.contract import Failure, Finished, Notice, Restarted, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images, tasks
 from gridclip.dali_pipes.processes import child, pool
 from gridclip.dali_pipes.sampling import Sampling
@@ -23,9 +23,9 @@ TESTS = pathlib.Path(__file__).parents[2]
 @pytest.fixture
 def fakes(monkeypatch):
     monkeypatch.syspath_prepend(str(TESTS))
-    import fake_works
+    import fake_tasks
 
-    return fake_works
+    return fake_tasks
 
 
 def video(name: str, path: str = "x") -> VideoFile:
@@ -57,14 +57,14 @@ def wait_until_gone(pid: int, timeout_s: float = 10) -> bool:
 def test_every_video_streams_its_results_in_order(fakes):
     videos = [video(f"v{number}") for number in range(7)]
     found = collect(pool.run(iter(videos), [fakes.count_to_five], num_workers=2))
-    assert found == {f"v{number}": [0, 1, 2, 3, 4, pool.Finished()] for number in range(7)}
+    assert found == {f"v{number}": [0, 1, 2, 3, 4, Finished()] for number in range(7)}
 
 
 def test_no_videos_start_no_process():
     assert list(pool.run([], [print], num_workers=4)) == []
 
 
-def test_the_next_work_goes_on_where_a_crash_or_hang_ended(fakes, caplog):
+def test_the_next_task_goes_on_where_a_crash_or_hang_ended(fakes, caplog):
     names = ["good", "hang", "exit", "segfault", "killed", "bug", "good2"]
     found = collect(
         pool.run(
@@ -76,7 +76,7 @@ def test_the_next_work_goes_on_where_a_crash_or_hang_ended(fakes, caplog):
         )
     )
     made = {name: [value for value in results if not isinstance(value, Notice)] for name, results in found.items()}
-    assert made == {name: [0, 1, 2, 3, 4, pool.Finished()] for name in names}
+    assert made == {name: [0, 1, 2, 3, 4, Finished()] for name in names}
     notices = {name: value.detail for name, results in found.items() for value in results if isinstance(value, Notice)}
     others = "made by count_to_five from super image 3 on"
     assert notices == {
@@ -89,7 +89,7 @@ def test_the_next_work_goes_on_where_a_crash_or_hang_ended(fakes, caplog):
     assert "surprise" in caplog.text and "SIGSEGV" in caplog.text
 
 
-def test_a_video_that_no_work_can_read_fails_once_with_its_reason(fakes, caplog):
+def test_a_video_that_no_task_can_read_fails_once_with_its_reason(fakes, caplog):
     caplog.set_level(logging.ERROR)
     names = ["hang", "exit", "segfault", "killed", "bug", "broken", "good"]
     results = list(
@@ -112,32 +112,32 @@ def test_a_video_that_no_work_can_read_fails_once_with_its_reason(fakes, caplog)
     }
     assert sum(isinstance(result, Failure) for _, result in results) == len(failures)
     assert [value for value in collect(results)["hang"] if isinstance(value, int)] == [0, 1]  # nothing twice
-    assert collect(results)["good"][-1] == pool.Finished()
+    assert collect(results)["good"][-1] == Finished()
 
 
 @pytest.mark.parametrize("kind", ["segfault", "killed", "exit", "bug"])
-def test_a_crash_by_chance_is_tried_again_with_the_same_work_and_needs_no_notice(fakes, tmp_path, kind):
+def test_a_crash_by_chance_is_tried_again_with_the_same_task_and_needs_no_notice(fakes, tmp_path, kind):
     tasks = [fakes.fails_once, fakes.by_name]
     found = collect(pool.run([video(kind, str(tmp_path / "mark"))], tasks, num_workers=1, size=lambda value: 1))
-    assert found == {kind: [0, 1, 2, 3, 4, pool.Finished()]}
+    assert found == {kind: [0, 1, 2, 3, 4, Finished()]}
     assert (tmp_path / "mark").read_text() == "02"  # where its tries began
 
 
-def test_works_that_start_again_say_so_and_keep_what_is_known_of_the_decoder(fakes):
+def test_tasks_that_start_again_say_so_and_keep_what_is_known_of_the_decoder(fakes):
     found = collect(pool.run([video("killed")], [fakes.by_name, fakes.from_the_start], num_workers=1))["killed"]
     assert found[:6] == [0, 1, Restarted(), 0, 1, Restarted()]
     assert isinstance(found[6], Notice) and found[6].detail.endswith("made by from_the_start")
-    assert found[7:] == [0, 1, 2, 3, 4, pool.Finished()]
+    assert found[7:] == [0, 1, 2, 3, 4, Finished()]
 
 
 def test_the_notice_of_a_decoder_that_starts_again_comes_again(fakes, tmp_path):
     mark = str(tmp_path / "mark")
     found = collect(pool.run([video("killed", mark)], [fakes.by_name, fakes.fails_once], num_workers=1))["killed"]
     last = len(found) - 1 - found[::-1].index(Restarted())
-    assert found[last + 1].kind == "decoder" and found[last + 2 :] == [0, 1, 2, 3, 4, pool.Finished()]
+    assert found[last + 1].kind == "decoder" and found[last + 2 :] == [0, 1, 2, 3, 4, Finished()]
 
 
-def test_a_named_work_is_called_so_in_notices(fakes):
+def test_a_named_task_is_called_so_in_notices(fakes):
     tasks = [pool.Named("PyAV", fakes.by_name), pool.Named("decord", fakes.count_to_five)]
     found = collect(pool.run([video("bug")], tasks, num_workers=1, size=lambda value: 1))["bug"]
     (notice,) = [value for value in found if isinstance(value, Notice)]
@@ -157,11 +157,11 @@ def test_real_decoders_killed_in_the_middle_give_the_same_pixels_or_say_who_gave
     left = tmp_path / "signals"
     left.write_text(signals)
     killed = [
-        pool.Named(name, functools.partial(fakes.killed_after_a_run, decoder=decoder, settings=settings, left=left))
+        pool.Named(name, functools.partial(fakes.killed_after_a_chunk, decoder=decoder, settings=settings, left=left))
         for name, decoder in (("PyAV", "pyav"), ("decord", "decord"))
     ]
     *events, end = collect(pool.run([file], killed, num_workers=1, size=tasks.count_super_images))["rabbit"]
-    assert end == pool.Finished() and not left.read_text()
+    assert end == Finished() and not left.read_text()
     made = np.concatenate([event.images for event in events if isinstance(event, SuperImages)])
     notices = [event.detail for event in events if isinstance(event, Notice)]
     if signals == "SEGV":
@@ -192,7 +192,7 @@ def test_a_decoder_that_complains_for_ever_counts_as_hung(fakes, caplog):
 def test_a_worker_killed_while_it_starts_is_started_again(fakes, monkeypatch, tmp_path):
     monkeypatch.setattr(child, "START_CODE", fakes.dying_starts(tmp_path / "mark", 2) + child.START_CODE)
     found = collect(pool.run([video("a"), video("b")], [fakes.count_to_five], num_workers=1))
-    assert found == {name: [0, 1, 2, 3, 4, pool.Finished()] for name in "ab"}
+    assert found == {name: [0, 1, 2, 3, 4, Finished()] for name in "ab"}
     assert (tmp_path / "mark").read_text() == "xxx"
 
 
@@ -213,7 +213,7 @@ def test_a_slow_reader_is_no_hang_and_bounds_the_memory(fakes, tmp_path):
     first = next(results)[1]
     time.sleep(1.5)
     assert first[0] == 0 and len(log.read_text().split()) <= 2  # one taken, one blocked
-    values = [result[0] for _, result in results if not isinstance(result, pool.Finished)]
+    values = [result[0] for _, result in results if not isinstance(result, Finished)]
     assert values == list(range(1, 20))
 
 
@@ -229,11 +229,11 @@ def test_closing_the_iterator_ends_the_processes(fakes):
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent(ending):
     script = (
-        "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import fake_works\n"
+        "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import fake_tasks\n"
         "from gridclip.dali_pipes import contract\n"
         "from gridclip.dali_pipes.processes import pool\n"
         "videos = [contract.VideoFile('a', pathlib.Path('1000'))]\n"
-        "for _, value in pool.run(videos, [fake_works.process_id], num_workers=1): print(value, flush=True)\n"
+        "for _, value in pool.run(videos, [fake_tasks.process_id], num_workers=1): print(value, flush=True)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(TESTS)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -8,7 +8,7 @@ import pathlib
 import coloured_videos
 import fake_model
 import fake_sources
-import fake_works
+import fake_tasks
 import numpy as np
 import pytest
 from gridclip import GridClipError
@@ -101,7 +101,7 @@ def test_a_process_that_cannot_start_ends_the_job(encoder, videos, tmp_path, mon
 
 
 def test_processes_killed_while_they_start_are_started_again(encoder, videos, tmp_path, monkeypatch):
-    deaths = fake_works.dying_starts(tmp_path / "mark", devices.MAX_IDLE_DEATHS - 1)
+    deaths = fake_tasks.dying_starts(tmp_path / "mark", devices.MAX_IDLE_DEATHS - 1)
     monkeypatch.setattr(child, "START_CODE", deaths + child.START_CODE)
     make = functools.partial(sources.video_source, "pyav", **SETTINGS)
     summary = run(encoder, videos, tmp_path / "store", make, device_ids=[None])
@@ -110,7 +110,7 @@ def test_processes_killed_while_they_start_are_started_again(encoder, videos, tm
 
 
 def test_a_process_that_is_killed_at_every_start_ends_the_job(encoder, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(child, "START_CODE", fake_works.dying_starts(tmp_path / "mark", 100) + child.START_CODE)
+    monkeypatch.setattr(child, "START_CODE", fake_tasks.dying_starts(tmp_path / "mark", 100) + child.START_CODE)
     make = functools.partial(sources.video_source, "pyav", **SETTINGS)
     with pytest.raises(GridClipError, match="the process of the CPU 0 was killed"):
         run(encoder, videos, tmp_path / "store", make, device_ids=[None])
@@ -135,8 +135,8 @@ def test_decord_that_is_not_installed_is_said_before_anything_is_decoded(videos,
     with pytest.raises(GridClipError, match="`decoder='decord'`: decord is not installed"):
         make_super_images(videos, tmp_path, decoder="decord", sampling=SETTINGS["sampling"])
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == []
-    works = sources.tasks.embedding_works(SETTINGS["sampling"], "auto", 64)
-    assert [work.name for work in works] == ["PyAV"]  # no second choice that cannot work
+    tasks = sources.tasks.embedding_tasks(SETTINGS["sampling"], "auto", 64)
+    assert [task.name for task in tasks] == ["PyAV"]  # no second choice that cannot work
 
 
 def test_videos_stay_on_the_cpu_without_a_gpu():

@@ -1,16 +1,16 @@
 """engine/jobs/folder_writing.py: what a source yields becomes folders, and the counts say what is in them."""
 
 import numpy as np
-from gridclip.dali_pipes.contract import Failure, Restarted, SuperImages, VideoFile
+import pytest
+from gridclip.dali_pipes.contract import Failure, Finished, Restarted, SuperImages, VideoFile
 from gridclip.dali_pipes.image_folders import jpeg
-from gridclip.dali_pipes.processes.pool import Finished
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.jobs.folder_writing import write_folders
 
 SAMPLING = Sampling(super_img_size=64)
 
 
-def run(video: VideoFile, first: int, count: int):
+def chunk(video: VideoFile, first: int, count: int):
     times = np.arange(first, first + count) * 8.0
     return video, SuperImages(video.video_id, first, 4, np.full((count, 64, 64, 3), 9, np.uint8), times, times + 8)
 
@@ -18,12 +18,12 @@ def run(video: VideoFile, first: int, count: int):
 def test_counts_begin_again_where_a_video_comes_again(tmp_path):
     red, green = VideoFile("red", tmp_path / "red.mp4"), VideoFile("green", tmp_path / "green.mp4")
     events = [
-        run(red, 0, 3),
-        run(green, 0, 1),
+        chunk(red, 0, 3),
+        chunk(green, 0, 1),
         (red, Restarted()),
-        run(red, 2, 2),
-        run(green, 1, 3),
-        run(red, 0, 2),
+        chunk(red, 2, 2),
+        chunk(green, 1, 3),
+        chunk(red, 0, 2),
         (green, Failure("green", "decode", "damaged")),
         (red, Finished()),
     ]
@@ -33,3 +33,11 @@ def test_counts_begin_again_where_a_video_comes_again(tmp_path):
     assert [event for video_id, event in out if video_id == "green"][:2] == [1, 4]
     assert len(jpeg.read_sidecar(tmp_path / "red").start_s) == 4 and not (tmp_path / "green").exists()
     assert list((tmp_path / ".parts").iterdir()) == []
+
+
+def test_an_unknown_event_is_an_error_and_leaves_no_folder(tmp_path):
+    red = VideoFile("red", tmp_path / "red.mp4")
+    events = write_folders([chunk(red, 0, 3), (red, "done")], SAMPLING, tmp_path, tmp_path / ".parts", num_threads=1)
+    with pytest.raises(AssertionError, match="done"):
+        list(events)
+    assert not (tmp_path / "red").exists()

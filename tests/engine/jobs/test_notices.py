@@ -8,7 +8,7 @@ import fake_model
 import numpy as np
 import pytest
 from gridclip import GridClipError
-from gridclip.dali_pipes.contract import Failure, Notice, Restarted, SuperImages, VideoFile
+from gridclip.dali_pipes.contract import Failure, Finished, Notice, Restarted, SuperImages, VideoFile
 from gridclip.dali_pipes.processes import pool
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoding.encoder import Encoder
@@ -19,7 +19,7 @@ from gridclip.engine.jobs.progress import Interrupted
 from gridclip.engine.jobs.super_images import make_super_images
 from gridclip.engine.listing import Listing, list_videos
 
-FINISHED = pool.Finished()
+FINISHED = Finished()
 
 
 def lines(folder: pathlib.Path, name: str = "notices.jsonl") -> list[tuple[str, str]]:
@@ -179,10 +179,10 @@ def test_folders_of_super_images_have_them_beside_them(tmp_path, monkeypatch):
 
 def test_a_work_in_a_worker_process_yields_them(monkeypatch):
     monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[2]))
-    import fake_works
+    import fake_tasks
 
     found = list(
-        pool.run([VideoFile("v", pathlib.Path("x"))], [fake_works.noticing], num_workers=1, size=lambda value: 1)
+        pool.run([VideoFile("v", pathlib.Path("x"))], [fake_tasks.noticing], num_workers=1, size=lambda value: 1)
     )
     assert [event for _, event in found] == [0, damage("v"), 1, FINISHED]
 

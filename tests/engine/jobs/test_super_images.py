@@ -137,11 +137,11 @@ def test_a_full_disk_ends_the_job_and_keeps_what_is_finished(videos, tmp_path, m
     (tmp_path / "red" / "super_images.json").unlink()
 
     def full(sampling, decoder, save_dir, part_dir):
-        import fake_works
+        import fake_tasks
 
-        return [fake_works.full_disk]
+        return [fake_tasks.full_disk]
 
-    monkeypatch.setattr(super_images.tasks, "saving_works", full)
+    monkeypatch.setattr(super_images.tasks, "saving_tasks", full)
     with pytest.raises(GridClipError, match=os.strerror(errno.ENOSPC)):
         make(videos, tmp_path, resume=True)
     assert jpeg.read_sidecar(tmp_path / "green") and not list(tmp_path.glob(".*"))
@@ -158,9 +158,9 @@ def test_the_count_is_that_of_the_files_after_a_crash_and_a_failure(videos, tmp_
     def dying(*args):
         import fake_saving
 
-        return fake_saving.dying_works(*args)
+        return fake_saving.dying_tasks(*args)
 
-    monkeypatch.setattr(super_images.tasks, "saving_works", dying)
+    monkeypatch.setattr(super_images.tasks, "saving_tasks", dying)
     summary = make(videos, tmp_path, num_workers=2)
     assert (summary.done, summary.failures) == (2, 1) and failures(tmp_path) == [("green", "decode")]
     assert summary.super_images == images(tmp_path) == 10

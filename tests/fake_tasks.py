@@ -1,4 +1,4 @@
-"""Works that crash, hang and fail on purpose; imported by name in worker processes."""
+"""Tasks that crash, hang and fail on purpose; imported by name in worker processes."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 from gridclip import GridClipError
-from gridclip.dali_pipes.packets.scan import VideoError
+from gridclip.dali_pipes.contract import VideoError
 
 
 def count_to_five(video, skip):
@@ -55,7 +55,7 @@ def full_disk(video, skip):
 
 
 def half_of_red(video, skip):
-    """Two runs of super images; of the video red only the first."""
+    """Two chunks of super images; of the video red only the first."""
     from gridclip.dali_pipes.contract import SuperImages
 
     for first in (0, 3):
@@ -121,14 +121,14 @@ def dying_starts(mark: pathlib.Path, count: int) -> str:
     )
 
 
-def killed_after_a_run(video, skip, *, decoder, settings, left: pathlib.Path):
-    """Decodes; sends itself the signals that the file `left` names, one after a run, or at once on a later try."""
+def killed_after_a_chunk(video, skip, *, decoder, settings, left: pathlib.Path):
+    """Decodes; sends itself the signals that the file `left` names, one after a chunk, or at once on a later try."""
     from gridclip.dali_pipes.cpu import super_images
 
-    for run in super_images.super_images(video, settings, decoder=decoder, skip=skip):
+    for event in super_images.super_images(video, settings, decoder=decoder, skip=skip):
         if skip:
             kill_once(left)
-        yield run
+        yield event
         kill_once(left)
 
 
