@@ -318,10 +318,10 @@ def doctor(model: pathlib.Path | None, as_json: bool) -> None:
 
     For every stage of the work: which path it takes here, and why not the GPU's. And how to get what is missing.
     """
-    from .engine.doctor import doctor
+    from .engine.doctor import doctor, text
 
     report = doctor.examine(model)
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else _in_options(doctor.as_text(report)))
+    click.echo(json.dumps(report.to_json(), indent=2) if as_json else _in_options(text.as_text(report)))
     if not report.healthy:
         sys.exit(1)
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import collections.abc
 import dataclasses
-import gzip
-import json
 import math
 import os
 import pathlib
-import re
-import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import GridClipError
 from ..dali_pipes import ids
-from ..dali_pipes.ordinary_file import refuse_special_file
-
-# `3MSZA 24.3 30.4##a person turns a light on.`
-CHARADES_LINE = re.compile(r"(?P<video>\S+)\s+(?P<start>\S+)\s+(?P<end>\S+?)\s*##(?P<text>.*)")
-# `v_uqiMw7tQ1Cc#enc#0 A weight lifting tutorial is given.`
-MS_SL_LINE = re.compile(r"(?P<video>\S+?)#[^#\s]*#\d+(?:\s(?P<text>.*)|$)")
+from .annotation_formats import FORMATS, Caption, Named, Problem, recognise
+from .text_file import TextFile, json_kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +39,7 @@ class Annotations:
     """What an annotation file holds.
 
     Attributes:
-        format: "activitynet", "tvr", "charades-sta" or "ms-sl".
+        format: a name of FORMATS: "activitynet", "tvr", "charades-sta" or "ms-sl"; "in memory" where there is no file.
         queries: the usable captions, in the file's order.
         video_ids: every video that the file names, in the order of first mention; spelled as in the file, usable
             (see `ids.id_problem`) or not.
@@ -78,30 +70,32 @@ def load_annotations(path: str | os.PathLike[str]) -> Annotations:
     Raises:
         GridClipError: the file cannot be read, is malformed, of no known format, or holds no usable caption.
     """
-    file = pathlib.Path(path)
-    text = _read_text(file)
-    if text.lstrip()[:1] in ("{", "["):
-        collected = _from_json(file, text)
-    else:
-        collected = _from_lines(file, text)
+    file = TextFile.read(pathlib.Path(path))
+    name = recognise(file)
+    collected = _Collected()
+    for found in FORMATS[name].read(file):
+        collected.take(found)
     if not collected.queries:
         first = f"; first problem: {collected.problems[0]}" if collected.problems else ""
-        raise GridClipError(f"{file} holds no usable caption{first}")
-    return Annotations(collected.format, collected.queries, list(collected.videos), collected.problems)
+        raise GridClipError(f"{file.path} holds no usable caption{first}")
+    return Annotations(name, collected.queries, list(collected.videos), collected.problems)
 
 
-def of_captions(captions: collections.abc.Mapping[str, str | collections.abc.Sequence[str]]) -> Annotations:
+def of_captions(captions: Mapping[str, str | Sequence[str]]) -> Annotations:
     """The same from the sentences of each video by its id, for callers that have them in memory.
 
     Raises:
         GridClipError: there is no usable caption.
     """
-    sentences = {video: [each] if isinstance(each, str) else list(each) for video, each in captions.items()}
-    collected = _activitynet({video: {"sentences": each} for video, each in sentences.items()})
+    collected = _Collected()
+    for video, sentences in captions.items():
+        collected.take(Named(video))
+        for number, sentence in enumerate([sentences] if isinstance(sentences, str) else sentences):
+            collected.take(Caption(f"video {video}, sentence {number}", video, sentence, None))
     if not collected.queries:
         first = f"; first problem: {collected.problems[0]}" if collected.problems else ""
         raise GridClipError(f"there is no usable caption{first}")
-    return Annotations(collected.format, collected.queries, list(collected.videos), collected.problems)
+    return Annotations("in memory", collected.queries, list(collected.videos), collected.problems)
 
 
 def load_video_info(path: str | os.PathLike[str]) -> list[VideoInfo]:
@@ -110,10 +104,10 @@ def load_video_info(path: str | os.PathLike[str]) -> list[VideoInfo]:
     Raises:
         GridClipError: the file cannot be read, is malformed, or an entry lacks a value.
     """
-    file = pathlib.Path(path)
-    entries = _parse(file, _read_text(file))
+    file = TextFile.read(pathlib.Path(path))
+    entries = file.json
     if not isinstance(entries, list):
-        raise GridClipError(f"{file} holds a JSON {_kind(entries)}, expected a list of videos")
+        raise GridClipError(f"{file.path} holds a JSON {json_kind(entries)}, expected a list of videos")
     infos = []
     for number, entry in enumerate(entries):
         try:
@@ -127,7 +121,7 @@ def load_video_info(path: str | os.PathLike[str]) -> list[VideoInfo]:
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise GridClipError(
-                f"{file}: entry {number} needs video_name, video_frames, video_fps and "
+                f"{file.path}: entry {number} needs video_name, video_frames, video_fps and "
                 f"video_duration: {type(error).__name__} {error}"
             ) from error
     named = ids.of_files(info.video_id for info in infos)
@@ -137,34 +131,43 @@ def load_video_info(path: str | os.PathLike[str]) -> list[VideoInfo]:
 class _Collected:
     """Queries, videos and problems while a file is read."""
 
-    def __init__(self, format: str) -> None:
-        self.format = format
+    def __init__(self) -> None:
         self.queries: list[Query] = []
         self.videos: dict[str, None] = {}
         self.problems: list[str] = []
 
-    def add(self, place: str, video: object, text: object, times: object) -> None:
+    def take(self, found: Named | Caption | Problem) -> None:
+        """Takes what a format's reader has found."""
+        match found:
+            case Named(video):
+                self.videos[video] = None
+            case Caption(place, video, text, times):
+                self._add(place, video, text, times)
+            case Problem(place, what):
+                self._note(place, what)
+
+    def _add(self, place: str, video: object, text: object, times: object) -> None:
         """Takes one caption, or records why not; times that are no [start, end] cost the times only."""
         if not isinstance(video, str) or not video.strip():
-            self.problem(place, f"the video's name is {video!r}, expected text; caption left out")
+            self._note(place, f"the video's name is {video!r}, expected text; caption left out")
             return
         self.videos[video] = None
         if not isinstance(text, str) or not text.strip():
-            self.problem(place, f"the caption is {text!r}, expected text; caption left out")
+            self._note(place, f"the caption is {text!r}, expected text; caption left out")
             return
         unusable = ids.id_problem(video) or ids.text_problem(text)
         if unusable:
-            self.problem(place, f"{unusable}; caption left out")
+            self._note(place, f"{unusable}; caption left out")
             return
         start_s, end_s = None, None
         if times is not None:
             try:
                 start_s, end_s = _span(times)
             except (TypeError, ValueError, OverflowError):
-                self.problem(place, f"the times are {times!r}, expected [start, end]; caption kept without")
+                self._note(place, f"the times are {times!r}, expected [start, end]; caption kept without")
         self.queries.append(Query(len(self.queries), video, text, start_s, end_s))
 
-    def problem(self, place: str, what: str) -> None:
+    def _note(self, place: str, what: str) -> None:
         """Records what is wrong at a place of the file, as text that can be printed."""
         self.problems.append(ids.printable(f"{place}: {what}"))
 
@@ -174,120 +177,3 @@ def _span(times: Any) -> tuple[float, float]:
     if not (math.isfinite(start_s) and math.isfinite(end_s)):
         raise ValueError("not finite")
     return start_s, end_s
-
-
-def _from_json(file: pathlib.Path, text: str) -> _Collected:
-    first_line = text.strip().split("\n", 1)[0]
-    if _is_tvr(first_line):
-        return _tvr(file, text)
-    content = _parse(file, text)
-    if isinstance(content, dict) and any(
-        isinstance(entry, dict) and "sentences" in entry for entry in content.values()
-    ):
-        return _activitynet(content)
-    raise GridClipError(
-        f"{file} is JSON but no known annotation file: expected ActivityNet Captions "
-        '({"video": {"sentences": [...]}}) or TVR lines ({"vid_name": ..., "desc": ...})'
-    )
-
-
-def _is_tvr(line: str) -> bool:
-    try:
-        entry = json.loads(line)
-    except (RecursionError, ValueError):
-        # The very first line may be the broken one.
-        return line.startswith("{") and '"vid_name"' in line and '"desc"' in line
-    return isinstance(entry, dict) and ("vid_name" in entry or "desc" in entry)
-
-
-def _activitynet(content: dict[str, Any]) -> _Collected:
-    found = _Collected("activitynet")
-    for video, entry in content.items():
-        found.videos[video] = None
-        sentences = entry.get("sentences") if isinstance(entry, dict) else None
-        if not isinstance(sentences, list):
-            found.problem(f"video {video}", "it has no list of sentences; video left out")
-            continue
-        times = entry.get("timestamps")
-        if times is not None and (not isinstance(times, list) or len(times) != len(sentences)):
-            count = len(times) if isinstance(times, list) else "no list of"
-            found.problem(
-                f"video {video}", f"{count} timestamps for {len(sentences)} sentences; captions kept without times"
-            )
-            times = None
-        for number, sentence in enumerate(sentences):
-            found.add(f"video {video}, sentence {number}", video, sentence, times[number] if times else None)
-    return found
-
-
-def _tvr(file: pathlib.Path, text: str) -> _Collected:
-    found = _Collected("tvr")
-    for number, line in _lines(text):
-        try:
-            entry = json.loads(line)
-        except (RecursionError, ValueError) as error:
-            raise GridClipError(f"{file}, line {number}: malformed JSON: {error}") from error
-        if isinstance(entry, dict):
-            found.add(f"line {number}", entry.get("vid_name"), entry.get("desc"), entry.get("ts"))
-        else:
-            found.problem(f"line {number}", f"a JSON {_kind(entry)}, expected an object; caption left out")
-    return found
-
-
-def _from_lines(file: pathlib.Path, text: str) -> _Collected:
-    lines = list(_lines(text))
-    formats = {"ms-sl": MS_SL_LINE, "charades-sta": CHARADES_LINE}
-    counts = {name: sum(bool(pattern.fullmatch(line)) for _, line in lines) for name, pattern in formats.items()}
-    name = max(counts, key=counts.__getitem__)
-    if not counts[name]:
-        shown = repr(lines[0][1][:60]) if lines else "nothing"
-        raise GridClipError(
-            f"{file} is no known annotation file: expected ActivityNet Captions JSON, TVR JSON lines, "
-            f"Charades-STA ('video start end##text') or MS-SL ('video#enc#0 text'); it holds {shown}"
-        )
-    found = _Collected(name)
-    for number, line in lines:
-        match = formats[name].fullmatch(line)
-        if match is None:
-            found.problem(f"line {number}", f"{line[:60]!r} is no {name} line; caption left out")
-            continue
-        parts = match.groupdict()
-        times = (parts["start"], parts["end"]) if "start" in parts else None
-        found.add(f"line {number}", parts["video"], parts["text"] or "", times)
-    return found
-
-
-def _lines(text: str) -> collections.abc.Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers from 1; only line feeds end a line, as in an editor."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line.rstrip("\r")
-
-
-def _read_text(file: pathlib.Path) -> str:
-    try:
-        refuse_special_file(file)
-        content = file.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise GridClipError(f"{file}, line {line}: not UTF-8 text ({error.reason})") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise GridClipError(f"cannot read {file}: {error}") from error
-
-
-def _parse(file: pathlib.Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise GridClipError(
-            f"{file}, line {error.lineno}: malformed JSON: {error.msg} (column {error.colno})"
-        ) from error
-    except (RecursionError, ValueError) as error:
-        raise GridClipError(f"{file}: malformed JSON: {error}") from error
-
-
-def _kind(value: object) -> str:
-    return {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")

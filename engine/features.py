@@ -221,7 +221,8 @@ def _read_queries(path: pathlib.Path, allow_pickle: bool, failures: list[Failure
 
 def _load(path: pathlib.Path, allow_pickle: bool) -> np.ndarray | np.lib.npyio.NpzFile:
     refuse_special_file(path)
-    return np.load(path, allow_pickle=allow_pickle)
+    loaded: np.ndarray | np.lib.npyio.NpzFile = np.load(path, allow_pickle=allow_pickle)
+    return loaded
 
 
 def _reason(error: Exception) -> str:

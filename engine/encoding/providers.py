@@ -13,6 +13,7 @@ import onnxruntime
 
 from ... import GridClipError
 from ...dali_pipes.nvdali.nvidia_driver import first_gpu
+from ..routing import Facts, route
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +52,14 @@ def choose_provider(provider: Provider) -> Literal["cpu", "cuda", "tensorrt"]:
         raise ValueError(f"provider ({provider!r}) must be auto, {', '.join(EXECUTION_PROVIDERS)}")
     wanted: Literal["cuda", "tensorrt"] = "cuda" if provider == "auto" else provider
     obstacle = _obstacle(wanted)
-    if obstacle is None:
-        return wanted
-    if provider != "auto":
-        raise GridClipError(f"`provider={provider!r}` cannot be used: {obstacle}; or use the CPU")
-    if first_gpu() is not None:
-        logger.warning("THE GPU IS NOT USED, the model runs on the CPU: %s (no GPU wanted? `num_gpus=0`)", obstacle)
-    return "cpu"
+    choice = route(Facts(provider=provider, cuda_obstacle=obstacle, tensorrt_obstacle=obstacle)).model
+    if choice.path is None:
+        raise GridClipError(f"`provider={provider!r}` cannot be used: {choice.why_not}; or use the CPU")
+    if choice.path == "cpu" and first_gpu() is not None:
+        logger.warning(
+            "THE GPU IS NOT USED, the model runs on the CPU: %s (no GPU wanted? `num_gpus=0`)", choice.why_not
+        )
+    return choice.path
 
 
 def check_gpus(provider: Provider, num_gpus: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from ... import GridClipError
 from ...dali_pipes.contract import Source
@@ -18,10 +18,10 @@ from ...dali_pipes.image_folders import jpeg_decoding
 from ...dali_pipes.nvdali import sources
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
+from ..choices import Decoder
+from ..routing import Facts, route
 
 logger = logging.getLogger(__name__)
-
-Decoder = Literal["auto", "dali", "hybrid", "decord", "pyav"]
 
 
 def video_source(
@@ -71,12 +71,23 @@ def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
     """Whether DALI decodes videos; raises GridClipError where a decoder was asked for by name and cannot be used."""
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(get_args(Decoder))}")
-    if decoder == "decord" and not tasks.has_decord():
-        raise GridClipError("`decoder='decord'`: decord is not installed: pip install decord, or use `decoder='pyav'`")
-    obstacle = sources.why_not()
-    if decoder in ("dali", "hybrid") and obstacle:
-        raise GridClipError(f"`decoder={decoder!r}`: {obstacle}; or use `decoder='pyav'`")
-    return decoder in ("dali", "hybrid") or (decoder == "auto" and device_id is not None and obstacle is None)
+    choice = route(_facts(device_id, decoder)).videos
+    if choice.path is None:
+        remedy = ": pip install decord, or" if decoder == "decord" else "; or"
+        raise GridClipError(f"`decoder={decoder!r}`: {choice.why_not}{remedy} use `decoder='pyav'`")
+    return choice.path in ("dali", "hybrid")
+
+
+def _facts(device_id: int | None, decoder: Decoder = "auto") -> Facts:
+    """What decoding needs to know: whoever gives a GPU wants the pixels there."""
+    no_gpu = None if device_id is not None else "no GPU is used"
+    return Facts(
+        decoder=decoder,
+        gpu_obstacle=no_gpu,
+        cuda_obstacle=no_gpu,
+        dali_obstacle=sources.why_not(),
+        has_decord=tasks.has_decord(),
+    )
 
 
 def cpu_video_source(
@@ -100,8 +111,8 @@ def cpu_video_source(
 
 def image_source(image_size: int, *, device_id: int | None, num_workers: int, time_limit_s: float) -> Source:
     """A source of the super images in JPEG folders: nvJPEG where there are a GPU and DALI, else worker processes."""
-    obstacle = sources.why_not()
-    if device_id is not None and not obstacle:
+    choice = route(_facts(device_id)).images
+    if choice.path == "dali":
         return functools.partial(
             sources.decode_images,
             image_size=image_size,
@@ -110,7 +121,7 @@ def image_source(image_size: int, *, device_id: int | None, num_workers: int, ti
             time_limit_s=time_limit_s,
         )
     if device_id is not None:
-        logger.warning("JPEG files are decoded on the CPU: %s", obstacle)
+        logger.warning("JPEG files are decoded on the CPU: %s", choice.why_not)
     return cpu_image_source(image_size, num_workers=num_workers, time_limit_s=time_limit_s)
 
 

@@ -5,7 +5,8 @@ import json
 
 import pytest
 from gridclip import GridClipError
-from gridclip.engine.annotations import Query, VideoInfo, load_annotations, load_video_info
+from gridclip.engine.annotation_formats import FORMATS, Caption, Format
+from gridclip.engine.annotations import Annotations, Query, VideoInfo, load_annotations, load_video_info
 
 ACTIVITYNET = {
     "v_b": {"duration": 9, "timestamps": [[0, 1.5], [2, 9]], "sentences": ["One.", "  Two é."]},
@@ -192,3 +193,32 @@ def test_the_real_files(shared_data):
     assert {info.video_id for info in load_video_info(folder / "activitynet_val_1_video_info.json")} <= set(
         activitynet.video_ids
     )
+
+
+def test_a_format_joins_through_the_table(tmp_path, monkeypatch):
+    """What docs/recipes/annotation-format.md says, with a toy: a JSON list of videos with one caption each."""
+
+    def is_toy(file):
+        return sum("caption" in entry for entry in file.json) if file.text.startswith("[") else 0
+
+    def read_toy(file):
+        for number, entry in enumerate(file.json):
+            yield Caption(f"entry {number}", entry["video"], entry["caption"], entry.get("span"))
+
+    file = tmp_path / "toy.json"
+    file.write_text(
+        json.dumps([{"video": "a", "caption": "one", "span": [1, 2]}, {"video": "b/c", "caption": " "}]), "utf-8"
+    )
+    with pytest.raises(GridClipError, match=r"no known annotation file: expected TVR .*, ActivityNet .* or Charades"):
+        load_annotations(file)
+    monkeypatch.setitem(FORMATS, "toy", Format("a toy", is_toy, read_toy))
+    found = load_annotations(file)
+    assert found == Annotations(
+        "toy",
+        [Query(0, "a", "one", 1.0, 2.0)],
+        ["a", "b/c"],
+        ["entry 1: the caption is ' ', expected text; caption left out"],
+    )
+    for name, text in TEXTS.items():  # the others are recognised as before
+        file.write_text(text)
+        assert load_annotations(file).format == name

@@ -7,8 +7,8 @@ import json
 import pathlib
 
 import pytest
-from gridclip.engine.doctor import doctor
-from gridclip.engine.doctor.doctor import Finding
+from gridclip.engine.doctor import doctor, probes, routes, text
+from gridclip.engine.doctor.probes import Finding
 from gridclip.engine.encoding import attention_kernels
 
 PRINTS_ITS_ANSWER = 'import json; print(json.dumps(["1.2", "fine", True]))'
@@ -20,13 +20,13 @@ def report() -> doctor.Report:
 
 
 def examine(monkeypatch: pytest.MonkeyPatch, program: str, *, limit_s: float = 60) -> Finding:
-    monkeypatch.setattr(doctor, "PROBE_LIMIT_S", limit_s)
-    return doctor._try(doctor._Probe("thing", program, "pip install thing"))
+    monkeypatch.setattr(probes, "PROBE_LIMIT_S", limit_s)
+    return probes.examine(probes.Probe("thing", program, "pip install thing"))
 
 
 def everything(**broken: str) -> dict[str, Finding]:
     """Findings of a machine where all is usable but the named things (with dashes as underscores)."""
-    found = {probe.name: Finding(probe.name, True, probe.optional, "1", "", None) for probe in doctor.PROBES}
+    found = {probe.name: Finding(probe.name, True, probe.optional, "1", "", None) for probe in probes.PROBES}
     found["onnxruntime"] = dataclasses.replace(found["onnxruntime"], detail="CUDAExecutionProvider")
     found["torch"] = dataclasses.replace(found["torch"], detail="CUDA: A800")
     for name, reason in broken.items():
@@ -36,7 +36,7 @@ def everything(**broken: str) -> dict[str, Finding]:
 
 
 def test_this_machine(report: doctor.Report) -> None:
-    assert report.healthy, doctor.as_text(report)
+    assert report.healthy, text.as_text(report)
     found = {finding.name: finding for finding in report.findings}
     assert "h264" in found["av"].detail
     assert "CPUExecutionProvider" in found["onnxruntime"].detail
@@ -44,14 +44,14 @@ def test_this_machine(report: doctor.Report) -> None:
 
 
 def test_text_and_json_say_the_same(report: doctor.Report) -> None:
-    text = doctor.as_text(report)
+    shown = text.as_text(report)
     content = json.loads(json.dumps(report.to_json()))
     assert content["healthy"] is True
     for finding in content["findings"]:
-        assert finding["name"] in text
-        assert finding["usable"] or finding["remedy"] in text
+        assert finding["name"] in shown
+        assert finding["usable"] or finding["remedy"] in shown
     for route in content["routes"]:
-        assert route["stage"] in text and route["path"] in text
+        assert route["stage"] in shown and route["path"] in shown
 
 
 def test_a_usable_thing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +86,14 @@ def test_a_hanging_import_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_that_breaks_at_import(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "decord.py").write_text("raise ImportError('libdecord.so is for another machine')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    probe = next(probe for probe in doctor.PROBES if probe.name == "decord")
-    finding = doctor._try(probe)
+    probe = next(probe for probe in probes.PROBES if probe.name == "decord")
+    finding = probes.examine(probe)
     assert not finding.usable
     assert "libdecord.so is for another machine" in finding.detail
 
 
 def test_routes_of_a_gpu_machine() -> None:
-    paths = {route.stage: route.path for route in doctor.routes(everything())}
+    paths = {route.stage: route.path for route in routes.routes(everything())}
     assert paths["embed images and texts"] == "ONNX Runtime on CUDA"
     assert paths["evaluate and search"] == "torch on CUDA"
     assert paths["decode videos"] == "DALI on the GPU and PyAV on the CPU (hybrid)"
@@ -115,11 +115,11 @@ def test_every_reason_not_to_take_the_gpu_is_said(broken: str, detail: str | Non
         found[broken] = dataclasses.replace(found[broken], detail="CPUExecutionProvider")
     if broken == "torch":
         found[broken] = dataclasses.replace(found[broken], detail="CPU with 8 threads")
-    routes = {route.stage: route for route in doctor.routes(found)}
-    assert routes["decode videos"].path == "PyAV on the CPU" and reason in routes["decode videos"].why
-    assert routes["read JPEG super images"].path == "jpeg4py" and reason in routes["read JPEG super images"].why
+    taken = {route.stage: route for route in routes.routes(found)}
+    assert taken["decode videos"].path == "PyAV on the CPU" and reason in taken["decode videos"].why
+    assert taken["read JPEG super images"].path == "jpeg4py" and reason in taken["read JPEG super images"].why
     if broken != "nvidia_dali":
-        embedding = routes["embed images and texts"]
+        embedding = taken["embed images and texts"]
         assert embedding.path == "ONNX Runtime on the CPU" and reason in embedding.why
 
 
@@ -142,18 +142,18 @@ def test_attention_without_a_gpu_is_said(tmp_path: pathlib.Path) -> None:
 
 def test_routes_around_what_is_missing() -> None:
     found = everything(libturbojpeg="", decord="", onnxruntime="", av="")
-    routes = {route.stage: route for route in doctor.routes(found)}
-    assert routes["read JPEG super images"].path == "Pillow"
-    assert routes["embed images and texts"].path is None
-    assert "onnxruntime" in routes["embed images and texts"].why
-    assert routes["decode videos"].path is None
-    assert routes["evaluate and search"].path == "torch on CUDA"
+    taken = {route.stage: route for route in routes.routes(found)}
+    assert taken["read JPEG super images"].path == "Pillow"
+    assert taken["embed images and texts"].path is None
+    assert "onnxruntime" in taken["embed images and texts"].why
+    assert taken["decode videos"].path is None
+    assert taken["evaluate and search"].path == "torch on CUDA"
 
 
 def test_both_wheels_of_onnx_runtime_are_found(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second distribution that brings the same folder, as `pip install onnxruntime onnxruntime-gpu` leaves it."""
-    (probe,) = [probe for probe in doctor.PROBES if probe.name == doctor.WHEELS]
-    alone = doctor._try(probe)
+    (probe,) = [probe for probe in probes.PROBES if probe.name == probes.WHEELS]
+    alone = probes.examine(probe)
     assert alone.usable and alone.detail in ("onnxruntime", "onnxruntime-gpu")
     for name in ("onnxruntime", "onnxruntime_gpu"):
         info = tmp_path / f"{name}-1.31.1.dist-info"
@@ -161,16 +161,16 @@ def test_both_wheels_of_onnx_runtime_are_found(tmp_path: pathlib.Path, monkeypat
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.31.1\n")
         (info / "RECORD").write_text("onnxruntime/__init__.py,,\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    both = doctor._try(probe)
+    both = probes.examine(probe)
     assert not both.usable and both.optional
     assert "onnxruntime and onnxruntime-gpu are installed side by side" in both.detail
     assert "pip uninstall onnxruntime onnxruntime-gpu" in (both.remedy or "")
 
 
 def test_dali_that_decodes_garbage_is_not_usable(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (probe,) = [probe for probe in doctor.PROBES if probe.name == "nvidia-dali"]
+    (probe,) = [probe for probe in probes.PROBES if probe.name == "nvidia-dali"]
     spoilt = "from gridclip.dali_pipes.nvdali import self_test\nself_test.IMAGE = self_test.SAMPLES / 'vp9.webm'\n"
-    finding = doctor._try(dataclasses.replace(probe, program=spoilt + probe.program))
+    finding = probes.examine(dataclasses.replace(probe, program=spoilt + probe.program))
     assert not finding.usable and finding.detail
 
 
@@ -178,7 +178,7 @@ def test_advice_for_a_gpu_that_is_not_used() -> None:
     found = everything(nvidia_dali="No module named 'nvidia'")
     found["onnxruntime"] = dataclasses.replace(found["onnxruntime"], detail="CPUExecutionProvider")
     found["torch"] = dataclasses.replace(found["torch"], detail="CPU with 8 threads")
-    advice = "\n".join(doctor.advice(found))
+    advice = "\n".join(routes.advice(found))
     assert "onnxruntime-gpu" in advice
     assert "CUDA build of torch" in advice
     assert "nvidia-dali: pip install nvidia-dali" in advice
@@ -186,4 +186,4 @@ def test_advice_for_a_gpu_that_is_not_used() -> None:
 
 def test_no_report_without_a_path_is_healthy() -> None:
     found = everything(torch="broken")
-    assert not doctor.Report("", tuple(found.values()), doctor.routes(found), doctor.advice(found)).healthy
+    assert not doctor.Report("", tuple(found.values()), routes.routes(found), routes.advice(found)).healthy

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from gridclip import GridClipError
 from gridclip.engine.annotations import Query
-from gridclip.engine.store import store as store_module
+from gridclip.engine.store import tables
 from gridclip.engine.store.store import Store, VideoEmbedding
 
 MODEL = {"format": 1, "name": "tiny", "embed_dim": 8, "fingerprint": "aa", "precision": "fp32"}
@@ -278,14 +278,14 @@ def test_what_others_append_during_a_compaction_stays(tmp_path, monkeypatch):
     store = Store.open(tmp_path / "s", create=True)
     for _ in range(2):
         store.append_videos([embedding("a", 2), embedding("b", 3)])
-    settle = store_module._settle
+    settle = tables.settle
 
     def another_job_appends(uri, fragments):
-        monkeypatch.setattr(store_module, "_settle", settle)
+        monkeypatch.setattr(tables, "settle", settle)
         Store.open(store.path).append_videos([embedding("c", 4), embedding("a", 2)])
         settle(uri, fragments)
 
-    monkeypatch.setattr(store_module, "_settle", another_job_appends)
+    monkeypatch.setattr(tables, "settle", another_job_appends)
     store.compact()
     assert assert_whole(store) == ["a", "b", "c"]
     store.compact()
@@ -302,7 +302,7 @@ def test_a_compaction_that_cannot_be_finished_changes_nothing(tmp_path, monkeypa
         raise OSError("is the disk full?")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_settle", cut_short)
+        patch.setattr(tables, "settle", cut_short)
         store.compact()
     assert "is the disk full?" in caplog.text
     assert assert_whole(store) == ["a", "b"]
