@@ -16,7 +16,6 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream as AvVideoStream
 
-from ..bitstream.facts import HIDDEN, OPEN
 from ..contract import Notice
 from ..packets import remux, scan
 from ..packets.keyframes import nearest_keyframes
@@ -29,8 +28,6 @@ from .damage import MOST_DAMAGED, Damage, OnDamage
 logger = logging.getLogger(__name__)
 
 Decoder = Literal["auto", "decord", "pyav"]
-# decord and DALI take a segment as one file in memory; larger ones are fed to PyAV packet by packet.
-MAX_REMUX_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
@@ -151,14 +148,7 @@ class Reading:
 
     def counts_right(self, segment: Segment) -> bool:
         """Whether a decoder that counts pictures (decord, DALI) finds the frames: each comes out, in order of time."""
-        return (
-            self.table.prunable
-            and self.table.reordering_declared
-            and not segment.by_count
-            and not (self.table.facts[segment.packets] & (OPEN | HIDDEN)).any()
-            and remux.can_remux(self.summary.codec)
-            and int(self.table.sizes[segment.packets].sum()) <= MAX_REMUX_BYTES
-        )
+        return remux.why_not_counted(self.table, segment, self.summary.codec) is None
 
     def _with_decord(self, segment: Segment, feed: Feed) -> Iterator[np.ndarray]:
         packets = list(feed.packets(segment))

@@ -74,6 +74,7 @@ class PacketTable:
         facts: uint16 [P], bits of bitstream.facts.Fact.
         pts: int64 [P], presentation times in the stream's time base; all zero where the container gives none.
         sizes: int64 [P], bytes.
+        keyframes: bool [P], the container's flags; `facts` tell what the codec's syntax proves.
         shown: int64 [F], packets that show a picture, in presentation order (in decode order unless `ordered`).
         times_s: float64 [F], seconds from the first frame.
         ordered: the presentation times tell the order in which a decoder puts the pictures out.
@@ -84,6 +85,7 @@ class PacketTable:
     facts: np.ndarray
     pts: np.ndarray
     sizes: np.ndarray
+    keyframes: np.ndarray
     shown: np.ndarray
     times_s: np.ndarray
     ordered: bool
@@ -280,6 +282,7 @@ def _packet_table(
         facts=facts,
         pts=pts,
         sizes=np.array(sizes, np.int64),
+        keyframes=np.array(keyframes, bool),
         shown=shown,
         times_s=times_s,
         ordered=ordered,

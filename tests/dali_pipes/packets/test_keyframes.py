@@ -30,6 +30,7 @@ def table(times_s: list[float], facts: list[int]) -> PacketTable:
         facts=np.array(facts, np.uint16),
         pts=np.arange(count),
         sizes=np.ones(count, np.int64),
+        keyframes=np.array(facts) != 0,
         shown=np.arange(count),
         times_s=np.array(times_s),
         ordered=True,
