@@ -96,7 +96,7 @@ class Decoding:
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """What a decoder takes of the video: `segments` of all of them, and why not the others."""
+    """What a `decoder` takes: how many of the video's `segments`, and `why_not` the others (None: it takes all)."""
 
     decoder: str
     segments: int

@@ -87,7 +87,8 @@ def _describe_cost(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "decoded", f"{_share(cost.needed['references'], found.packets)}  {others}"
     for name, count in cost.left_out.items():
         if count:
-            yield "left out", f"{_share(count, found.packets)}  {_LEFT_OUT[name]}"
+            reason = _LEFT_OUT[name] if found.pruned else "after the last wanted frame"
+            yield "left out", f"{_share(count, found.packets)}  {reason}"
     again = f", {cost.again:,} packets are in two of them" if cost.again else ""
     yield "segments", f"{cost.segments:8,}{again}"
     yield "decoding starts", f"{cost.starts:8,}"

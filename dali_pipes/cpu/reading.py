@@ -155,7 +155,7 @@ class Reading:
         done = 0
         try:
             data = self.remuxed(segment, packets)
-            for frame in decoding.decode_with_decord(data, remux.positions(segment, self.table)):
+            for frame in decoding.decode_with_decord(data, remux.find_wanted(segment, self.table)):
                 yield frame
                 done += 1
         except VideoError as error:
@@ -173,7 +173,7 @@ class Reading:
         reformatter = VideoReformatter()
         self.damage = Damage(len(self.wanted))
         with scan.open_video(self.path) as (container, stream):
-            pictures = decoding.decode_whole(stream.codec_context, scan.packets(container, stream))
+            pictures = decoding.decode_whole(stream.codec_context, scan.demux(container, stream))
             done = 0
             for index, picture in damage.nearest(self._indexed(pictures), self.wanted, self.table.times_s):
                 self._note(done, index, picture)
@@ -249,7 +249,7 @@ class _FileFeed:
     @staticmethod
     def _demux(path: pathlib.Path) -> Iterator[Packet]:
         with scan.open_video(path) as (container, stream):
-            yield from scan.packets(container, stream)
+            yield from scan.demux(container, stream)
 
     def packets(self, segment: Segment) -> Iterator[Packet]:
         later = [other.packets for other in self._segments if other.first > segment.first]

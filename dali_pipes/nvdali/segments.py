@@ -161,5 +161,5 @@ def _encoded(video_id: str, reading: Reading, segment: Segment, feed: Feed, samp
         cost=float(len(segment.packets) * pixels),
         decoded_bytes=len(segment.wanted) * pixels * 3,
         data=data,
-        positions=remux.positions(segment, reading.table).astype(np.int32),
+        positions=remux.find_wanted(segment, reading.table).astype(np.int32),
     )

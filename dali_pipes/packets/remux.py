@@ -85,7 +85,7 @@ def remux(
     return target.getvalue()
 
 
-def positions(segment: Segment, table: PacketTable) -> np.ndarray:
+def find_wanted(segment: Segment, table: PacketTable) -> np.ndarray:
     """int64 [W]: where the wanted frames come out of the remuxed file, counted in presentation order.
 
     Every packet of the segment must show a picture.

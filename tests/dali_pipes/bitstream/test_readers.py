@@ -38,7 +38,7 @@ def pictures(path: pathlib.Path, leave_out: np.ndarray) -> dict[int, tuple[str, 
     """Position of its packet -> (I, P or B; pixels) of all pictures, decoded without some packets (bool [P])."""
     found: dict[int, tuple[str, bytes]] = {}
     with scan.open_video(path) as (container, stream):
-        for position, packet in enumerate([*scan.packets(container, stream), None]):
+        for position, packet in enumerate([*scan.demux(container, stream), None]):
             if packet is not None:
                 if leave_out[position]:
                     continue

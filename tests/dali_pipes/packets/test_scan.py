@@ -25,7 +25,7 @@ def failure(path: pathlib.Path) -> scan.VideoError:
 
 
 def test_summary_of_a_plain_file(tmp_path: pathlib.Path) -> None:
-    summary = scan.inspect(write(tmp_path, MP4))
+    summary = scan.summarise(write(tmp_path, MP4))
     assert summary == scan.VideoStream(90, 30.0, 3.0, "h264", 128, 96)
 
 
@@ -76,7 +76,7 @@ def test_truncated_data(tmp_path: pathlib.Path, recipe: Recipe) -> None:
             if packet.size:
                 packet.stream = stream
                 new.mux_one(packet)
-    assert scan.inspect(path).frame_count == 90
+    assert scan.summarise(path).frame_count == 90
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     error = failure(path)
     if recipe is MP4:
