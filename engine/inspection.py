@@ -28,6 +28,9 @@ from ..dali_pipes.packets.scan import PacketTable, VideoError
 from ..dali_pipes.sampling import Sampling, rate_differs
 from . import inspection_reasons as reasons
 
+# Codecs that GridCLIP prunes, but decord 0.6 was built without.
+NOT_IN_DECORD = ("av1",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -325,12 +328,14 @@ def _routes(reading: Reading, segments: list[Segment]) -> list[Route]:
         obstacles = [whole or dali_segments.why_not_segment(reading, segment) for segment in segments]
         routes.append(_route(decoder, obstacles))
     codec, table = reading.summary.codec, reading.table
-    routes.append(_route("decord", [remux.why_not_counted(table, segment, codec) for segment in segments]))
+    unknown = f"its own FFmpeg does not decode {codec}" if codec in NOT_IN_DECORD else None
+    routes.append(_route("decord", [unknown or remux.why_not_counted(table, segment, codec) for segment in segments]))
     routes.append(Route("pyav", len(segments), None))
     return routes
 
 
 def _route(decoder: str, obstacles: list[str | None]) -> Route:
-    """A decoder takes the segments before the first obstacle, PyAV the others."""
-    first = next((index for index, obstacle in enumerate(obstacles) if obstacle), len(obstacles))
-    return Route(decoder, first, obstacles[first] if first < len(obstacles) else None)
+    """What is left of the segments; DALI gets none after the first that it cannot take, decord is asked for each."""
+    first = next((obstacle for obstacle in obstacles if obstacle), None)
+    taken = obstacles.count(None) if decoder == "decord" or first is None else obstacles.index(first)
+    return Route(decoder, taken, first)

@@ -98,16 +98,17 @@ def _describe_cost(found: Inspection) -> Iterator[tuple[str, str]]:
 
 def _describe_routes(found: Inspection) -> Iterator[tuple[str, str]]:
     for route in found.routes:
-        yield _DECODERS[route.decoder], _describe_route(route, found.decoding.segments, found.pruned)
+        yield _DECODERS[route.decoder], _describe_route(route, found)
 
 
-def _describe_route(route: Route, segments: int, pruned: bool) -> str:
+def _describe_route(route: Route, found: Inspection) -> str:
     if route.decoder == "pyav":
-        return "takes it" if pruned else "takes it, and decodes the whole file up to the last wanted frame"
+        return "takes it" if found.pruned else "takes it, and decodes the whole file up to the last wanted frame"
     if route.why_not is None:
-        return "takes it"
+        return f"takes it, where the card decodes {found.codec} of this size" if route.decoder == "dali" else "takes it"
     if route.segments:
-        return f"takes the first {route.segments:,} of {segments:,} segments, PyAV the others: {route.why_not}"
+        share = f"{route.segments:,} of {found.decoding.segments:,} segments"
+        return f"takes {share}, PyAV the others: {route.why_not}"
     return f"does not take it: {route.why_not}"
 
 

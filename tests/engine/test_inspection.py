@@ -131,7 +131,10 @@ def test_why_not(structures: dict[str, pathlib.Path]) -> None:
     assert found["h264_edit_list.mp4"].hidden == {"not_shown": 0, "cut_off": 12, "undecodable": 0}
     routes = {route.decoder: route for route in found["h264_edit_list.mp4"].routes}
     assert "8-bit" in next(route.why_not or "" for route in found["h264_10bit.mp4"].routes if route.decoder == "dali")
-    assert routes["pyav"].why_not is None
+    assert routes["pyav"].why_not is None and "no picture" in (routes["decord"].why_not or "")
+    assert "does not decode av1" in next(
+        each.why_not or "" for each in found["av1.mp4"].routes if each.decoder == "decord"
+    )
 
 
 def test_an_intra_stream_of_which_all_is_wanted(structures: dict[str, pathlib.Path]) -> None:
