@@ -357,6 +357,22 @@ def plan(
 
 
 @main.command()
+@click.argument("video", type=_PATH)
+@click.option("--fps", type=_FiniteRange(min=0, min_open=True), default=0.5, help="Wanted frames per second.")
+@_as_json
+def inspect(video: pathlib.Path, fps: float, as_json: bool) -> None:
+    """Say why decoding VIDEO costs what it costs.
+
+    Its packets by kind, its GOPs, what is decoded for its wanted frames and why not less. Nothing is decoded.
+    """
+    from .engine.inspection import inspect_video
+    from .engine.inspection_text import as_text
+
+    found = inspect_video(video, _make_sampling("frames", None, fps=fps), max_shift_s=choices.MAX_SHIFT_S)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else as_text(found))
+
+
+@main.command()
 @click.argument("model")
 @click.option("--out", type=_PATH, required=True, help="The model folder to write.")
 @click.option("--image-size", type=click.IntRange(min=1), show_default="the model's", help="Side of its images, px.")

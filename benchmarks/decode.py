@@ -122,7 +122,7 @@ def _start_readers(crew: Crew, readers: Mapping[str, Reader], paths: Sequence[pa
 def _one_file(
     path: pathlib.Path, fps: float, repetitions: int, readers: Mapping[str, Reader], crew: Crew
 ) -> dict[str, Any]:
-    summary = scan.inspect(path)
+    summary = scan.summarise(path)
     wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
     with one_core():
         calls, left_out = same_frames.usable(path, fps, wanted, readers)
@@ -164,7 +164,7 @@ def readable(folder: pathlib.Path) -> list[pathlib.Path]:
     paths = []
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         try:
-            scan.inspect(path)
+            scan.summarise(path)
             paths.append(path)
         except VideoError as error:
             print(f"{path.name} is left out: {error}", flush=True)

@@ -19,7 +19,7 @@ from gridclip.dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Samp
 
 def dali_whole(path: pathlib.Path, fps: float, device_id: int | None = None) -> np.ndarray:
     """DALI's video decoder on the file itself; GridCLIP's scan tells the frame count, DALI does not."""
-    summary = scan.inspect(path)
+    summary = scan.summarise(path)
     if summary.codec not in segments.CODECS[_device(device_id)]:
         raise VideoError("decode", f"DALI does not decode {summary.codec} on the {_device(device_id).upper()}")
     wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)

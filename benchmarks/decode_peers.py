@@ -101,7 +101,7 @@ def pyav_whole(path: pathlib.Path, fps: float) -> np.ndarray:
     from av.video.reformatter import VideoReformatter
     from gridclip.dali_pipes.cpu.decoding import to_rgb
 
-    summary = scan.inspect(path)
+    summary = scan.summarise(path)
     wanted = set(wanted_frames(summary.frame_count, summary.avg_fps, fps=fps).tolist())
     reformatter = VideoReformatter()
     frames = []

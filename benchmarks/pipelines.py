@@ -105,7 +105,7 @@ def whole_file(path: pathlib.Path) -> CompressedSegment:
 
 @functools.cache
 def _wanted(path: pathlib.Path) -> tuple[np.ndarray, float]:
-    summary = scan.inspect(path)
+    summary = scan.summarise(path)
     return wanted_frames(summary.frame_count, summary.avg_fps, fps=SAMPLING.fps), summary.duration_s
 
 

@@ -85,7 +85,7 @@ def crossovers(rates: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 def _one_file(
     path: pathlib.Path, rates_fps: Sequence[float], repetitions: int, readers: Mapping[str, Reader]
 ) -> dict[str, Any]:
-    summary = scan.inspect(path)
+    summary = scan.summarise(path)
     wanted_at = {fps: wanted_frames(summary.frame_count, summary.avg_fps, fps=fps) for fps in rates_fps}
     references = same_frames.thumbnails_around(path, np.unique(np.concatenate(list(wanted_at.values()))))
     rates = []

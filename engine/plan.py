@@ -251,5 +251,5 @@ def _plan(
 
 def _measure(video: VideoFile, /, *, skip: int) -> Iterator[VideoInfo]:
     """A task of pool.run with one result, which is never cut short."""
-    stream = scan.inspect(video.path)
+    stream = scan.summarise(video.path)
     yield VideoInfo(video.video_id, stream.frame_count, stream.avg_fps, stream.duration_s)

@@ -20,7 +20,7 @@ class Neighbours(Videos):
 
 
 def _next_pictures(video, fps):
-    whole, summary = WholeDecode(video.path), scan.inspect(video.path)
+    whole, summary = WholeDecode(video.path), scan.summarise(video.path)
     count = int(summary.frame_count * fps / summary.avg_fps)
     wanted = np.linspace(0, summary.frame_count, count, endpoint=False, dtype=int) + 1
     return np.stack([whole.image(int(index)) for index in wanted]).reshape(-1, SIZE_PX, SIZE_PX, 3), []

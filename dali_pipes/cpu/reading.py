@@ -16,7 +16,6 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream as AvVideoStream
 
-from ..bitstream.facts import HIDDEN, OPEN
 from ..contract import Notice, VideoError
 from ..packets import remux, scan
 from ..packets.keyframes import nearest_keyframes
@@ -29,8 +28,6 @@ from .damage import MOST_DAMAGED, Damage, OnDamage
 logger = logging.getLogger(__name__)
 
 Decoder = Literal["auto", "decord", "pyav"]
-# decord and DALI take a segment as one file in memory; larger ones are fed to PyAV packet by packet.
-MAX_REMUX_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
@@ -165,21 +162,14 @@ class Reading:
 
     def counts_right(self, segment: Segment) -> bool:
         """Whether a decoder that counts pictures (decord, DALI) finds the frames: each comes out, in order of time."""
-        return (
-            self.table.prunable
-            and self.table.reordering_declared
-            and not segment.by_count
-            and not (self.table.facts[segment.packets] & (OPEN | HIDDEN)).any()
-            and remux.can_remux(self.summary.codec)
-            and int(self.table.sizes[segment.packets].sum()) <= MAX_REMUX_BYTES
-        )
+        return remux.why_not_counted(self.table, segment, self.summary.codec) is None
 
     def _with_decord(self, segment: Segment, feed: Feed) -> Iterator[np.ndarray]:
         packets = list(feed.packets(segment))
         done = 0
         try:
             data = self.remuxed(segment, packets)
-            for frame in decoding.decode_with_decord(data, remux.positions(segment, self.table)):
+            for frame in decoding.decode_with_decord(data, remux.find_wanted(segment, self.table)):
                 yield frame
                 done += 1
         except VideoError as error:
@@ -197,7 +187,7 @@ class Reading:
         reformatter = VideoReformatter()
         self.damage = Damage(len(self.wanted))
         with scan.open_video(self.path) as (container, stream):
-            pictures = decoding.decode_whole(stream.codec_context, scan.packets(container, stream))
+            pictures = decoding.decode_whole(stream.codec_context, scan.demux(container, stream))
             done = 0
             for index, picture in damage.nearest(self._indexed(pictures), self.wanted, self.table.times_s):
                 self._note(done, index, picture)
@@ -273,7 +263,7 @@ class _FileFeed:
     @staticmethod
     def _demux(path: pathlib.Path) -> Iterator[Packet[AvVideoStream]]:
         with scan.open_video(path) as (container, stream):
-            yield from scan.packets(container, stream)
+            yield from scan.demux(container, stream)
 
     def packets(self, segment: Segment) -> Iterator[Packet[AvVideoStream]]:
         later = [other.packets for other in self._segments if other.first > segment.first]

@@ -35,7 +35,7 @@ def super_images(
     Args:
         decoder: `auto` is PyAV, the faster of the two on the same packets; `decord` gives the reference's bits.
         skip: leaves out this many super images at the start, and the notices.
-        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
 
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.

@@ -59,7 +59,7 @@ def read_compressed(
         device: where DALI decodes.
         gauge: where the job says how many segments DALI has room for; this process decodes a segment itself while there
             is none. None: DALI gets all that it can decode.
-        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
 
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
@@ -121,6 +121,15 @@ def why_not(reading: Reading, device: Device, limits: Mapping[str, DecoderLimits
     return None
 
 
+def why_not_segment(reading: Reading, segment: Segment) -> str | None:
+    """Why DALI cannot decode this segment of a video of which it can decode others; None where it can."""
+    if obstacle := remux.why_not_counted(reading.table, segment, reading.summary.codec):
+        return obstacle
+    if len(segment.wanted) * reading.summary.width * reading.summary.height * 3 > 2 * SEGMENT_BYTES:
+        return f"{len(segment.wanted)} wanted frames between two cuts take too much of the GPU's memory"
+    return None
+
+
 def _is_full_range(context: VideoCodecContext) -> bool:
     return context.color_range == _FULL_RANGE or (context.pix_fmt or "").startswith("yuvj")
 
@@ -134,12 +143,9 @@ def _compress(
     video_id: str, reading: Reading, segment: Segment, feed: Feed, sampling: Sampling
 ) -> CompressedSegment | str:
     """The segment for DALI, or why it and those that follow must be decoded here; then none of its packets is used."""
+    if obstacle := why_not_segment(reading, segment):
+        return obstacle
     pixels = reading.summary.width * reading.summary.height
-    decoded_bytes = len(segment.wanted) * pixels * 3
-    if not reading.counts_right(segment):
-        return "the order of its pictures is not certain"
-    if decoded_bytes > 2 * SEGMENT_BYTES:
-        return f"{len(segment.wanted)} wanted frames between two cuts take too much of the GPU's memory"
     data = reading.remuxed(segment, list(feed.packets(segment)))
     first = segment.first // sampling.cells
     start_s, end_s = reading.times_s(sampling.cells)
@@ -151,7 +157,7 @@ def _compress(
         start_s=start_s[span],
         end_s=end_s[span],
         cost=float(len(segment.packets) * pixels),
-        decoded_bytes=decoded_bytes,
+        decoded_bytes=len(segment.wanted) * pixels * 3,
         data=data,
-        positions=remux.positions(segment, reading.table).astype(np.int32),
+        positions=remux.find_wanted(segment, reading.table).astype(np.int32),
     )

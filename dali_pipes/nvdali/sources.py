@@ -74,7 +74,7 @@ def decode_videos(
         num_workers, time_limit_s: see `pool.run`.
         required: where DALI cannot start, or fails its self-test, that is an error; else the worker processes decode
             alone.
-        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
         num_pipelines: DALI pipelines side by side.
         limits: of each pipeline's batches.
 

@@ -53,19 +53,19 @@ def plan_segments(
     if not len(wanted):
         return []
     if not table.prunable:
-        return [whole(table, wanted, first)]
+        return [_keep_all(table, wanted, first)]
     if not table.ordered:
-        return [_closed_gops(table, wanted, first)]
+        return [_keep_closed_gops(table, wanted, first)]
     targets = table.shown[wanted]
-    starts = _random_access(table, targets)
-    cuts = _cuts(table, targets, starts, cells, segment_frames)
+    starts = _find_starts(table, targets)
+    cuts = _cut(table, targets, starts, cells, segment_frames)
     return [
-        _segment(table, targets[a:b], starts[a:b], first + a)
+        _make_segment(table, targets[a:b], starts[a:b], first + a)
         for a, b in zip(cuts, [*cuts[1:], len(targets)], strict=True)
     ]
 
 
-def whole(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
+def _keep_all(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
     """One segment of every packet, where nothing is proved; a decoder is stopped after the last wanted frame.
 
     Args:
@@ -82,7 +82,7 @@ def whole(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
     )
 
 
-def _closed_gops(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
+def _keep_closed_gops(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
     """Without presentation times: each closed GOP that holds a wanted frame, complete, since its order is not known."""
     gops = np.flatnonzero(table.facts & CLOSED)
     if not len(gops) or gops[0] != 0:
@@ -99,7 +99,7 @@ def _closed_gops(table: PacketTable, wanted: np.ndarray, first: int) -> Segment:
     return Segment(first, np.concatenate(parts), np.cumsum(lengths) - lengths, positions, leading, by_count=True)
 
 
-def _random_access(table: PacketTable, targets: np.ndarray) -> np.ndarray:
+def _find_starts(table: PacketTable, targets: np.ndarray) -> np.ndarray:
     """int64 [W]: for each wanted packet, the packet at which decoding must start."""
     points = np.flatnonzero(table.facts & (CLOSED | OPEN))
     if not len(points) or points[0] != 0:
@@ -113,7 +113,7 @@ def _random_access(table: PacketTable, targets: np.ndarray) -> np.ndarray:
         at = at - leading
 
 
-def _cuts(table: PacketTable, targets: np.ndarray, starts: np.ndarray, cells: int, segment_frames: int) -> list[int]:
+def _cut(table: PacketTable, targets: np.ndarray, starts: np.ndarray, cells: int, segment_frames: int) -> list[int]:
     """Positions in targets where a new segment begins; the first is 0."""
     kept_before = np.concatenate([[0], np.cumsum((table.facts & DISPOSABLE) == 0)])  # packets that are not disposable
     cuts = [0]
@@ -129,7 +129,7 @@ def _cuts(table: PacketTable, targets: np.ndarray, starts: np.ndarray, cells: in
     return cuts
 
 
-def _segment(table: PacketTable, targets: np.ndarray, starts: np.ndarray, first: int) -> Segment:
+def _make_segment(table: PacketTable, targets: np.ndarray, starts: np.ndarray, first: int) -> Segment:
     wanted = np.zeros(len(table.facts), bool)
     wanted[targets] = True
     by_start = np.argsort(starts, kind="stable")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fractions
 import io
+import math
 import struct
 from collections.abc import Iterable
 
@@ -13,18 +14,45 @@ import numpy as np
 from av.packet import Packet
 from av.video.stream import VideoStream as AvVideoStream
 
+from ..bitstream.facts import HIDDEN, OPEN
 from .pruning import Segment
 from .scan import PacketTable, VideoPacket
 
 # Containers that carry the codec and that the decoders in use can read from memory.
 _CONTAINERS = {"h264": "mp4", "hevc": "mp4", "mpeg4": "mp4", "mjpeg": "avi", "vp8": "webm", "vp9": "webm", "av1": "mp4"}
+# decord and DALI take a segment as one file in memory; larger ones are fed to PyAV packet by packet.
+MAX_REMUX_BYTES = 256 << 20
 _TIME_BASE = fractions.Fraction(1, 1000)
+_UPRIGHT = (0x10000, 0, 0, 0, 0x10000)
 _STEP = 40  # one picture every 40 ms: time stamps only tell the order
 
 
 def can_remux(codec: str) -> bool:
     """Whether remux knows a container for FFmpeg's codec name."""
     return codec in _CONTAINERS
+
+
+def why_not_counted(table: PacketTable, segment: Segment, codec: str) -> str | None:
+    """Why a decoder that counts pictures (decord, DALI) may take others than the wanted ones of a remuxed segment.
+
+    None where it cannot: every picture comes out, in order of time.
+    """
+    facts = table.facts[segment.packets]
+    if not table.prunable:
+        return "its packets cannot be analysed"
+    if segment.by_count:
+        return "the order of its pictures is not known"
+    if not table.reordering_declared:
+        return "its headers do not say how far pictures are reordered"
+    if (facts & OPEN).any():
+        return "it has open GOPs, whose leading pictures decoders leave out or not"
+    if (facts & HIDDEN).any():
+        return "some of its packets show no picture"
+    if not can_remux(codec):
+        return f"there is no container in which to hand over {codec}"
+    if int(table.sizes[segment.packets].sum()) > MAX_REMUX_BYTES:
+        return f"a segment of it is larger than {MAX_REMUX_BYTES >> 20} MiB"
+    return None
 
 
 def remux(
@@ -57,7 +85,7 @@ def remux(
     return target.getvalue()
 
 
-def positions(segment: Segment, table: PacketTable) -> np.ndarray:
+def find_wanted(segment: Segment, table: PacketTable) -> np.ndarray:
     """int64 [W]: where the wanted frames come out of the remuxed file, counted in presentation order.
 
     Every packet of the segment must show a picture.
@@ -67,7 +95,18 @@ def positions(segment: Segment, table: PacketTable) -> np.ndarray:
 
 
 def is_turned(stream: AvVideoStream) -> bool:
-    """Whether the stream's frames are to be shown turned or mirrored, which DALI's decoder does not do.
+    """Whether the stream's frames are to be shown turned or mirrored, which DALI's decoder does not do."""
+    return _display_matrix(stream) != _UPRIGHT
+
+
+def rotation_degrees(stream: AvVideoStream) -> int:
+    """By how much the stream's frames are to be turned clockwise when shown: 0 to 359."""
+    cos, sin = _display_matrix(stream)[:2]
+    return round(math.degrees(math.atan2(sin, cos))) % 360
+
+
+def _display_matrix(stream: AvVideoStream) -> tuple[int, ...]:
+    """The first five numbers of the 3 x 3 matrix in 16.16 fixed point (ISO/IEC 14496-12, 8.3.2).
 
     PyAV tells it of decoded frames only; mp4 headers have it, so one is written and read.
     """
@@ -77,7 +116,6 @@ def is_turned(stream: AvVideoStream) -> bool:
             container.add_stream_from_template(stream, opaque=True)
             container.start_encoding()
     except (av.error.FFmpegError, ValueError):  # a codec that mp4 does not carry
-        return False
+        return _UPRIGHT
     data = header.getvalue()
-    matrix = data.find(b"tkhd") + 44
-    return struct.unpack_from(">5i", data, matrix) != (0x10000, 0, 0, 0, 0x10000)
+    return struct.unpack_from(">5i", data, data.find(b"tkhd") + 44)

@@ -62,6 +62,7 @@ class PacketTable:
         facts: uint16 [P], bits of bitstream.facts.Fact.
         pts: int64 [P], presentation times in the stream's time base; all zero where the container gives none.
         sizes: int64 [P], bytes.
+        keyframes: bool [P], the container's flags; `facts` tell what the codec's syntax proves.
         shown: int64 [F], packets that show a picture, in presentation order (in decode order unless `ordered`).
         times_s: float64 [F], seconds from the first frame.
         ordered: the presentation times tell the order in which a decoder puts the pictures out.
@@ -72,6 +73,7 @@ class PacketTable:
     facts: np.ndarray
     pts: np.ndarray
     sizes: np.ndarray
+    keyframes: np.ndarray
     shown: np.ndarray
     times_s: np.ndarray
     ordered: bool
@@ -129,11 +131,11 @@ def _open_container(path: pathlib.Path) -> InputContainer:
     return av.open(str(path), metadata_errors="replace")
 
 
-def packets(container: InputContainer, stream: AvVideoStream) -> Iterator[VideoPacket]:
+def demux(container: InputContainer, stream: AvVideoStream) -> Iterator[VideoPacket]:
     """The stream's packets in decode order, one picture each; raises VideoError("demux", ...)."""
-    demuxed = container.demux(stream)
+    every = container.demux(stream)
     try:
-        for packet in _unpacked(demuxed, stream) if stream.codec_context.name == "mpeg4" else demuxed:
+        for packet in _unpack(every, stream) if stream.codec_context.name == "mpeg4" else every:
             if packet.size:
                 yield packet
     except av.error.FFmpegError as error:
@@ -142,10 +144,10 @@ def packets(container: InputContainer, stream: AvVideoStream) -> Iterator[VideoP
         raise VideoError("demux", "damaged container: a stream appears in the middle of the file") from error
 
 
-def _unpacked(demuxed: Iterable[VideoPacket], stream: AvVideoStream) -> Iterator[VideoPacket]:
+def _unpack(packets: Iterable[VideoPacket], stream: AvVideoStream) -> Iterator[VideoPacket]:
     """Undoes DivX's and XviD's packed bitstream: two pictures in a packet, a placeholder where the second belongs."""
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
-    for packet in demuxed:
+    for packet in packets:
         if packet.size:
             try:
                 yield from unpack.filter(packet)
@@ -174,12 +176,8 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
     kept_bytes = 0
     end = 0
     complained, _ = complaints()
-    for packet in packets(container, stream):
-        try:
-            fact = reader.read(memoryview(packet), packet.is_keyframe)
-        except (ValueError, IndexError):  # the header is not what the codec's syntax allows: a damaged packet
-            fact = DAMAGED
-        facts.append(fact | CUT_OFF if packet.is_discard else fact)
+    for packet in demux(container, stream):
+        facts.append(_read_facts(reader, packet))
         keyframes.append(packet.is_keyframe)
         pts = packet.pts
         times.append(pts)
@@ -211,6 +209,14 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
     return summary, table, kept
 
 
+def _read_facts(reader: PacketReader, packet: VideoPacket) -> int:
+    try:
+        facts = reader.read(memoryview(packet), packet.is_keyframe)
+    except (ValueError, IndexError):  # the header is not what the codec's syntax allows
+        facts = DAMAGED
+    return facts | CUT_OFF if packet.is_discard else facts
+
+
 def _check_complete(container: InputContainer, stream: AvVideoStream, packet_count: int, end_s: float) -> None:
     """Raises VideoError where the container promises clearly more than the file holds (a download that broke off)."""
     if "mov" in container.format.name:
@@ -228,7 +234,7 @@ def _check_complete(container: InputContainer, stream: AvVideoStream, packet_cou
         raise VideoError("demux", f"truncated file: the video ends after {end_s:.1f} of {promised_s:.1f} seconds")
 
 
-def inspect(path: pathlib.Path) -> VideoStream:
+def summarise(path: pathlib.Path) -> VideoStream:
     """Frame count, rate and duration of a video file, from its packets.
 
     Raises:
@@ -248,7 +254,7 @@ def _packet_table(
 ) -> PacketTable:
     facts = np.array(facts_list, np.uint16)
     reader.finish(facts)
-    facts[_undecodable_at_start(facts, keyframes, times)] |= UNDECODABLE
+    facts[_find_undecodable(facts, keyframes, times)] |= UNDECODABLE
     hidden = (facts & HIDDEN) != 0
     timed = all(pts is not None for pts, skip in zip(times, hidden, strict=True) if not skip)
     pts = np.array([0 if value is None or not timed else value for value in times], np.int64)
@@ -268,6 +274,7 @@ def _packet_table(
         facts=facts,
         pts=pts,
         sizes=np.array(sizes, np.int64),
+        keyframes=np.array(keyframes, bool),
         shown=shown,
         times_s=times_s,
         ordered=ordered,
@@ -276,7 +283,7 @@ def _packet_table(
     )
 
 
-def _undecodable_at_start(facts: np.ndarray, keyframes: list[bool], times: list[int | None]) -> np.ndarray:
+def _find_undecodable(facts: np.ndarray, keyframes: list[bool], times: list[int | None]) -> np.ndarray:
     """bool [P]: what comes before the first keyframe, and its leading pictures if it opens an open GOP.
 
     Such is a stream that was recorded or cut out in the middle of a GOP: decoders leave these pictures out, or show

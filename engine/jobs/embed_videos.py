@@ -54,7 +54,7 @@ def embed_videos(
         num_shards: parallel jobs that share the work and the store.
         shard_id: which of them this one is, from 0.
         num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
-        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
 
     Raises:
         GridClipError: an argument is not usable, the store has videos of the folder and neither resume nor overwrite is

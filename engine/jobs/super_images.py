@@ -62,7 +62,7 @@ def make_super_images(
         time_limit_s: seconds without a result after which a decoder counts as hung.
         resume: leave finished folders as they are, make unfinished ones again.
         overwrite: make all folders again.
-        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
 
     Raises:
         GridClipError: an argument is not usable, folders exist and neither resume nor overwrite is given, finished ones

@@ -212,7 +212,7 @@ def _chunks(rows: np.ndarray) -> collections.abc.Iterator[np.ndarray]:
 
 
 def require_finite_queries(queries: collections.abc.Sequence[Query], vectors: np.ndarray, remedy: str) -> None:
-    """Raises GridClipError where a query\'s vector is not finite, and names the first such query."""
+    """Raises GridClipError where a query's vector is not finite, and names the first such query."""
     bad = rows_not_finite(vectors)
     if len(bad):
         query = queries[bad[0]]

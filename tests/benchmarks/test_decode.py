@@ -20,7 +20,7 @@ OWN = {name: decode_peers.READERS[name] for name in ("gridclip", "PyAV")}
 
 
 def one_frame_late(path: pathlib.Path, fps: float) -> np.ndarray:
-    summary = scan.inspect(path)
+    summary = scan.summarise(path)
     late = set((wanted_frames(summary.frame_count, summary.avg_fps, fps=fps) + 1).tolist())
     with scan.open_video(path) as (container, stream):
         frames = enumerate(container.decode(stream))
@@ -38,7 +38,7 @@ def broken(path: pathlib.Path, fps: float) -> np.ndarray:
 @pytest.mark.parametrize("name", ["car-detection.mp4", "rabbit320.webm"])
 def test_frames_are_checked_on_real_files(shared_data: pathlib.Path, name: str) -> None:
     path = shared_data / "videos" / name
-    summary = scan.inspect(path)
+    summary = scan.summarise(path)
     wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=0.5)
     installed = {name: decode_peers.READERS[name] for name in ("gridclip --decoder decord", "decord")}
     odd = {
@@ -70,7 +70,7 @@ def test_dali_returns_the_wanted_frames_or_says_why_not(shared_data: pathlib.Pat
         ),
     ):
         path = shared_data / "videos" / name
-        summary = scan.inspect(path)
+        summary = scan.summarise(path)
         wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=0.5)
         _, left_out = same_frames.usable(path, 0.5, wanted, dali)
         assert left_out.keys() == reasons.keys()

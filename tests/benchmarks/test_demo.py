@@ -55,7 +55,7 @@ def test_videos_and_annotations_agree(tmp_path: pathlib.Path) -> None:
     for video_id, own in json.loads(annotation_file.read_text()).items():
         path = tmp_path / videos.VIDEO_FOLDER / f"{video_id}.mp4"
         assert len(own["sentences"]) >= 3
-        assert scan.inspect(path).duration_s == pytest.approx(own["duration"], abs=0.2)
+        assert scan.summarise(path).duration_s == pytest.approx(own["duration"], abs=0.2)
         with scan.open_video(path) as (container, stream):
             _, table, _ = scan.scan(container, stream)
         assert (table.facts & 4).any(), "no B-frames to leave out"

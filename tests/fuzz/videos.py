@@ -89,7 +89,7 @@ class Videos:
         video = VideoFile("video", case / settings["file"])
         try:
             images, notices = self._decode(video, settings["fps"])
-            summary = scan.inspect(video.path)
+            summary = scan.summarise(video.path)
         except VideoError as error:
             if settings["intact"]:
                 return different(f"an undamaged file was refused: {error}")

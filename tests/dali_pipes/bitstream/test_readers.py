@@ -20,7 +20,7 @@ from gridclip.dali_pipes.bitstream.facts import (
     REORDERED,
     UNSAFE,
 )
-from gridclip.dali_pipes.cpu.reading import opened
+from gridclip.dali_pipes.cpu.reading import open_reading
 from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import Sampling
 from whole_decodes import decode_all
@@ -38,7 +38,7 @@ def pictures(path: pathlib.Path, leave_out: np.ndarray) -> dict[int, tuple[str, 
     """Position of its packet -> (I, P or B; pixels) of all pictures, decoded without some packets (bool [P])."""
     found: dict[int, tuple[str, bytes]] = {}
     with scan.open_video(path) as (container, stream):
-        for position, packet in enumerate([*scan.packets(container, stream), None]):
+        for position, packet in enumerate([*scan.demux(container, stream), None]):
             if packet is not None:
                 if leave_out[position]:
                     continue
@@ -120,7 +120,7 @@ def test_a_codec_joins_with_a_module_and_a_line(
     path = structures["mpeg2.mkv"]
     assert (facts_of(path) == NOT_ANALYSED).all()
     monkeypatch.setitem(readers.READERS, "mpeg2video", Mpeg2Reader)
-    with opened(path, Sampling(fps=1.7)) as video:
+    with open_reading(path, Sampling(fps=1.7)) as video:
         assert video.table.prunable
         frames = list(video.frames("pyav"))
         wanted = video.wanted

@@ -93,7 +93,7 @@ def assert_shows_what_is_on_screen(path: pathlib.Path, fps: float, decoder="pyav
 
 @pytest.mark.parametrize("fps", [0.5, 3.0, 12.0])
 def test_a_webm_of_variable_rate(uneven: pathlib.Path, fps: float) -> None:
-    stream = scan.inspect(uneven)
+    stream = scan.summarise(uneven)
     assert (stream.frame_count, stream.avg_fps) == (92, 30.0) and stream.duration_s == pytest.approx(38.8)
     assert_shows_what_is_on_screen(uneven, fps)
 

@@ -101,7 +101,7 @@ def uses_decord(path: pathlib.Path, fps: float) -> bool:
 )
 def test_pruning_leaves_packets_out(structures: dict[str, pathlib.Path], name: str, share: float) -> None:
     _, _, decoded = decode_wanted(structures[name], 1.7)
-    assert decoded <= share * scan.inspect(structures[name]).frame_count
+    assert decoded <= share * scan.summarise(structures[name]).frame_count
 
 
 def test_codecs_that_are_not_analysed_keep_every_packet(structures: dict[str, pathlib.Path]) -> None:
@@ -199,8 +199,8 @@ def test_super_images_tile_the_video_in_time(structures: dict[str, pathlib.Path]
     runs = list(super_images.super_images(VideoFile("x", structures["h264_variable_rate.mp4"]), Sampling(fps=4)))
     start_s, end_s = (np.concatenate([getattr(run, name) for run in runs]) for name in ("start_s", "end_s"))
     assert start_s[0] == 0 and np.array_equal(end_s[:-1], start_s[1:])
-    assert end_s[-1] == pytest.approx(scan.inspect(structures["h264_variable_rate.mp4"]).duration_s)
+    assert end_s[-1] == pytest.approx(scan.summarise(structures["h264_variable_rate.mp4"]).duration_s)
     with av.open(str(structures["h264_variable_rate.mp4"])) as container:
         times_s = [frame.time for frame in container.decode(video=0)]
-    wanted = wanted_frames(90, scan.inspect(structures["h264_variable_rate.mp4"]).avg_fps, fps=4)
+    wanted = wanted_frames(90, scan.summarise(structures["h264_variable_rate.mp4"]).avg_fps, fps=4)
     assert start_s == pytest.approx([times_s[index] - times_s[0] for index in wanted[::4]], abs=1e-3)

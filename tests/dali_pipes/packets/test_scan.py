@@ -25,7 +25,7 @@ def failure(path: pathlib.Path) -> VideoError:
 
 
 def test_summary_of_a_plain_file(tmp_path: pathlib.Path) -> None:
-    summary = scan.inspect(write(tmp_path, MP4))
+    summary = scan.summarise(write(tmp_path, MP4))
     assert summary == scan.VideoStream(90, 30.0, 3.0, "h264", 128, 96)
 
 
@@ -76,7 +76,7 @@ def test_truncated_data(tmp_path: pathlib.Path, recipe: Recipe) -> None:
             if packet.size:
                 packet.stream = stream
                 new.mux_one(packet)
-    assert scan.inspect(path).frame_count == 90
+    assert scan.summarise(path).frame_count == 90
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     error = failure(path)
     if recipe is MP4:
@@ -120,7 +120,7 @@ def test_headers_that_cannot_be_read_stop_pruning(tmp_path: pathlib.Path) -> Non
     data[data.index(b"avcC") + 9] = 0xFF  # 31 parameter sets, of which one is there
     path.write_bytes(data)
     table = table_of(path)
-    assert not table.prunable and (table.facts & UNSAFE == BAD_HEADERS).all()
+    assert not table.prunable and (table.facts & BAD_HEADERS).all()
 
 
 def test_a_packet_that_the_syntax_does_not_allow_is_damaged(tmp_path: pathlib.Path) -> None:
@@ -131,5 +131,5 @@ def test_a_packet_that_the_syntax_does_not_allow_is_damaged(tmp_path: pathlib.Pa
     data[start : start + 4] = b"\x7f\0\0\0"  # its first NAL unit, longer than the packet
     path.write_bytes(data)
     table = table_of(path)
-    assert not table.prunable and (table.facts & UNSAFE).nonzero()[0].tolist() == [4]
-    assert table.facts[4] & (DAMAGED | BAD_CONTAINER) == DAMAGED
+    assert not table.prunable and (table.facts & DAMAGED).nonzero()[0].tolist() == [4]
+    assert (table.facts & UNSAFE)[-1] == BAD_CONTAINER  # FFmpeg complains of it, but does not say where
