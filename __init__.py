@@ -1,7 +1,628 @@
-"""GridCLIP: a folder of videos in, ranked answers for a sentence out."""
+"""GridCLIP: a folder of videos in, ranked answers for a sentence out.
+
+This is the library's face; the command line is a client of it. Importing it brings in nothing heavy: every name gets
+what it needs when it is used. Functions live here with short bodies, for they join the rooms below (export/ writes a
+model folder, engine/ reads it); classes come from their rooms by `_ROOMS`. A new name joins `__all__`, and README.md
+and the docstrings' examples are run by tests.
+
+Paths are strings or path objects. A model is what `load_model` returns or takes, a store is a `Store` or its folder.
+What goes wrong is a `GridClipError`, whose message says what to do; the subclass `ArgumentError` (a ValueError, too) is
+for arguments that can never be right.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .engine import choices as _choices
+
+if TYPE_CHECKING:
+    from .dali_pipes.errors import ArgumentError, GridClipError
+    from .dali_pipes.sampling import Sampling
+    from .engine.encoding.encoder import Encoder
+    from .engine.evaluation import Evaluation
+    from .engine.features import Imported
+    from .engine.jobs.progress import JobSummary
+    from .engine.plan import Plan
+    from .engine.search import Hit
+    from .engine.store.store import Store
+    from .export.model_info import ModelInfo
+
+    Path = str | os.PathLike[str]
 
 __version__ = "0.1.0"
+__all__ = [
+    "ArgumentError",
+    "GridClipError",
+    "Sampling",
+    "Store",
+    "embed_images",
+    "embed_text",
+    "embed_videos",
+    "evaluate",
+    "export_features",
+    "export_model",
+    "import_features",
+    "load_model",
+    "plan",
+    "search",
+    "superimages",
+]
+
+_ROOMS = {
+    "ArgumentError": "dali_pipes.errors",
+    "GridClipError": "dali_pipes.errors",
+    "Sampling": "dali_pipes.sampling",
+    "Store": "engine.store.store",
+}
 
 
-class GridClipError(Exception):
-    """An error the user can act on: the message names the value, what was expected and what to do."""
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_ROOMS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def plan(
+    video_dir: Path | None = None,
+    *,
+    video_info: Path | None = None,
+    sampling: Sampling | None = None,
+    anno_file: Path | None = None,
+    exclude: Iterable[str] = (),
+    num_workers: int | None = None,
+) -> Plan:
+    """Says how big a job is before it runs: packets are read, nothing is decoded.
+
+    Args:
+        video_dir: a folder of videos, searched with its subfolders; or
+        video_info: a JSON list of {video_name, video_frames, video_fps, video_duration}, duration in seconds.
+        sampling: which frames; default: `Sampling()`, 0.5 frames per second in a 2 x 2 grid.
+        anno_file: only the videos of this annotation file (ActivityNet Captions, TVR, Charades-STA or MS-SL).
+        exclude: ids of videos to leave out, or files of one id per line.
+        num_workers: processes that read packets; default: one per CPU core.
+
+    Returns:
+        Counts of videos, wanted frames, super images and queries, durations in seconds, sizes in bytes, and the videos
+        that cannot be used.
+
+    Raises:
+        ArgumentError: both `video_dir` and `video_info` are given, or neither is.
+        GridClipError: the folder or a file cannot be used.
+
+    Example:
+        >>> import gridclip
+        >>> size = gridclip.plan("videos", sampling=gridclip.Sampling(fps=0.5, grid_size=2))
+        >>> size.videos, size.frames, size.super_images
+        (4, 15, 5)
+    """
+    from .dali_pipes.errors import ArgumentError
+    from .dali_pipes.sampling import Sampling
+    from .engine import plan as planning
+
+    chosen = sampling or Sampling()
+    annotations, excluded = _path(anno_file), planning.read_exclusions(exclude)
+    if video_dir is not None and video_info is None:
+        workers = num_workers or os.cpu_count() or 1
+        folder = pathlib.Path(video_dir)
+        return planning.plan_folder(folder, chosen, anno_file=annotations, exclude=excluded, num_workers=workers)
+    if video_info is not None and video_dir is None:
+        return planning.plan_video_info(pathlib.Path(video_info), chosen, anno_file=annotations, exclude=excluded)
+    raise ArgumentError("plan needs either `video_dir` or `video_info`")
+
+
+def superimages(
+    video_dir: Path,
+    save_dir: Path,
+    *,
+    sampling: Sampling | None = None,
+    anno_file: Path | None = None,
+    decoder: _choices.Decoder = _choices.DECODER,
+    num_workers: int | None = None,
+    time_limit_s: float = _choices.TIME_LIMIT_S,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> JobSummary:
+    """Writes `<save_dir>/<video id>/img_0001.jpg` ... for every video: super images as JPEG files, RGB, quality 75.
+
+    Several jobs on one `save_dir` share its videos. A video that fails is a line of `<save_dir>/failures.jsonl`.
+
+    Args:
+        video_dir: a folder of videos, searched with its subfolders.
+        save_dir: made if it is missing.
+        sampling: which frames, and how they are laid out; default: `Sampling()`, images of 336 x 336 pixels.
+        anno_file: only the videos of this annotation file.
+        decoder: "auto", "dali" (NVDEC), "hybrid" (NVDEC and the CPU), "decord" or "pyav" (the CPU).
+        num_workers: decoding processes; default: one per CPU core.
+        time_limit_s: seconds without a result after which a decoder counts as hung, > 0.
+        resume: leave finished folders as they are.
+        overwrite: make all folders again.
+
+    Returns:
+        Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
+
+    Raises:
+        GridClipError: the folders cannot be used, were made with other settings, or hold videos already while neither
+            `resume` nor `overwrite` is given; or the disk is full. What is finished stays.
+        KeyboardInterrupt: Ctrl-C, with the counts so far as its `summary`. What is finished stays.
+
+    Example:
+        >>> import gridclip
+        >>> done = gridclip.superimages("videos", "out112", sampling=gridclip.Sampling(super_img_size=112))
+        >>> done.done, done.super_images, done.failures
+        (4, 5, 0)
+    """
+    from .dali_pipes.sampling import Sampling
+    from .engine.jobs.super_images import make_super_images
+
+    return make_super_images(
+        pathlib.Path(video_dir),
+        pathlib.Path(save_dir),
+        anno_file=_path(anno_file),
+        sampling=sampling or Sampling(),
+        decoder=decoder,
+        num_workers=num_workers or os.cpu_count() or 1,
+        time_limit_s=time_limit_s,
+        resume=resume,
+        overwrite=overwrite,
+    )
+
+
+def export_model(
+    model: Path,
+    out: Path,
+    *,
+    image_size: int | None = None,
+    context_length: int | None = None,
+    precision: _choices.Precision = _choices.PRECISION,
+    tokenizer: Path | None = None,
+    activation: _choices.Activation | None = None,
+    verify: bool = True,
+) -> ModelInfo:
+    """Writes a model folder (ONNX graphs, vocabulary, model.json) from a CLIP checkpoint, or nothing.
+
+    Args:
+        model: "ViT-B/32", "ViT-B/16", "ViT-L/14" or "ViT-L/14@336px" (downloaded, checksum checked), or the path of an
+            OpenAI archive or state dict, an open_clip file, or a Hugging Face CLIP folder.
+        out: the model folder; an older one of that name is replaced.
+        image_size: side of its super images in pixels; default: the checkpoint's.
+        context_length: longest text in tokens; default: the checkpoint's.
+        precision: "fp32", "fp16" (for GPUs) or "int8" (for CPUs).
+        tokenizer: tokenizer.json, bpe_simple_vocab_16e6.txt.gz, or a folder that holds one; default: what lies beside
+            the checkpoint.
+        activation: for checkpoints that do not say.
+        verify: compare the graphs with torch and fail where they differ.
+
+    Returns:
+        The content of model.json.
+
+    Raises:
+        GridClipError: no such checkpoint, it is no CLIP, its vocabulary is missing, the graphs differ from torch, or
+            `out` is something else than a model folder.
+
+    Example:
+        >>> import gridclip
+        >>> info = gridclip.export_model("ViT-L-14.pt", "model-folder", precision="fp32")
+        >>> info.precision
+        'fp32'
+    """
+    from .export import folder
+
+    return folder.export_model(
+        os.fspath(model),
+        pathlib.Path(out),
+        image_size=image_size,
+        context_length=context_length,
+        precision=precision,
+        tokenizer=_path(tokenizer),
+        activation=activation,
+        verify=verify,
+    )
+
+
+def load_model(
+    model: Path,
+    *,
+    num_gpus: int = _choices.NUM_GPUS,
+    provider: _choices.Provider = _choices.PROVIDER,
+    image_size: int | None = None,
+    tokenizer: Path | None = None,
+    cuda_graph: bool = False,
+) -> Encoder:
+    """Loads a model; a checkpoint is first exported into the cache folder, once, as fp16 where a GPU will run it.
+
+    Args:
+        model: a model folder, or what `export_model` takes.
+        num_gpus: 0: the CPU; 1: a GPU where ONNX Runtime has one; more: the GPUs must be there, see `embed_videos`.
+        provider: "auto", "cpu", "cuda" or "tensorrt": what ONNX Runtime runs the model with.
+        image_size: side of its super images in pixels; default: the model's.
+        tokenizer: the vocabulary, for checkpoints; see `export_model`.
+        cuda_graph: record the GPU's work of a batch once and replay it.
+
+    Returns:
+        The model. Its `encode_texts(["a sentence", ...])` gives float32 [Q, D], and `encode_images` of uint8
+        [B, S, S, 3], RGB, float32 [B, D]; all vectors have unit length.
+
+    Raises:
+        GridClipError: there is no such model, it is damaged, or the provider or GPUs are not here.
+
+    Example:
+        >>> import gridclip
+        >>> model = gridclip.load_model("ViT-L-14.pt", num_gpus=0)
+        >>> vectors = model.encode_texts(["a dog catches a frisbee", "two squares"])
+        >>> vectors.dtype, len(vectors)
+        (dtype('float32'), 2)
+    """
+    from .engine.encoding.encoder import Encoder
+    from .engine.encoding.providers import check_gpus, choose_provider
+
+    chosen = choose_provider(provider if num_gpus else "cpu")
+    check_gpus(chosen, num_gpus)
+    folder = pathlib.Path(model)
+    if image_size is not None or tokenizer is not None or not (folder / "model.json").is_file():
+        from .export.folder import ensure_model_folder, is_model_folder  # imports torch
+
+        # A checkpoint is exported as suits the machine; a model folder stays as it is.
+        suited: dict[str, Any] = {} if chosen == "cpu" or is_model_folder(folder) else {"precision": "fp16"}
+        options: dict[str, Any] = {"image_size": image_size, "tokenizer": _path(tokenizer), **suited}
+        folder = ensure_model_folder(os.fspath(model), **options)
+    return Encoder(folder, provider=chosen, cuda_graph=cuda_graph)
+
+
+def embed_videos(
+    model: Encoder | Path,
+    video_dir: Path,
+    store: Store | Path,
+    *,
+    sampling: Sampling | None = None,
+    anno_file: Path | None = None,
+    decoder: _choices.Decoder = _choices.DECODER,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    time_limit_s: float = _choices.TIME_LIMIT_S,
+    resume: bool = False,
+    overwrite: bool = False,
+    num_shards: int = 1,
+    shard_id: int = 0,
+    num_gpus: int = _choices.NUM_GPUS,
+) -> JobSummary:
+    """Embeds videos into a store, one vector per super image, without JPEG files.
+
+    A video that fails is a line of `failures.jsonl` in the store's folder; the others go on.
+
+    Args:
+        model: from `load_model`, or what that takes.
+        video_dir: a folder of videos, searched with its subfolders.
+        store: made if it is missing.
+        sampling: which frames, and how they are laid out; default: `Sampling()` of the model's image size.
+        anno_file: only the videos of this annotation file.
+        decoder: "auto", "dali" (NVDEC), "hybrid" (NVDEC and the CPU), "decord" or "pyav" (the CPU).
+        batch_size: super images per pass; default: 100 on a GPU, 8 on the CPU.
+        num_workers: decoding processes; default: one per CPU core.
+        time_limit_s: seconds without a result after which a decoder counts as hung, > 0.
+        resume: leave out the videos that are in the store.
+        overwrite: remove all super images from the store first.
+        num_shards: jobs that share the work and the store.
+        shard_id: which of them this one is, from 0.
+        num_gpus: 0: the CPU; 1: what `model` was loaded with; more: a process for each.
+
+    Returns:
+        Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
+
+    Raises:
+        ArgumentError: `shard_id` is not below `num_shards`, or `overwrite` is given to one of several shards.
+        GridClipError: an argument cannot be used, the store is of another model or sampling, or holds videos of the
+            folder while neither `resume` nor `overwrite` is given; or the disk is full. What is stored stays.
+        KeyboardInterrupt: Ctrl-C, with the counts so far as its `summary`. What is stored stays.
+
+    Example:
+        >>> import gridclip
+        >>> model = gridclip.load_model("ViT-L-14.pt")
+        >>> done = gridclip.embed_videos(model, "videos", "new-store")
+        >>> done.done, done.super_images, done.failures
+        (4, 5, 0)
+    """
+    from .dali_pipes.errors import ArgumentError
+    from .dali_pipes.sampling import Sampling
+    from .engine.jobs import embed_videos as job
+
+    if not 0 <= shard_id < num_shards:
+        raise ArgumentError(f"`shard_id={shard_id}` must be less than `num_shards={num_shards}`, and not below 0")
+    if overwrite and num_shards > 1:
+        raise ArgumentError("`overwrite=True` would remove what the other shards have done: remove the store yourself")
+    encoder = _encoder(model, num_gpus)
+    return job.embed_videos(
+        encoder,
+        pathlib.Path(video_dir),
+        _store_path(store),
+        sampling=sampling or Sampling(super_img_size=encoder.info.image_size),
+        anno_file=_path(anno_file),
+        decoder=decoder,
+        batch_size=batch_size,
+        num_workers=num_workers or os.cpu_count() or 1,
+        time_limit_s=time_limit_s,
+        resume=resume,
+        overwrite=overwrite,
+        num_shards=num_shards,
+        shard_id=shard_id,
+        num_gpus=num_gpus,
+    )
+
+
+def embed_images(
+    model: Encoder | Path,
+    image_dir: Path,
+    store: Store | Path,
+    *,
+    batch_size: int | None = None,
+    num_workers: int = _choices.IMAGE_WORKERS,
+    time_limit_s: float = _choices.TIME_LIMIT_S,
+    resume: bool = False,
+    overwrite: bool = False,
+    num_gpus: int = _choices.NUM_GPUS,
+) -> JobSummary:
+    """Embeds JPEG super images into a store; other sizes than the model's are resized.
+
+    Args:
+        model: from `load_model`, or what that takes.
+        image_dir: what `superimages` wrote, `<video id>/img_0001.jpg` ...; from another program, times are unknown.
+        store: made if it is missing.
+        batch_size: super images per pass; default: 100 on a GPU, 8 on the CPU.
+        num_workers: reading processes.
+        time_limit_s: seconds without a result after which a reader counts as hung, > 0.
+        resume, overwrite, num_gpus: as in `embed_videos`, as are the result and the errors.
+
+    Example:
+        >>> import gridclip
+        >>> model = gridclip.load_model("ViT-L-14.pt")
+        >>> gridclip.embed_images(model, "super-images", "store-of-images").super_images
+        5
+    """
+    from .engine.jobs import embed_images as job
+
+    return job.embed_images(
+        _encoder(model, num_gpus),
+        pathlib.Path(image_dir),
+        _store_path(store),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        time_limit_s=time_limit_s,
+        resume=resume,
+        overwrite=overwrite,
+        num_gpus=num_gpus,
+    )
+
+
+def embed_text(
+    model: Encoder | Path,
+    captions: Path | Mapping[str, str | Sequence[str]],
+    store: Store | Path,
+    *,
+    batch_size: int = _choices.TEXT_BATCH_SIZE,
+    max_text_length: int | None = None,
+    max_chars: int | None = None,
+) -> JobSummary:
+    """Embeds captions into a store as queries, each of which belongs to a video; `evaluate` ranks the videos for them.
+
+    Args:
+        model: from `load_model`, or what that takes.
+        captions: an annotation file (ActivityNet Captions, TVR, Charades-STA or MS-SL), or the sentences of each video
+            by its id.
+        store: made if it is missing. A caption that it has is replaced.
+        batch_size: captions per pass, >= 1.
+        max_text_length: most tokens of a caption, at most the model's; longer ones are cut, the end token is kept.
+        max_chars: first cut captions to so many characters.
+
+    Returns:
+        Counts of captions and failures, and the time in seconds; `str()` of it is one line.
+
+    Raises:
+        ArgumentError: `max_text_length` is more than the model's.
+        GridClipError: the file has no usable caption, the store is of another model, or cannot be written.
+        KeyboardInterrupt: Ctrl-C. Nothing was stored.
+
+    Example:
+        >>> import gridclip
+        >>> model = gridclip.load_model("ViT-L-14.pt")
+        >>> captions = {"a": ["a red circle moves", "two squares"], "b": "a green triangle"}
+        >>> gridclip.embed_text(model, captions, "store").done
+        3
+    """
+    from .dali_pipes.errors import ArgumentError
+    from .engine.annotations import of_captions
+    from .engine.jobs import embed_text as job
+
+    encoder = _encoder(model)
+    longest = encoder.info.context_length
+    if max_text_length is not None and max_text_length > longest:
+        raise ArgumentError(
+            f"`max_text_length={max_text_length}` is more than the model's {longest} tokens: export it with "
+            f"`context_length={max_text_length}`, and embed the videos with that model folder, too"
+        )
+    return job.embed_text(
+        encoder,
+        of_captions(captions) if isinstance(captions, Mapping) else pathlib.Path(captions),
+        _store_path(store),
+        batch_size=batch_size,
+        max_text_length=max_text_length,
+        max_chars=max_chars,
+    )
+
+
+def evaluate(
+    store: Store | Path,
+    *,
+    anno_file: Path | None = None,
+    aggregate: str = _choices.AGGREGATE,
+    temperature: float = _choices.TEMPERATURE,
+    topk: Collection[int] = _choices.TOPK,
+    missing: _choices.Missing = _choices.MISSING,
+    examples: int = 0,
+    device: str | None = None,
+) -> Evaluation:
+    """Ranks all videos of a store for each of its queries, and counts how often the query's own is among the first K.
+
+    Args:
+        store: holds super images and queries.
+        anno_file: only the captions of this annotation file, and only its videos as candidates.
+        aggregate: "softmax", "mean" or "max": how the super images of a video make its score.
+        temperature: of the softmax, > 0; smaller ones look more at the best super image.
+        topk: the K of R@K, each >= 1.
+        missing: "drop" or "count-as-failures": what becomes of captions whose video has no embeddings.
+        examples: queries to return with their best videos.
+        device: torch's name of where to compute; default: CUDA where there is one.
+
+    Returns:
+        `recall` {K: percent}, `sum_recall`, `median_rank`, `mean_rank`, counts; `str()` of it is a table, `to_json()`
+        a dict.
+
+    Raises:
+        ValueError: an argument is out of range.
+        GridClipError: the store holds no videos or no queries, or the annotation file does not fit it.
+
+    Example:
+        >>> import gridclip
+        >>> result = gridclip.evaluate("store", topk=[1, 10])
+        >>> sorted(result.recall), result.recall[10]
+        ([1, 10], 100.0)
+    """
+    from .engine import evaluation
+
+    return evaluation.evaluate(
+        _opened(store),
+        anno_path=anno_file,
+        aggregate=aggregate,
+        temperature=temperature,
+        topk=tuple(topk),
+        missing=missing,
+        examples=examples,
+        device=device,
+    )
+
+
+def search(
+    model: Encoder | Path,
+    sentence: str,
+    store: Store | Path,
+    *,
+    top: int = _choices.TOP,
+    aggregate: str = _choices.AGGREGATE,
+    temperature: float = _choices.TEMPERATURE,
+    device: str | None = None,
+) -> list[Hit]:
+    """The best videos for a sentence, best first, each with the moment that fits it best.
+
+    Args:
+        model: from `load_model`, or what that takes: the one that the store was made with.
+        sentence: what to search for.
+        store: holds super images; nothing is written to it.
+        top: how many videos, >= 1.
+        aggregate, temperature, device: as in `evaluate`.
+
+    Returns:
+        A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `start_s` and `end_s` of its best super image in
+        seconds, None where the store has no times.
+
+    Raises:
+        ArgumentError: the sentence is empty.
+        GridClipError: there is no such store, it holds no videos, or it is of another model.
+
+    Example:
+        >>> import gridclip
+        >>> model = gridclip.load_model("ViT-L-14.pt")
+        >>> for hit in gridclip.search(model, "a red circle", "store", top=2):
+        ...     print(f"{hit.video_id} from {hit.start_s:.0f} s to {hit.end_s:.0f} s, score {hit.score:.2f}")
+        ... from ... s to ... s, score ...
+        ... from ... s to ... s, score ...
+    """
+    from .dali_pipes.errors import ArgumentError
+    from .engine import search as searching
+
+    if not sentence.strip():
+        raise ArgumentError("the sentence is empty: say what to search for")
+    found = _opened(store)
+    encoder = _encoder(model)
+    found.require_model(encoder.info.to_json())
+    vector = encoder.encode_texts([sentence])
+    return searching.search(found, vector, top, aggregate=aggregate, temperature=temperature, device=device)
+
+
+def import_features(
+    image_dir: Path, store: Store | Path, *, text_file: Path | None = None, allow_pickle: bool = False
+) -> Imported:
+    """Fills a store with features made elsewhere; vectors are made unit length.
+
+    Args:
+        image_dir: holds one `<video id>.npy`, float [L, D], per video.
+        store: made if it is missing; of imported features of the same width, if it holds any.
+        text_file: an npz with video_id [Q], embedding float [Q, D] and perhaps text [Q].
+        allow_pickle: also read pickled arrays. Such files can run code when read: only for files you trust.
+
+    Returns:
+        Counts of videos, super images and queries, and `failures`, what could not be stored and why.
+
+    Raises:
+        GridClipError: the folder has no .npy file, the text file is not usable, or the store is of another model.
+
+    Example:
+        >>> import gridclip
+        >>> written = gridclip.export_features("store", "features")
+        >>> gridclip.import_features("features", "store-of-features").videos
+        4
+    """
+    from .engine import features
+    from .engine.store.store import Store
+
+    to = store if isinstance(store, Store) else Store.open(store, create=True)
+    return features.import_features(to, image_dir, text_file, allow_pickle=allow_pickle)
+
+
+def export_features(store: Store | Path, out: Path, format: str = _choices.FEATURE_FORMAT) -> list[pathlib.Path]:
+    """Writes a store's vectors as files, float32: per video (npy), or for all (parquet, safetensors).
+
+    Args:
+        store: holds super images, and perhaps queries.
+        out: a new or empty folder.
+        format: "npy", "parquet" or "safetensors".
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: an unknown format.
+        GridClipError: the store holds no videos, `out` is not empty, or the files cannot be written.
+
+    Example:
+        >>> import gridclip
+        >>> [path.name for path in gridclip.export_features("store", "tables", "parquet")]
+        ['super_images.parquet', 'queries.parquet']
+    """
+    from .engine import features
+
+    return features.export_features(_opened(store), out, format)
+
+
+def _path(path: Path | None) -> pathlib.Path | None:
+    return None if path is None else pathlib.Path(path)
+
+
+def _encoder(model: Encoder | Path, num_gpus: int = _choices.NUM_GPUS) -> Encoder:
+    return load_model(model, num_gpus=num_gpus) if isinstance(model, (str, os.PathLike)) else model
+
+
+def _opened(store: Store | Path) -> Store:
+    from .engine.store.store import Store
+
+    return Store.open(store) if isinstance(store, (str, os.PathLike)) else store
+
+
+def _store_path(store: Store | Path) -> pathlib.Path:
+    return pathlib.Path(store) if isinstance(store, (str, os.PathLike)) else store.path

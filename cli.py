@@ -1,6 +1,8 @@
-"""The gridclip command: click options in, calls into engine/ and export/ out; no logic of its own.
+"""The gridclip command: click options in, calls of the library's face out, its results and errors as lines of text.
 
-Every command imports what it calls when it is called, so that `gridclip --help` is there at once.
+Nothing is decided here: names and defaults are those of engine/choices.py, and what is wrong is found by the library,
+whose messages name its parameters; here they get the names of the options (see `_in_options`). Every command imports
+what it calls when it is called, so that `gridclip --help` is there at once.
 """
 
 from __future__ import annotations
@@ -10,27 +12,24 @@ import io
 import json
 import logging
 import math
-import os
 import pathlib
+import re
 import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import gridclip
 
-from . import GridClipError, __version__
+from .engine import choices
 
 if TYPE_CHECKING:
-    from .dali_pipes.sampling import Mode, Sampling
-    from .engine.encoding.encoder import Encoder
-    from .engine.encoding.providers import Provider
+    from .dali_pipes.sampling import Sampling
     from .engine.jobs.progress import JobSummary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-DEFAULT_STORE = "gridclip-store"
-REPORT_EXAMPLES = 20
 INTERRUPTED = 130
 NOT_YET = "is not part of this version of gridclip"
 
@@ -60,9 +59,38 @@ class _Commands(click.Group):
                 f"there is not enough memory ({str(error) or 'no more is given'}): give the "
                 "command more, or less to do at once"
             ) from error
-        except (GridClipError, OSError) as error:
+        except (gridclip.GridClipError, OSError) as error:
             logging.getLogger(__name__).debug("", exc_info=True)
-            raise click.ClickException(str(error)) from error
+            command = self.commands.get(ctx.invoked_subcommand or "", self)
+            message = _in_options(str(error), command)
+            if isinstance(error, gridclip.ArgumentError):
+                raise click.UsageError(message, click.Context(command, ctx, ctx.invoked_subcommand)) from error
+            raise click.ClickException(message) from error
+
+
+_PARAMETER = re.compile(r"`(\w+)(?:=([^`]*))?`")
+
+
+def _in_options(message: str, command: click.Command | None = None) -> str:
+    """A message of the library with the names of options for those of parameters, which it has in backticks.
+
+    `resume=True` becomes --resume, `decoder='pyav'` --decoder pyav, and `store` --store. What is no option stays.
+
+    Args:
+        message: a line.
+        command: whose options come first; options of one name may be spelled in several ways.
+    """
+    options: dict[str | None, str] = {}
+    for each in (*main.commands.values(), *([command] if command else [])):
+        options |= {option.name: option.opts[0] for option in each.params if option.opts[0].startswith("--")}
+
+    def spell(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in options:
+            return found.group()
+        return options[name] if value in (None, "True") else f"{options[name]} {value.strip(chr(34) + chr(39))}"
+
+    return _PARAMETER.sub(spell, message)
 
 
 class _LogLines(logging.Handler):
@@ -71,9 +99,9 @@ class _LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         progress = sys.modules.get(f"{__package__}.engine.jobs.progress")
         if progress is None:
-            click.echo(self.format(record), err=True)
+            click.echo(_in_options(self.format(record)), err=True)
         else:
-            progress.console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+            progress.console.print(_in_options(self.format(record)), markup=False, highlight=False, soft_wrap=True)
 
 
 # The scripts of the original procedure spell their options with underscores.
@@ -85,7 +113,7 @@ class _LogLines(logging.Handler):
         "show_default": True,
     },
 )
-@click.version_option(__version__, prog_name="gridclip")
+@click.version_option(gridclip.__version__, prog_name="gridclip")
 @click.option("-v", "--verbose", count=True, show_default=False, help="Say more (-v), or everything (-vv).")
 def main(verbose: int) -> None:
     """From a folder of videos to ranked answers for a sentence.
@@ -144,7 +172,7 @@ _noted_model = _options(
 _video_dir = click.option(
     "--video-dir", type=_PATH, required=True, help="A folder of videos, searched with its subfolders."
 )
-_store = click.option("--store", type=_PATH, default=DEFAULT_STORE, help="The folder of the embeddings.")
+_store = click.option("--store", type=_PATH, default=choices.STORE, help="The folder of the embeddings.")
 _anno_file = click.option(
     "--anno-file",
     "--anno-path",
@@ -152,12 +180,16 @@ _anno_file = click.option(
     help="Annotations: ActivityNet, TVR, Charades-STA or MS-SL, recognised by content.",
 )
 _sampling = _options(
-    click.option("--fps", type=_FiniteRange(min=0, min_open=True), default=0.5, help="Wanted frames per second."),
-    click.option("--grid-size", type=click.IntRange(min=1), default=2, help="Cells per row of a super image."),
+    click.option(
+        "--fps", type=_FiniteRange(min=0, min_open=True), default=choices.FPS, help="Wanted frames per second."
+    ),
+    click.option(
+        "--grid-size", type=click.IntRange(min=1), default=choices.GRID_SIZE, help="Cells per row of a super image."
+    ),
     click.option(
         "--min-frames",
         type=click.IntRange(0, 1),
-        default=1,
+        default=choices.MIN_FRAMES,
         help="1: a video shorter than one period gives its first frame; 0: it counts as failed.",
     ),
 )
@@ -167,7 +199,7 @@ class _Mode(click.Choice[str]):
     """How wanted frames are found. `frames` was called `exact`."""
 
     def __init__(self) -> None:
-        super().__init__(["frames", "keyframes", "time"])
+        super().__init__(choices.SAMPLING_MODES)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert("frames" if value == "exact" else value, param, ctx)
@@ -177,7 +209,7 @@ _mode = click.option(
     "--sampling",
     "mode",
     type=_Mode(),
-    default="frames",
+    default=choices.SAMPLING_MODE,
     help="frames: evenly spaced by count, as the reference does. keyframes: each of them moves to the nearest keyframe "
     "within --max-shift; faster, not exact. time: what is shown every 1/fps seconds by time stamps, for variable frame "
     "rates.",
@@ -188,11 +220,10 @@ _keyframes = _options(
         "--max-shift",
         "max_shift_s",
         type=_FiniteRange(min=0),
-        show_default="2.0 with --sampling keyframes",
+        show_default=f"{choices.MAX_SHIFT_S} with --sampling keyframes",
         help="Seconds by which a frame may move.",
     ),
 )
-KEYFRAMES_MAX_SHIFT_S = 2.0
 
 
 def _exclusive(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
@@ -210,58 +241,70 @@ _num_workers = click.option(
     "--num-workers",
     "--num-worker",
     type=click.IntRange(min=1),
-    default=lambda: os.cpu_count() or 1,
     show_default="one per CPU core",
     help="Decoding processes.",
 )
 _num_gpus = click.option(
-    "--num-gpus", type=click.IntRange(min=0), default=1, help="0: the CPU; 1: a GPU where ONNX Runtime has one."
+    "--num-gpus",
+    type=click.IntRange(min=0),
+    default=choices.NUM_GPUS,
+    help="0: the CPU; 1: a GPU where ONNX Runtime has one.",
 )
 _several_gpus = click.option(
     "--num-gpus",
     type=click.IntRange(min=0),
-    default=1,
+    default=choices.NUM_GPUS,
     help="0: the CPU; 1: a GPU where ONNX Runtime has one; more: a process for each, one queue, one store.",
 )
 _provider = _options(
     click.option(
         "--provider",
-        type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
-        default="auto",
+        type=click.Choice(choices.PROVIDERS),
+        default=choices.PROVIDER,
         help="Where ONNX Runtime runs the model; tensorrt is only taken when named.",
     ),
     click.option("--cuda-graph", is_flag=True, help="Record the GPU's work of a batch once and replay it."),
 )
 _decoder = click.option(
     "--decoder",
-    type=click.Choice(["auto", "dali", "hybrid", "decord", "pyav"]),
-    default="auto",
+    type=click.Choice(choices.DECODERS),
+    default=choices.DECODER,
     help="dali: NVDEC (without a GPU: DALI's CPU decoders); hybrid: NVDEC and the worker processes; "
     "auto: hybrid where there are a GPU and DALI, else pyav.",
 )
 _batch_size = click.option(
-    "--batch-size", type=click.IntRange(min=1), show_default="100 on a GPU, 8 on the CPU", help="Super images per pass."
+    "--batch-size",
+    type=click.IntRange(min=1),
+    show_default=f"{choices.GPU_BATCH_SIZE} on a GPU, {choices.CPU_BATCH_SIZE} on the CPU",
+    help="Super images per pass.",
 )
 _time_limit = click.option(
     "--time-limit",
     "time_limit_s",
     type=_FiniteRange(min=0, min_open=True),
-    default=300.0,
+    default=choices.TIME_LIMIT_S,
     help="Seconds without a result after which a decoder counts as hung.",
+)
+_on_damage = click.option(
+    "--on-damage",
+    type=click.Choice(["nearest", "fail"]),
+    default="nearest",
+    help="Where a wanted frame cannot be decoded: nearest: the nearest one that can, at most 1/fps seconds away, is "
+    "taken, with a notice; a video that has lost more than a tenth of them fails. fail: one is enough to fail.",
 )
 _strict = click.option("--strict", is_flag=True, help="Exit with status 1 when anything failed.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _scoring = _options(
     click.option(
         "--aggregate",
-        type=click.Choice(["softmax", "mean", "max"]),
-        default="softmax",
+        type=click.Choice(choices.AGGREGATES),
+        default=choices.AGGREGATE,
         help="How the super images of a video make its score.",
     ),
     click.option(
         "--temperature",
         type=_FiniteRange(min=0, min_open=True),
-        default=1.0,
+        default=choices.TEMPERATURE,
         help="Of the softmax; smaller ones look more at the best super image.",
     ),
 )
@@ -298,32 +341,17 @@ def doctor(model: pathlib.Path | None, as_json: bool) -> None:
 @_num_workers
 @_as_json
 def plan(
-    video_dir: pathlib.Path | None,
-    video_info: pathlib.Path | None,
-    anno_file: pathlib.Path | None,
-    exclude: tuple[str, ...],
-    fps: float,
-    grid_size: int,
-    min_frames: int,
-    mode: Mode,
-    num_workers: int,
-    as_json: bool,
+    fps: float, grid_size: int, min_frames: int, mode: choices.SamplingMode, as_json: bool, **options: Any
 ) -> None:
     """Say how big a job is before it runs.
 
     Counts videos, wanted frames, super images and queries; nothing is decoded.
     """
-    from .engine import plan
+    from .engine.plan import as_text
 
     sampling = _make_sampling(mode, None, fps=fps, grid_size=grid_size, min_frames=min_frames)
-    ignored = plan.read_exclusions(exclude)
-    if video_dir is not None and video_info is None:
-        found = plan.plan_folder(video_dir, sampling, anno_file=anno_file, exclude=ignored, num_workers=num_workers)
-    elif video_info is not None and video_dir is None:
-        found = plan.plan_video_info(video_info, sampling, anno_file=anno_file, exclude=ignored)
-    else:
-        raise click.UsageError("plan needs either --video-dir or --video-info")
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else plan.as_text(found))
+    found = gridclip.plan(sampling=sampling, **options)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else _in_options(as_text(found)))
     if not found.videos:
         sys.exit(1)
 
@@ -334,10 +362,17 @@ def plan(
 @click.option("--image-size", type=click.IntRange(min=1), show_default="the model's", help="Side of its images, px.")
 @click.option("--context-length", type=click.IntRange(min=3), show_default="the model's", help="Longest text, tokens.")
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", help="fp16 is for GPUs, int8 for CPUs."
+    "--precision",
+    type=click.Choice(choices.PRECISIONS),
+    default=choices.PRECISION,
+    help="fp16 is for GPUs, int8 for CPUs.",
 )
 @_tokenizer
-@click.option("--activation", type=click.Choice(["quick-gelu", "gelu"]), help="For checkpoints that do not say.")
+@click.option(
+    "--activation",
+    type=click.Choice([name.replace("_", "-") for name in choices.ACTIVATIONS]),
+    help="For checkpoints that do not say.",
+)
 @click.option("--verify/--no-verify", default=True, help="Compare the graphs with torch and fail where they differ.")
 def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, **options: Any) -> None:
     """Write a model folder from a CLIP checkpoint.
@@ -345,16 +380,15 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
     MODEL is ViT-B/32, ViT-B/16, ViT-L/14 or ViT-L/14@336px (downloaded, checksum checked), or the path of an OpenAI
     archive or state dict, an open_clip file, or a Hugging Face CLIP folder.
     """
-    from .export.folder import export_model
-
-    info = export_model(model, out, activation=activation and activation.replace("-", "_"), verify=verify, **options)
-    fused = info["fused_attention"]
+    options["activation"] = activation and activation.replace("-", "_")
+    info = gridclip.export_model(model, out, verify=verify, **options)
+    fused = info.fused_attention or {}
     click.echo(
-        f"{out}: {info['name']}, {info['precision']}, {info['image_size']} pixels, {info['context_length']} tokens, "
-        f"{info['embed_dim']} wide, fused attention nodes: {fused['image']} (image), {fused['text']} (text)"
+        f"{out}: {info.name}, {info.precision}, {info.image_size} pixels, {info.context_length} tokens, "
+        f"{info.embed_dim} wide, fused attention nodes: {fused['image']} (image), {fused['text']} (text)"
     )
-    if verify:
-        cosines = ", ".join(f"{value:.6f} ({graph})" for graph, value in info["smallest_cosine"].items())
+    if info.smallest_cosine is not None:
+        cosines = ", ".join(f"{value:.6f} ({graph})" for graph, value in info.smallest_cosine.items())
         click.echo(f"smallest cosine between ONNX and torch: {cosines}")
 
 
@@ -364,9 +398,15 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 @click.option("--save-dir", type=_PATH, required=True, help="Gets <video id>/img_0001.jpg ...")
 @_sampling
 @_keyframes
-@click.option("--super-img-size", type=click.IntRange(min=1), default=336, help="Side of a super image in pixels.")
+@click.option(
+    "--super-img-size",
+    type=click.IntRange(min=1),
+    default=choices.SUPER_IMG_SIZE,
+    help="Side of a super image in pixels.",
+)
 @_num_workers
 @_decoder
+@_on_damage
 @_time_limit
 @_resume
 @_strict
@@ -377,19 +417,18 @@ def superimages(
     grid_size: int,
     super_img_size: int,
     min_frames: int,
-    mode: Mode,
+    mode: choices.SamplingMode,
     max_shift_s: float | None,
     strict: bool,
     **options: Any,
 ) -> None:
     """Write super images of videos as JPEG files."""
     from .engine.jobs import handover
-    from .engine.jobs.super_images import make_super_images
 
     sampling = _make_sampling(
         mode, max_shift_s, fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames
     )
-    summary = make_super_images(video_dir, save_dir, sampling=sampling, **options)
+    summary = gridclip.superimages(video_dir, save_dir, sampling=sampling, **options)
     if summary.succeeded:
         handover.note(image_dir=save_dir)
     _finish(summary, strict)
@@ -399,7 +438,7 @@ def superimages(
 @_model
 @click.option("--anno-path", "--anno-file", type=_PATH, required=True, help="The annotation file with the captions.")
 @_store
-@click.option("--batch-size", type=click.IntRange(min=1), default=128, help="Captions per pass.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=choices.TEXT_BATCH_SIZE, help="Captions per pass.")
 @click.option(
     "--max-text-length",
     type=click.IntRange(min=3),
@@ -414,23 +453,15 @@ def embed_text(
     tokenizer: pathlib.Path | None,
     anno_path: pathlib.Path,
     store: pathlib.Path,
-    max_text_length: int | None,
     num_gpus: int,
     strict: bool,
     **options: Any,
 ) -> None:
     """Embed the captions of a file into a store."""
     from .engine.jobs import handover
-    from .engine.jobs.embed_text import embed_text
 
-    encoder = _load_encoder(model, num_gpus, tokenizer=tokenizer)
-    longest = encoder.info["context_length"]
-    if max_text_length is not None and max_text_length > longest:
-        raise click.UsageError(
-            f"--max-text-length {max_text_length} is more than the model's {longest} tokens: export it with "
-            f"--context-length {max_text_length}, and embed the videos with that model folder, too"
-        )
-    summary = embed_text(encoder, anno_path, store, max_text_length=max_text_length, **options)
+    encoder = gridclip.load_model(model, num_gpus=num_gpus, tokenizer=tokenizer)
+    summary = gridclip.embed_text(encoder, anno_path, store, **options)
     handover.note(model=model)
     _finish(summary, strict)
 
@@ -447,7 +478,13 @@ def embed_text(
 @_batch_size
 @_several_gpus
 @_provider
-@click.option("--num-workers", "--num-worker", type=click.IntRange(min=1), default=16, help="Reading processes.")
+@click.option(
+    "--num-workers",
+    "--num-worker",
+    type=click.IntRange(min=1),
+    default=choices.IMAGE_WORKERS,
+    help="Reading processes.",
+)
 @click.option("--image-size", type=click.IntRange(min=1), show_default="the model's", help="Side of its images, px.")
 @_time_limit
 @_resume
@@ -458,7 +495,7 @@ def embed_images(
     image_dir: pathlib.Path | None,
     store: pathlib.Path,
     num_gpus: int,
-    provider: Provider,
+    provider: choices.Provider,
     cuda_graph: bool,
     image_size: int | None,
     strict: bool,
@@ -466,14 +503,17 @@ def embed_images(
 ) -> None:
     """Embed JPEG super images into a store."""
     from .engine.jobs import handover
-    from .engine.jobs.embed_images import embed_images
 
     folder = image_dir or pathlib.Path(handover.noted("image_dir", "--image-dir", "gridclip superimages"))
-    model = model or handover.noted("model", "--model", "gridclip embed-text")
-    encoder = _load_encoder(
-        model, num_gpus, provider, cuda_graph=cuda_graph, image_size=image_size, tokenizer=tokenizer
+    encoder = gridclip.load_model(
+        model or handover.noted("model", "--model", "gridclip embed-text"),
+        num_gpus=num_gpus,
+        provider=provider,
+        cuda_graph=cuda_graph,
+        image_size=image_size,
+        tokenizer=tokenizer,
     )
-    _finish(embed_images(encoder, folder, store, num_gpus=num_gpus, **options), strict)
+    _finish(gridclip.embed_images(encoder, folder, store, num_gpus=num_gpus, **options), strict)
 
 
 @main.command()
@@ -491,6 +531,7 @@ def embed_images(
 )
 @_batch_size
 @_decoder
+@_on_damage
 @_several_gpus
 @_provider
 @_num_workers
@@ -509,10 +550,10 @@ def embed_videos(
     grid_size: int,
     super_img_size: int | None,
     min_frames: int,
-    mode: Mode,
+    mode: choices.SamplingMode,
     max_shift_s: float | None,
     num_gpus: int,
-    provider: Provider,
+    provider: choices.Provider,
     cuda_graph: bool,
     cluster: str | None,
     strict: bool,
@@ -521,19 +562,14 @@ def embed_videos(
     """Embed videos into a store, without JPEG files."""
     if cluster is not None:
         raise click.ClickException(f"--cluster {NOT_YET}: start one job per machine with --num-shards and --shard-id")
-    shard_id, num_shards = options["shard_id"], options["num_shards"]
-    if shard_id >= num_shards:
-        raise click.UsageError(f"--shard-id {shard_id} must be less than --num-shards {num_shards}")
-    if options["overwrite"] and num_shards > 1:
-        raise click.UsageError("--overwrite would remove what the other shards have done: remove the store yourself")
-    from .engine.jobs.embed_videos import embed_videos
-
-    encoder = _load_encoder(model, num_gpus, provider, cuda_graph=cuda_graph, tokenizer=tokenizer)
-    size = super_img_size or encoder.info["image_size"]
+    encoder = gridclip.load_model(
+        model, num_gpus=num_gpus, provider=provider, cuda_graph=cuda_graph, tokenizer=tokenizer
+    )
+    size = super_img_size or encoder.info.image_size
     sampling = _make_sampling(
         mode, max_shift_s, fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames
     )
-    _finish(embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
+    _finish(gridclip.embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
 
 
 class _Cutoffs(click.ParamType):
@@ -558,26 +594,25 @@ class _Cutoffs(click.ParamType):
 @click.option(
     "--anno-path",
     "--anno-file",
+    "anno_file",
     type=_PATH,
     help="Only the captions of this annotation file, and only its videos as candidates.  [default: all of the store]",
 )
 @_scoring
-@click.option("--topk", type=_Cutoffs(), default="1,5,10,100", help="The K of R@K.")
+@click.option("--topk", type=_Cutoffs(), default=",".join(map(str, choices.TOPK)), help="The K of R@K.")
 @click.option(
     "--missing",
-    type=click.Choice(["drop", "count-as-failures"]),
-    default="drop",
+    type=click.Choice(choices.MISSING_RULES),
+    default=choices.MISSING,
     help="What becomes of captions whose video has no embeddings.",
 )
 @click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
 @click.option("--report", type=_PATH, help="Write an HTML page with examples to this file.")
 def evaluate(store: pathlib.Path, json_file: pathlib.Path | None, report: pathlib.Path | None, **options: Any) -> None:
     """Print the recall of a store: its captions against its videos."""
-    from .engine.evaluation import evaluate
     from .engine.report import write_report
-    from .engine.store.store import Store
 
-    result = evaluate(Store.open(store), examples=REPORT_EXAMPLES if report else 0, **options)
+    result = gridclip.evaluate(store, examples=choices.REPORT_EXAMPLES if report else 0, **options)
     click.echo(str(result))
     if json_file:
         _write_json(json_file, result.to_json())
@@ -585,32 +620,26 @@ def evaluate(store: pathlib.Path, json_file: pathlib.Path | None, report: pathli
         write_report(result, report)
 
 
+def _not_empty(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.UsageError("the sentence is empty: say what to search for", ctx)
+    return value
+
+
 @main.command()
-@click.argument("sentence")
+@click.argument("sentence", callback=_not_empty)
 @_store
 @_model
-@click.option("--top", type=click.IntRange(min=1), default=10, help="Videos to print.")
+@click.option("--top", type=click.IntRange(min=1), default=choices.TOP, help="Videos to print.")
 @_scoring
 @_num_gpus
 def search(
-    sentence: str,
-    store: pathlib.Path,
-    model: str,
-    tokenizer: pathlib.Path | None,
-    top: int,
-    num_gpus: int,
-    **scoring: Any,
+    sentence: str, store: pathlib.Path, model: str, tokenizer: pathlib.Path | None, num_gpus: int, **options: Any
 ) -> None:
     """Print the best videos and moments for SENTENCE."""
-    from .engine.search import search
-    from .engine.store.store import Store
-
-    if not sentence.strip():
-        raise click.UsageError("the sentence is empty: say what to search for")
-    opened = Store.open(store)
-    encoder = _load_encoder(model, num_gpus, tokenizer=tokenizer)
-    opened.require_model(encoder.info)
-    hits = search(opened, encoder.encode_texts([sentence]), top, **scoring)
+    opened = gridclip.Store.open(store)  # where there is none, no checkpoint is exported for it
+    encoder = gridclip.load_model(model, num_gpus=num_gpus, tokenizer=tokenizer)
+    hits = gridclip.search(encoder, sentence, opened, **options)
     width = max(len(hit.video_id) for hit in hits)
     for rank, hit in enumerate(hits, start=1):
         moment = "time unknown" if hit.start_s is None else f"{hit.start_s:.1f} to {hit.end_s:.1f} s"
@@ -627,12 +656,10 @@ def import_features(
     image_dir: pathlib.Path, text_file: pathlib.Path | None, store: pathlib.Path, allow_pickle: bool, strict: bool
 ) -> None:
     """Fill a store with features made elsewhere."""
-    from .engine.features import import_features
     from .engine.jobs.failures import FailureLog, failures_path
-    from .engine.store.store import Store
 
-    opened = Store.open(store, create=True)
-    imported = import_features(opened, image_dir, text_file, allow_pickle=allow_pickle)
+    opened = gridclip.Store.open(store, create=True)
+    imported = gridclip.import_features(image_dir, opened, text_file=text_file, allow_pickle=allow_pickle)
     with FailureLog(failures_path(opened.path)) as log:
         for failure in imported.failures:
             log.add(failure)
@@ -648,13 +675,10 @@ def import_features(
 @main.command()
 @_store
 @click.option("--out", type=_PATH, required=True, help="A new or empty folder.")
-@click.option("--format", type=click.Choice(["npy", "parquet", "safetensors"]), default="npy")
+@click.option("--format", type=click.Choice(choices.FEATURE_FORMATS), default=choices.FEATURE_FORMAT)
 def export_features(store: pathlib.Path, out: pathlib.Path, format: str) -> None:
     """Write a store's embeddings as files for elsewhere."""
-    from .engine.features import export_features
-    from .engine.store.store import Store
-
-    files = export_features(Store.open(store), out, format)
+    files = gridclip.export_features(store, out, format)
     click.echo(f"wrote {len(files):,} files to {out}")
 
 
@@ -689,41 +713,15 @@ def _write_json(path: pathlib.Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def _make_sampling(mode: Mode, max_shift_s: float | None, **settings: Any) -> Sampling:
-    from .dali_pipes.sampling import Sampling
-
+def _make_sampling(mode: choices.SamplingMode, max_shift_s: float | None, **settings: Any) -> Sampling:
     if mode == "keyframes" and max_shift_s is None:
-        max_shift_s = KEYFRAMES_MAX_SHIFT_S
+        max_shift_s = choices.MAX_SHIFT_S
     if mode != "keyframes" and max_shift_s is not None:
         raise click.UsageError(f"--max-shift is for --sampling keyframes: with --sampling {mode} frames do not move")
     try:
-        return Sampling(mode=mode, max_shift_s=max_shift_s, **settings)
+        return gridclip.Sampling(mode=mode, max_shift_s=max_shift_s, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-
-
-def _load_encoder(
-    model: str,
-    num_gpus: int,
-    provider: Provider = "auto",
-    *,
-    cuda_graph: bool = False,
-    image_size: int | None = None,
-    tokenizer: pathlib.Path | None = None,
-) -> Encoder:
-    from .engine.encoding.encoder import Encoder
-    from .engine.encoding.providers import check_gpus, choose_provider
-
-    chosen = choose_provider(provider if num_gpus else "cpu")
-    check_gpus(chosen, num_gpus)
-    folder = pathlib.Path(model)
-    if image_size is not None or tokenizer is not None or not (folder / "model.json").is_file():
-        from .export.folder import ensure_model_folder, is_model_folder  # imports torch
-
-        # A checkpoint is exported as suits the machine; a model folder stays as it is.
-        suited: dict[str, Any] = {} if chosen == "cpu" or is_model_folder(folder) else {"precision": "fp16"}
-        folder = ensure_model_folder(model, image_size=image_size, tokenizer=tokenizer, **suited)
-    return Encoder(folder, provider=chosen, cuda_graph=cuda_graph)
 
 
 def _finish(summary: JobSummary, strict: bool) -> None:

@@ -76,11 +76,11 @@ def _pipeline(device_id: int | None) -> Any:
     return start(lambda: _graph(device_id), device_id, max_items=1, num_threads=1)
 
 
-def _graph(device_id: int | None) -> Any:
+def _graph(device_id: int | None) -> tuple[Any, ...]:
     from gridclip.dali_pipes.nvdali.graph import ops
 
     fn, types = ops()
     data = fn.external_source(name="data", dtype=types.UINT8, ndim=1)
     frames = fn.external_source(name="frames", dtype=types.INT32, ndim=1)
     video = fn.decoders.video(data, frames=frames, pad_mode="none", device="cpu" if device_id is None else "mixed")
-    return fn.resize(video, size=[DECODE_HEIGHT_PX, DECODE_WIDTH_PX], interp_type=types.INTERP_CUBIC, antialias=True)
+    return (fn.resize(video, size=[DECODE_HEIGHT_PX, DECODE_WIDTH_PX], interp_type=types.INTERP_CUBIC, antialias=True),)

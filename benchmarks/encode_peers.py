@@ -10,7 +10,6 @@ import contextlib
 import copy
 import dataclasses
 import importlib
-import json
 import os
 import pathlib
 import shutil
@@ -27,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..engine.encoding.encoder import Encoder
-from ..engine.encoding.model_folder import FORMAT
 from ..engine.encoding.passes import Passes
+from ..export.clip_graphs import write_image_graph
 from ..export.clip_model import CLIP, normalise_pixels
-from ..export.graphs import write_image_graph
+from ..export.model_info import ModelInfo, write_model_info
 
 Candidate = Callable[[], np.ndarray]
 
@@ -150,9 +149,9 @@ def onnxruntime_on_cuda(task: Task, precision: str) -> Candidate:
     folder.mkdir()
     write_image_graph(task.model, folder / "image.onnx", precision)
     config = task.model.config
-    info = {"format": FORMAT, "name": "random weights", "precision": precision, "fingerprint": ""}
-    sizes = ("image_size", "embed_dim", "context_length", "start_token", "end_token")
-    (folder / "model.json").write_text(json.dumps(info | {name: getattr(config, name) for name in sizes}))
+    names = ("image_size", "embed_dim", "context_length", "start_token", "end_token")
+    sizes = {name: getattr(config, name) for name in names}
+    write_model_info(ModelInfo(name="random weights", precision=precision, fingerprint="", **sizes), folder)
     passes = Encoder(folder, provider="cuda").image_passes(len(task.batches[0]))
     return lambda: through_passes(passes, task.batches)
 

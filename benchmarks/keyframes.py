@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from ..cli import KEYFRAMES_MAX_SHIFT_S
 from ..dali_pipes.bitstream.facts import CLOSED, OPEN
 from ..dali_pipes.cpu import super_images
 from ..dali_pipes.cpu.decoding import to_rgb
@@ -29,10 +28,11 @@ from ..dali_pipes.cpu.reading import opened
 from ..dali_pipes.packets import scan
 from ..dali_pipes.packets.pruning import plan_segments
 from ..dali_pipes.sampling import Sampling
+from ..engine import choices
 from . import corpus, keyframes_recall, measure
 
 PACKAGES = ("av", "numpy", "onnxruntime", "torch")
-MAX_SHIFTS_S = (1.0, KEYFRAMES_MAX_SHIFT_S, 4.0)
+MAX_SHIFTS_S = (1.0, choices.MAX_SHIFT_S, 4.0)
 TIMED_DEMO_VIDEOS = 20
 EXACT = "exact"
 
@@ -194,7 +194,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=pathlib.Path, default=measure.RESULTS / "keyframes.json")
     args = parser.parse_args()
-    max_shifts_s = sorted({KEYFRAMES_MAX_SHIFT_S, *args.max_shifts})  # the README tells of the default
+    max_shifts_s = sorted({choices.MAX_SHIFT_S, *args.max_shifts})  # the README tells of the default
     options = {"fps": args.fps, "max_shifts_s": max_shifts_s, "repetitions": args.repetitions}
     left_out: dict[str, str] = {}
     clips = corpus.LONG if args.long else corpus.SHORT
@@ -213,7 +213,7 @@ def main() -> None:
             timed = {"timed": TIMED_DEMO_VIDEOS, **options}
             entries.append({"set": "demo", **measured(demo.name, demo.videos, **timed)})
             recall[demo.name] = keyframes_recall.measured(demo, candidates(max_shifts_s), args.fps, args.work_dir)
-    settings = {"fps": args.fps, "default_max_shift_s": KEYFRAMES_MAX_SHIFT_S, "repetitions": args.repetitions}
+    settings = {"fps": args.fps, "default_max_shift_s": choices.MAX_SHIFT_S, "repetitions": args.repetitions}
     results = {"decode": entries, "recall": recall, "left_out": left_out}
     measure.write(args.json, packages=PACKAGES, settings={**settings, "cores_used_to_decode": 1}, results=results)
 

@@ -75,7 +75,7 @@ def measured(
     encoder = Encoder(_model(work_dir), provider="cpu")
     found = {}
     for way, max_shift_s in ways.items():
-        sampling = Sampling(fps=fps, super_img_size=encoder.info["image_size"], max_shift_s=max_shift_s)
+        sampling = Sampling(fps=fps, super_img_size=encoder.info.image_size, max_shift_s=max_shift_s)
         with tempfile.TemporaryDirectory() as folder:
             store = pathlib.Path(folder) / "store"
             workers = len(os.sched_getaffinity(0))

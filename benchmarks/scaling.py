@@ -44,7 +44,7 @@ def many(folder: pathlib.Path, count: int) -> pathlib.Path:
 def timed(encoder: Encoder, videos: pathlib.Path, store: pathlib.Path, num_workers: int) -> dict[str, float]:
     """One job into an empty store: seconds, and peak memory."""
     shutil.rmtree(store, ignore_errors=True)
-    sampling = Sampling(super_img_size=encoder.info["image_size"])
+    sampling = Sampling(super_img_size=encoder.info.image_size)
     began = time.perf_counter()
     with Watch(every_s=0.5) as watch:
         summary = embed_videos(encoder, videos, store, sampling=sampling, num_workers=num_workers)

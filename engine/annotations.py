@@ -90,6 +90,20 @@ def load_annotations(path: str | os.PathLike[str]) -> Annotations:
     return Annotations(collected.format, collected.queries, list(collected.videos), collected.problems)
 
 
+def of_captions(captions: collections.abc.Mapping[str, str | collections.abc.Sequence[str]]) -> Annotations:
+    """The same from the sentences of each video by its id, for callers that have them in memory.
+
+    Raises:
+        GridClipError: there is no usable caption.
+    """
+    sentences = {video: [each] if isinstance(each, str) else list(each) for video, each in captions.items()}
+    collected = _activitynet({video: {"sentences": each} for video, each in sentences.items()})
+    if not collected.queries:
+        first = f"; first problem: {collected.problems[0]}" if collected.problems else ""
+        raise GridClipError(f"there is no usable caption{first}")
+    return Annotations(collected.format, collected.queries, list(collected.videos), collected.problems)
+
+
 def load_video_info(path: str | os.PathLike[str]) -> list[VideoInfo]:
     """Reads a JSON list of {video_name, video_frames, video_fps, video_duration}; ids are those of `ids.of_files`.
 

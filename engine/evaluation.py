@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import GridClipError
+from . import choices
 from .annotations import Query, load_annotations
 from .retrieval import Scoring, best_videos, ranks
 from .store.store import QueryTable, Store, SuperImageTable
 
-TOPK = (1, 5, 10, 100)
-MISSING = ("drop", "count-as-failures")
 TIE_RULE = "videos with equal scores (to within 1e-6) rank in the order of their ids"
 
 
@@ -99,11 +98,8 @@ class Evaluation:
             label.ljust(8) + "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
             for label, cells in (("", names), ("store", values), ("chance", chance))
         ]
-        scoring = self.scoring.aggregate
-        if scoring == "softmax":
-            scoring += f", temperature {self.scoring.temperature:g}"
         lines.append(
-            f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} super images ({scoring})"
+            f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} super images ({self.scoring})"
         )
         if self.missing_queries:
             what = "dropped" if self.missing == "drop" else "counted as failures"
@@ -119,10 +115,10 @@ def evaluate(
     store: Store,
     *,
     anno_path: str | os.PathLike[str] | None = None,
-    aggregate: str = "softmax",
-    temperature: float = 1.0,
-    topk: collections.abc.Sequence[int] = TOPK,
-    missing: str = "drop",
+    aggregate: str = choices.AGGREGATE,
+    temperature: float = choices.TEMPERATURE,
+    topk: collections.abc.Sequence[int] = choices.TOPK,
+    missing: str = choices.MISSING,
     examples: int = 0,
     device: str | None = None,
 ) -> Evaluation:
@@ -147,8 +143,8 @@ def evaluate(
     cutoffs = sorted(set(topk))
     if not cutoffs or cutoffs[0] < 1:
         raise ValueError(f"topk ({list(topk)}) must hold numbers >= 1")
-    if missing not in MISSING:
-        raise ValueError(f"missing ({missing!r}) must be one of {', '.join(MISSING)}")
+    if missing not in choices.MISSING_RULES:
+        raise ValueError(f"missing ({missing!r}) must be one of {', '.join(choices.MISSING_RULES)}")
 
     videos, queries = store.read_super_images(), store.read_queries()
     if anno_path is not None:

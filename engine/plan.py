@@ -244,6 +244,6 @@ def _plan(
 
 
 def _measure(video: VideoFile, *, skip: int) -> Iterator[VideoInfo]:
-    """A work of workers.run with one result, which is never cut short."""
+    """A work of pool.run with one result, which is never cut short."""
     stream = scan.inspect(video.path)
     yield VideoInfo(video.video_id, stream.frame_count, stream.avg_fps, stream.duration_s)

@@ -1,9 +1,7 @@
 """Query vectors and the super-image vectors of all videos in, scores, ranks and best videos out, in bounded memory.
 
-The score of query t against a video with super images E [L, D] is cos(t, a E) with a = softmax(E t / temperature). With
-s = E t and G = E E^T that is (a.s) / sqrt(a^T G a), so that the D wide aggregate is never built; and as neither a's sum
-nor its scale matters, w = exp(s / temperature) does in place of a. Videos of equal length lie side by side, so that
-ragged videos need no padding and every step is one dense operation on [videos, length, queries].
+How the super images of a video make its score is one object of aggregates.AGGREGATES. Videos of equal length lie side
+by side, so that ragged videos need no padding and every step is one dense operation on [videos, length, queries].
 """
 
 from __future__ import annotations
@@ -14,13 +12,11 @@ import dataclasses
 import numpy as np
 import torch
 
-AGGREGATES = ("softmax", "mean", "max")
+from . import choices
+from .aggregates import AGGREGATES, Aggregate, Group, Part
+
 # Scores nearer than this are ties: float32 sums of the same products differ by some 1e-7 with the order of adding.
 TIE = 1e-6
-# |s| <= 1, so that exp(s / t) squared lies within exp(+-2 / t): in float32's range as it is while t is at least this.
-SAFE_TEMPERATURE = 0.05
-# A float32 knows no positive number below this (but for subnormal ones): the softmax is at its limit long before.
-SMALLEST_TEMPERATURE = float(torch.finfo(torch.float32).tiny)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,37 +53,12 @@ class ScoreBlock:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Group:
-    """Videos of one length in a part: rows first to first + count * length, and what turns weights into norms.
-
-    `factor` is G [count, L, L], or E^T [count, D, L] where that is smaller.
-    """
-
-    first: int
-    count: int
-    length: int
-    factor: torch.Tensor | None
-
-    def of(self, rows: torch.Tensor) -> torch.Tensor:
-        """This group's share of rows [R, q], as [count, L, q]."""
-        return rows[self.first : self.first + self.count * self.length].view(self.count, self.length, -1)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """Some videos, ordered by length: their positions [n], unit vectors float32 [R, D] and groups of equal length."""
-
-    videos: torch.Tensor
-    vectors: torch.Tensor
-    groups: list[_Group]
-
-
-@dataclasses.dataclass(frozen=True)
 class Scoring:
     """How the super images of a video become one score.
 
     Args:
-        aggregate: "softmax" (weights by similarity to the query), "mean" (equal weights) or "max" (the best one).
+        aggregate: a name of AGGREGATES: "softmax" (weights by similarity to the query), "mean" (equal weights) or "max"
+            (the best one).
         temperature: of the softmax, > 0; small values look at the best super images only, tiny ones are its limit: the
             best one, or the mean of several that are equally good.
 
@@ -95,14 +66,18 @@ class Scoring:
         ValueError: a value is out of range.
     """
 
-    aggregate: str = "softmax"
-    temperature: float = 1.0
+    aggregate: str = choices.AGGREGATE
+    temperature: float = choices.TEMPERATURE
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATES:
             raise ValueError(f"aggregate ({self.aggregate!r}) must be one of {', '.join(AGGREGATES)}")
         if not (self.temperature > 0 and np.isfinite(self.temperature)):
             raise ValueError(f"temperature ({self.temperature}) must be a finite number > 0")
+
+    def __str__(self) -> str:
+        """What a table of results says."""
+        return AGGREGATES[self.aggregate].describe(self.temperature)
 
 
 def score_blocks(
@@ -127,10 +102,11 @@ def score_blocks(
     chosen = _device(device)
     size = _block_size(chosen, len(queries))
     units = _units_of_queries(queries, chosen)
-    for part in _parts(vectors, offsets, size.rows, scoring, chosen):
+    aggregate = AGGREGATES[scoring.aggregate]
+    for part in _parts(vectors, offsets, size.rows, aggregate, chosen):
         for block in _blocks(len(queries), len(part.vectors), size):
             positions = torch.arange(block.start, block.stop, device=chosen)
-            yield ScoreBlock(part.videos, positions, _scores(part, units[block].T, scoring))
+            yield ScoreBlock(part.videos, positions, aggregate.scores(part, units[block].T, scoring.temperature))
 
 
 def ranks(
@@ -209,54 +185,23 @@ def _pair_scores(
     by_target = np.argsort(targets, kind="stable")
     bounds = np.searchsorted(targets[by_target], np.arange(len(offsets)))
     own = torch.empty(len(queries), device=device)
-    for part in _parts(vectors, offsets, PAIR_ROWS, scoring, device):
+    aggregate = AGGREGATES[scoring.aggregate]
+    for part in _parts(vectors, offsets, PAIR_ROWS, aggregate, device):
         members = [by_target[bounds[video] : bounds[video + 1]] for video in part.videos.tolist()]
         rows = np.concatenate(members)
         columns = torch.from_numpy(np.repeat(np.arange(len(members)), [len(member) for member in members])).to(device)
         for block in _blocks(len(rows), len(part.vectors), CPU_BLOCK):
-            scores = _scores(part, _units_of_queries(queries[rows[block]], device).T, scoring)
+            units = _units_of_queries(queries[rows[block]], device)
+            scores = aggregate.scores(part, units.T, scoring.temperature)
             wanted = columns[block]
             own[torch.from_numpy(rows[block]).to(device)] = scores[wanted, torch.arange(len(wanted), device=device)]
     return own
 
 
-def _scores(part: _Part, queries: torch.Tensor, scoring: Scoring) -> torch.Tensor:
-    """float32 [n, q]: scores of a part's videos for queries [D, q]."""
-    similar = part.vectors @ queries  # [R, q]
-    if scoring.aggregate == "mean":
-        return similar
-    if scoring.aggregate == "max":
-        return torch.cat([group.of(similar).amax(1) for group in part.groups])
-    if scoring.temperature < SAFE_TEMPERATURE:
-        weights = torch.cat([_shifted_weights(group.of(similar), scoring.temperature) for group in part.groups])
-    else:
-        weights = (similar / scoring.temperature).exp_() if scoring.temperature != 1 else similar.exp()
-    products = similar.mul_(weights)
-    return torch.cat([_cosines(group, products, weights) for group in part.groups])
-
-
-def _shifted_weights(similar: torch.Tensor, temperature: float) -> torch.Tensor:
-    """[count * L, q]: exp((s - max s) / temperature) of each video, which cannot overflow."""
-    divisor = max(temperature, SMALLEST_TEMPERATURE)  # in float32 it must not become 0: 0 / 0 is no number
-    return ((similar - similar.amax(1, keepdim=True)) / divisor).exp_().flatten(0, 1)
-
-
-def _cosines(group: _Group, products: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """float32 [count, q]: (w.s) / sqrt(w^T G w) from w * s and w, both [R, q]."""
-    weight = group.of(weights)
-    if group.factor is None:  # one super image: w s / w
-        return group.of(products).squeeze(1) / weight.squeeze(1)
-    spread = torch.bmm(group.factor, weight)
-    other = weight if group.factor.shape[1] == group.length else spread
-    norms = (spread * other).sum(1).clamp_(min=torch.finfo(torch.float32).tiny).sqrt_()
-    # Rounding must not lift a video whose super images cancel each other out (norm about 0) above a perfect match.
-    return group.of(products).sum(1).div_(norms).clamp_(-1, 1)
-
-
 def _parts(
-    vectors: np.ndarray, offsets: np.ndarray, rows: int, scoring: Scoring, device: torch.device
-) -> collections.abc.Iterator[_Part]:
-    """Cuts the videos, ordered by length, into parts of about `rows` super images."""
+    vectors: np.ndarray, offsets: np.ndarray, rows: int, aggregate: Aggregate, device: torch.device
+) -> collections.abc.Iterator[Part]:
+    """Cuts the videos, ordered by length, into parts of about `rows` super images, each prepared for the aggregate."""
     lengths = np.diff(offsets)
     if len(lengths) and lengths.min() < 1:
         raise ValueError(f"video {int(lengths.argmin())} has no super images; every video must have at least one")
@@ -267,13 +212,11 @@ def _parts(
     while first < len(order):
         begin = ends[first] - sizes[first]
         last = max(first + 1, int(np.searchsorted(ends, begin + rows, side="right")))
-        yield _part(vectors, offsets, order[first:last], scoring, device)
+        yield aggregate.prepare(_part(vectors, offsets, order[first:last], device))
         first = last
 
 
-def _part(
-    vectors: np.ndarray, offsets: np.ndarray, videos: np.ndarray, scoring: Scoring, device: torch.device
-) -> _Part:
+def _part(vectors: np.ndarray, offsets: np.ndarray, videos: np.ndarray, device: torch.device) -> Part:
     sizes = offsets[videos + 1] - offsets[videos]
     starts = np.cumsum(sizes) - sizes
     rows = np.repeat(offsets[videos] - starts, sizes) + np.arange(sizes.sum())
@@ -281,17 +224,11 @@ def _part(
     if bad is not None:
         owner = videos[np.searchsorted(starts, bad, side="right") - 1]
         raise ValueError(f"video {owner} has super images whose vectors are not finite; every value must be")
-    groups = []
-    for length, first, count in zip(*np.unique(sizes, return_index=True, return_counts=True), strict=True):
-        group = _Group(int(starts[first]), int(count), int(length), None)
-        if scoring.aggregate == "softmax" and length > 1:
-            own = group.of(units)
-            factor = own.transpose(1, 2) if length > units.shape[1] else own @ own.transpose(1, 2)
-            group = dataclasses.replace(group, factor=factor)
-        groups.append(group)
-    if scoring.aggregate == "mean":
-        units = torch.cat([torch.nn.functional.normalize(group.of(units).mean(1)) for group in groups])
-    return _Part(torch.from_numpy(videos).to(device), units, groups)
+    groups = [
+        Group(int(starts[first]), int(count), int(length))
+        for length, first, count in zip(*np.unique(sizes, return_index=True, return_counts=True), strict=True)
+    ]
+    return Part(torch.from_numpy(videos).to(device), units, groups)
 
 
 def _units_of_queries(queries: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from .. import GridClipError
+from . import choices
 from .retrieval import Scoring, best_videos
 from .store.store import Store
 
@@ -32,10 +33,10 @@ class Hit:
 def search(
     store: Store,
     query_vector: np.ndarray,
-    top: int = 10,
+    top: int = choices.TOP,
     *,
-    aggregate: str = "softmax",
-    temperature: float = 1.0,
+    aggregate: str = choices.AGGREGATE,
+    temperature: float = choices.TEMPERATURE,
     device: str | None = None,
 ) -> list[Hit]:
     """The best videos for a query, best first.

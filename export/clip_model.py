@@ -107,7 +107,8 @@ class Attention(nn.Module):
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.out_proj(out.transpose(1, 2).reshape(batch, length, width))
+        projected: Tensor = self.out_proj(out.transpose(1, 2).reshape(batch, length, width))
+        return projected
 
 
 class MLP(nn.Module):
@@ -120,7 +121,8 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(self.gelu(self.c_fc(x)))
+        projected: Tensor = self.c_proj(self.gelu(self.c_fc(x)))
+        return projected
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -179,7 +181,8 @@ class VisionTransformer(nn.Module):
         cls = self.class_embedding.expand(len(patches), 1, -1)
         x = torch.cat([cls, patches], dim=1) + self.positional_embedding
         x = self.transformer(self.ln_pre(x))
-        return self.ln_post(x[:, 0]) @ self.proj
+        embeddings: Tensor = self.ln_post(x[:, 0]) @ self.proj
+        return embeddings
 
 
 class CLIP(nn.Module):
@@ -230,7 +233,8 @@ class CLIP(nn.Module):
         Returns:
             float [B, embed_dim], not normalised to unit length.
         """
-        return self.visual(pixels)
+        embeddings: Tensor = self.visual(pixels)
+        return embeddings
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
         """Embed texts, each read at the position of its first end token.
@@ -245,7 +249,8 @@ class CLIP(nn.Module):
         x = self.token_embedding(token_ids) + self.positional_embedding[:length]
         x = self.ln_final(self.transformer(x))
         end = (token_ids == self.config.end_token).int().argmax(dim=1)
-        return x[torch.arange(len(x), device=x.device), end] @ self.text_projection
+        embeddings: Tensor = x[torch.arange(len(x), device=x.device), end] @ self.text_projection
+        return embeddings
 
 
 def normalise_pixels(

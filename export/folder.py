@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -12,21 +11,20 @@ import re
 import tempfile
 from typing import Any
 
-import tokenizers
 import torch
 
 from .. import GridClipError
-from .checkpoints import build_model, load_checkpoint
-from .clip_model import CLIP
 from .download import MODELS, cache_folder, download_model
-from .graphs import PRECISIONS, write_image_graph, write_text_graph
-from .tokenizer_files import load_vocabulary, vocabulary_file
+from .families import find_family
+from .family import LoadOptions, TorchModel
+from .graph_writer import PRECISIONS
+from .model_info import FILE, FORMAT, ModelInfo, read_model_info, write_model_info
+from .tokenizer_files import vocabulary_file
 from .verify import DiffersFromTorch, check_fused_attention, compare_with_torch, hard_to_quantise
+from .weights import read_weights
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-_MODEL_JSON = "model.json"
 # Layers with an input range of so many root mean squares stay in fp32 in an int8 graph, one after the other until the
 # check passes; see `verify.hard_to_quantise`.
 _OUTLIER_LIMITS = (math.inf, 60, 30, 20, 15)
@@ -43,11 +41,11 @@ def export_model(
     activation: str | None = None,
     verify: bool = True,
     cache_dir: pathlib.Path | None = None,
-) -> dict[str, Any]:
+) -> ModelInfo:
     """Write a model folder, or nothing: it is made beside `out` and gets that name when everything is right.
 
     Args:
-        model: one of MODELS (downloaded), or the path of a checkpoint; see `checkpoints.load_checkpoint`.
+        model: one of MODELS (downloaded), or the path of a checkpoint; see `weights.read_weights`.
         out: the model folder. An older model folder of that name is replaced.
         image_size: side of the super images in pixels; default: the checkpoint's.
         context_length: longest text in tokens; default: the checkpoint's.
@@ -58,48 +56,40 @@ def export_model(
         cache_dir: for downloads; default: see `download.cache_folder`.
 
     Returns:
-        The content of model.json.
+        What the folder's model.json says.
+
+    Raises:
+        GridClipError: the checkpoint is of no known family, damaged or does not suit the options, a graph differs from
+            torch, or the folder cannot be written.
     """
     if precision not in PRECISIONS:
         raise GridClipError(f"precision {precision!r} is unknown: expected one of {', '.join(PRECISIONS)}")
     if out.exists() and not (out.is_dir() and (is_model_folder(out) or not any(out.iterdir()))):
-        raise GridClipError(f"{out} exists and is not a model folder: choose another --out, or remove it")
+        raise GridClipError(f"{out} exists and is not a model folder: choose another folder, or remove it")
     path = download_model(model, cache_dir) if model in MODELS else _checkpoint_path(model)
-    checkpoint = load_checkpoint(path, activation=activation)
-    vocabulary = load_vocabulary(path, checkpoint.config.vocab_size, tokenizer)
-    special: dict[str, Any] = {"start_token": vocabulary.start_token, "end_token": vocabulary.end_token}
-    config = dataclasses.replace(
-        checkpoint.config, **{key: value for key, value in special.items() if value is not None}
+    weights = read_weights(path)
+    options = LoadOptions(
+        image_size=image_size, context_length=context_length, tokenizer=tokenizer, activation=activation
     )
-    checkpoint = dataclasses.replace(checkpoint, config=config)
-    clip = build_model(checkpoint, image_size=image_size, context_length=context_length)
+    loaded = find_family(weights).load(weights, options)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             folder = pathlib.Path(scratch) / out.name
             folder.mkdir()
-            checks = _write_graphs(clip, folder, vocabulary.tokenizer, precision, verify)
-            vocabulary.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-            info = {
-                "format": FORMAT,
-                "name": model if model in MODELS else path.stem,
-                "source": path.name,
-                "source_sha256": checkpoint.sha256(),
-                "precision": precision,
-                "image_size": clip.config.image_size,
-                "patch_size": clip.config.patch_size,
-                "embed_dim": clip.config.embed_dim,
-                "context_length": clip.config.context_length,
-                "vocab_size": clip.config.vocab_size,
-                "start_token": clip.config.start_token,
-                "end_token": clip.config.end_token,
-                "activation": clip.config.activation,
-                "logit_scale": float(clip.logit_scale.exp()),
-                "fused_attention": check_fused_attention(clip, folder),
-                "fingerprint": _fingerprint(clip, precision, checks.get("layers_kept_fp32", 0)),
+            checks = _write_graphs(loaded, folder, precision, verify)
+            loaded.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+            info = ModelInfo(
+                **vars(loaded.facts),
+                name=model if model in MODELS else path.stem,
+                source=path.name,
+                source_sha256=weights.sha256(),
+                precision=precision,
+                fused_attention=check_fused_attention(loaded, folder),
+                fingerprint=_fingerprint(loaded, precision, checks.get("layers_kept_fp32", 0)),
                 **checks,
-            }
-            (folder / _MODEL_JSON).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
+            )
+            write_model_info(info, folder)
             if out.exists():
                 out.rename(pathlib.Path(scratch) / "replaced")
             folder.rename(out)
@@ -108,9 +98,7 @@ def export_model(
     return info
 
 
-def _write_graphs(
-    clip: CLIP, folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, precision: str, verify: bool
-) -> dict[str, Any]:
+def _write_graphs(model: TorchModel, folder: pathlib.Path, precision: str, verify: bool) -> dict[str, Any]:
     """Write both graphs; in int8, keep as many layers in fp32 as it takes to come close enough to torch.
 
     Returns:
@@ -118,13 +106,13 @@ def _write_graphs(
     """
     limits = _OUTLIER_LIMITS if precision == "int8" and verify else _OUTLIER_LIMITS[:1]
     for limit in limits:
-        kept = [] if limit == math.inf else hard_to_quantise(clip, tokenizer, limit)
-        write_image_graph(clip, folder / "image.onnx", precision, kept)
-        write_text_graph(clip, folder / "text.onnx", precision, kept)
+        kept = [] if limit == math.inf else hard_to_quantise(model, limit)
+        model.write_image_graph(folder / "image.onnx", precision, kept)
+        model.write_text_graph(folder / "text.onnx", precision, kept)
         if not verify:
             return {}
         try:
-            cosines = compare_with_torch(clip, folder, tokenizer, precision)
+            cosines = compare_with_torch(model, folder, precision)
         except DiffersFromTorch:
             if limit == limits[-1]:
                 raise
@@ -136,29 +124,48 @@ def _write_graphs(
     raise AssertionError("the last limit either returns or raises")
 
 
-def ensure_model_folder(model: str, cache_dir: pathlib.Path | None = None, **options: Any) -> pathlib.Path:
-    """The model folder of whatever `--model` was given.
+def ensure_model_folder(
+    model: str,
+    cache_dir: pathlib.Path | None = None,
+    *,
+    image_size: int | None = None,
+    context_length: int | None = None,
+    precision: str | None = None,
+    tokenizer: pathlib.Path | None = None,
+    activation: str | None = None,
+) -> pathlib.Path:
+    """The model folder of whatever a model is given as.
 
     Args:
         model: a model folder, which is returned as it is, or what `export_model` takes, which is exported once into
             the cache folder and found there from then on.
         cache_dir: default: see `download.cache_folder`.
-        options: of `export_model`. With a model folder they must agree with it.
+        image_size, context_length, precision, tokenizer, activation: of `export_model`. A model folder must agree with
+            those that are given.
+
+    Raises:
+        GridClipError: a model folder does not agree, or the export fails.
     """
     folder = pathlib.Path(model)
+    settings = {
+        "image_size": image_size,
+        "context_length": context_length,
+        "precision": precision,
+        "activation": activation,
+    }
+    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     if model not in MODELS and is_model_folder(folder):
-        info = read_model_json(folder)
-        if options.get("tokenizer") is not None:
-            raise GridClipError(f"{folder} is a model folder with a vocabulary of its own: leave out --tokenizer")
-        for option, value in options.items():
-            if value is not None and option in info and info[option] != value:
-                raise GridClipError(
-                    f"{folder} is a model folder with {option} {info[option]}, not {value}: export another"
-                )
+        info = read_model_info(folder)
+        if tokenizer is not None:
+            raise GridClipError(f"{folder} is a model folder with a vocabulary of its own: leave out the tokenizer")
+        for name, value in given.items():
+            found = getattr(info, name)
+            if found is not None and found != value:
+                raise GridClipError(f"{folder} is a model folder with {name} {found}, not {value}: export another")
         return folder
-    key = {name: str(value) for name, value in sorted(options.items()) if value is not None}
-    if "tokenizer" in key:
-        key["tokenizer"] = _identity(vocabulary_file(options["tokenizer"]))
+    key = {name: str(value) for name, value in given.items()}
+    if tokenizer is not None:
+        key["tokenizer"] = _identity(vocabulary_file(tokenizer))
     key["format"] = str(FORMAT)
     key["model"] = model if model in MODELS else _identity(_checkpoint_path(model))
     name = model if model in MODELS else folder.resolve().stem
@@ -166,26 +173,13 @@ def ensure_model_folder(model: str, cache_dir: pathlib.Path | None = None, **opt
     out = cache_folder(cache_dir) / "models" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{digest}"
     if not is_model_folder(out):
         logger.info("exporting %s to %s", model, out)
-        export_model(model, out, cache_dir=cache_dir, **options)
+        export_model(model, out, cache_dir=cache_dir, tokenizer=tokenizer, **given)
     return out
 
 
 def is_model_folder(path: pathlib.Path) -> bool:
     """Whether a folder was written by `export_model`."""
-    return (path / _MODEL_JSON).is_file() and (path / "image.onnx").is_file()
-
-
-def read_model_json(folder: pathlib.Path) -> dict[str, Any]:
-    """The content of a model folder's model.json."""
-    file = folder / _MODEL_JSON
-    try:
-        info = json.loads(file.read_text("utf-8"))
-        found = info["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GridClipError(f"{file} cannot be read: {error!r}; export the model again") from None
-    if found != FORMAT:
-        raise GridClipError(f"{file} has format {found}, expected {FORMAT}: export the model again")
-    return info
+    return (path / FILE).is_file() and (path / "image.onnx").is_file()
 
 
 def _checkpoint_path(model: str) -> pathlib.Path:
@@ -206,12 +200,10 @@ def _identity(path: pathlib.Path) -> str:
     return f"{path.resolve()} {stats}"
 
 
-def _fingerprint(model: CLIP, precision: str, layers_kept_fp32: int = 0) -> str:
+def _fingerprint(model: TorchModel, precision: str, layers_kept_fp32: int = 0) -> str:
     """SHA-256 over everything that decides what the embeddings are: weights, sizes, activation, tokens, precision."""
-    digest = hashlib.sha256(
-        json.dumps([dataclasses.asdict(model.config), precision, layers_kept_fp32], sort_keys=True).encode()
-    )
-    for name, tensor in model.state_dict().items():
+    digest = hashlib.sha256(json.dumps([model.settings, precision, layers_kept_fp32], sort_keys=True).encode())
+    for name, tensor in model.weights.items():
         digest.update(name.encode())
         digest.update(tensor.to(torch.float32).numpy().tobytes())
     return digest.hexdigest()

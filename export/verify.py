@@ -1,4 +1,4 @@
-"""A torch CLIP model and its exported graphs in, the smallest cosine between their embeddings out.
+"""A torch model and its exported graphs in, the smallest cosine between their embeddings out.
 
 The images are four super images (2 x 2 frames, 336 pixels, JPEG quality 75) in `verify_images/`, cut from the videos
 "crystal" and "rabbit320" of MDN's learning area (github.com/mdn/learning-area), which are in the public domain (CC0).
@@ -12,15 +12,14 @@ from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
-import tokenizers
 import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 from .. import GridClipError
-from .clip_model import CLIP, normalise_pixels
-from .graphs import count_fused_attention
+from .family import TorchModel
+from .graph_writer import count_fused_attention
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +44,7 @@ class DiffersFromTorch(GridClipError):
     """An exported graph is not the model that it was made from."""
 
 
-def compare_with_torch(
-    model: CLIP, folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, precision: str
-) -> dict[str, float]:
+def compare_with_torch(model: TorchModel, folder: pathlib.Path, precision: str) -> dict[str, float]:
     """Compare both graphs of a model folder with the torch model.
 
     Returns:
@@ -58,11 +55,11 @@ def compare_with_torch(
     """
     cosines = {}
     with torch.inference_mode():
-        images = verify_images(model.config.image_size)
-        expected = F.normalize(model.encode_image(_pixels(model, images)), dim=-1)
+        images = verify_images(model.facts.image_size)
+        expected = F.normalize(model.embed_images(torch.from_numpy(images)), dim=-1)
         cosines["image"] = _smallest_cosine(folder / "image.onnx", images, expected)
-        token_ids = verify_token_ids(model, tokenizer)
-        expected = F.normalize(model.encode_text(torch.from_numpy(token_ids)), dim=-1)
+        token_ids = verify_token_ids(model)
+        expected = F.normalize(model.embed_texts(torch.from_numpy(token_ids)), dim=-1)
         cosines["text"] = _smallest_cosine(folder / "text.onnx", token_ids, expected)
     logger.info("smallest cosine to torch: image %.6f, text %.6f", cosines["image"], cosines["text"])
     for graph, cosine in cosines.items():
@@ -74,7 +71,7 @@ def compare_with_torch(
     return cosines
 
 
-def hard_to_quantise(model: CLIP, tokenizer: tokenizers.Tokenizer, limit: float) -> list[torch.Tensor]:
+def hard_to_quantise(model: TorchModel, limit: float) -> list[torch.Tensor]:
     """The weights of linear layers whose inputs have outliers, which 8 bits per value would drown the rest with.
 
     One scale serves all values that enter a layer, so the rounding error grows with their range; what it does to the
@@ -82,7 +79,6 @@ def hard_to_quantise(model: CLIP, tokenizer: tokenizers.Tokenizer, limit: float)
 
     Args:
         model: the torch model; the images and captions of the check go through it.
-        tokenizer: for the captions.
         limit: ratio of range to root mean square from which on a layer is hard.
     """
     ratios: dict[torch.Tensor, float] = {}
@@ -94,25 +90,21 @@ def hard_to_quantise(model: CLIP, tokenizer: tokenizers.Tokenizer, limit: float)
 
         return hook
 
-    hooks = []
-    for block in model.visual.transformer.blocks + model.transformer.blocks:
-        hooks.append(block.attn.register_forward_pre_hook(record(block.attn.in_proj_weight)))
-        layers = (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj)
-        hooks += [layer.register_forward_pre_hook(record(layer.weight)) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(record(weight)) for layer, weight in model.linear_layers()]
     try:
         with torch.inference_mode():
-            model.encode_image(_pixels(model, verify_images(model.config.image_size)))
-            model.encode_text(torch.from_numpy(verify_token_ids(model, tokenizer)))
+            model.embed_images(torch.from_numpy(verify_images(model.facts.image_size)))
+            model.embed_texts(torch.from_numpy(verify_token_ids(model)))
     finally:
         for hook in hooks:
             hook.remove()
     return [weight for weight, ratio in ratios.items() if ratio >= limit]
 
 
-def check_fused_attention(model: CLIP, folder: pathlib.Path) -> dict[str, int]:
+def check_fused_attention(model: TorchModel, folder: pathlib.Path) -> dict[str, int]:
     """Count the fused attention nodes of both graphs, and make sure that every layer has one."""
     counts = {name: count_fused_attention(folder / f"{name}.onnx") for name in ("image", "text")}
-    layers = {"image": model.config.vision_layers, "text": model.config.text_layers}
+    layers = dict(model.attention_layers)
     if counts != layers:
         raise GridClipError(f"the graphs have {counts} fused attention nodes, expected one per layer: {layers}")
     return counts
@@ -127,18 +119,10 @@ def verify_images(image_size: int) -> np.ndarray:
     )
 
 
-def verify_token_ids(model: CLIP, tokenizer: tokenizers.Tokenizer) -> np.ndarray:
+def verify_token_ids(model: TorchModel) -> np.ndarray:
     """CAPTIONS as token ids, int64 [6, context_length]; long ones are truncated, the end token kept."""
-    config = model.config
-    token_ids = np.zeros((len(CAPTIONS), config.context_length), np.int64)
-    for row, encoding in zip(token_ids, tokenizer.encode_batch(list(CAPTIONS), add_special_tokens=False), strict=True):
-        ids = [config.start_token, *encoding.ids[: config.context_length - 2], config.end_token]
-        row[: len(ids)] = ids
-    return token_ids
-
-
-def _pixels(model: CLIP, images: np.ndarray) -> torch.Tensor:
-    return normalise_pixels(torch.from_numpy(images), model.config.image_mean, model.config.image_std)
+    encodings = model.tokenizer.encode_batch(list(CAPTIONS), add_special_tokens=False)
+    return np.array([model.facts.make_token_row(encoding.ids) for encoding in encodings], np.int64)
 
 
 def _smallest_cosine(path: pathlib.Path, inputs: np.ndarray, expected: torch.Tensor) -> float:

@@ -15,23 +15,32 @@ TABLE[0] = 0  # padding does not count
 SIZE_PX = 64
 
 
-def write(folder: pathlib.Path, *, context_length: int = 20, **changes) -> pathlib.Path:
-    """A model: an image is its mean colour, a text the sum of its tokens' vectors, both of unit length."""
-    folder.mkdir(parents=True, exist_ok=True)
-    info = {
+def model_json(**changes) -> dict:
+    """What model.json says, as it was written before there were families."""
+    return {
         "format": 1,
         "name": "fake",
         "precision": "fp32",
         "image_size": SIZE_PX,
         "embed_dim": 3,
-        "context_length": context_length,
+        "context_length": 20,
         "vocab_size": END + 1,
         "start_token": START,
         "end_token": END,
         "fingerprint": "f" * 64,
         **changes,
     }
-    (folder / "model.json").write_text(json.dumps(info))
+
+
+def write(folder: pathlib.Path, **changes) -> pathlib.Path:
+    """A model: an image is its mean colour, a text the sum of its tokens' vectors, both of unit length.
+
+    Args:
+        folder: made if it is missing.
+        changes: of model.json.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").write_text(json.dumps(model_json(**changes)))
     vocabulary = {letter: index + 1 for index, letter in enumerate(LETTERS)} | {"?unk": 0}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="?unk"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(

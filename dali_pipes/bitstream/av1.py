@@ -6,14 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .facts import CLOSED, DISPOSABLE, HIDDEN, UNSAFE, Bits
+from .bits import Bits
+from .facts import BAD_HEADERS, CLOSED, DISPOSABLE, NEW_HEADERS, NOT_ONE_PICTURE, NOT_SHOWN, UNKNOWN_SYNTAX
 
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
 _KEY_FRAME, _INTRA_ONLY_FRAME, _SWITCH_FRAME = 0, 2, 3
 _SELECT = 2  # seq_choose_*: each frame header says
 
 
-def _units(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+def _split(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     """(obu_type, payload) of each open bitstream unit (5.3)."""
     position, size = 0, len(data)
     while position < size:
@@ -41,13 +42,14 @@ class Av1Reader:
     """
 
     reordering_declared = True
+    may_hold_fields = False
 
-    def __init__(self, extradata: bytes) -> None:
+    def __init__(self, headers: bytes) -> None:
         self._sequence: _SequenceHeader | None = None
         self._sequence_bytes = b""
         self._started = False
-        if extradata[:1] == b"\x81":
-            for kind, payload in _units(memoryview(extradata)[4:]):
+        if headers[:1] == b"\x81":
+            for kind, payload in _split(memoryview(headers)[4:]):
                 if kind == _SEQUENCE_HEADER:
                     self._set_sequence(bytes(payload))
 
@@ -55,20 +57,20 @@ class Av1Reader:
         self._sequence_bytes = payload
         self._sequence = _SequenceHeader(payload)
 
-    def facts(self, data: memoryview, keyframe: bool) -> int:
+    def read(self, packet: memoryview, keyframe: bool) -> int:
         facts, frames, shown = DISPOSABLE, 0, False
-        for kind, payload in _units(data):
+        for kind, payload in _split(packet):
             if kind == _SEQUENCE_HEADER:
                 if bytes(payload) != self._sequence_bytes:
                     if self._started:
-                        return UNSAFE  # new settings in mid-stream
+                        return NEW_HEADERS
                     self._set_sequence(bytes(payload))  # the stream's own header overrides the container's copy
             elif kind in (_FRAME, _FRAME_HEADER):
                 if self._sequence is None:
-                    return UNSAFE
+                    return BAD_HEADERS
                 frame = _FrameHeader(bytes(payload[:24]), self._sequence)
                 if not frame.known:
-                    return UNSAFE
+                    return UNKNOWN_SYNTAX
                 if frames == 0 and frame.key and frame.shown:
                     facts |= CLOSED
                 if frame.refreshes:
@@ -77,8 +79,8 @@ class Av1Reader:
                 frames += 1
         self._started = True
         if not frames:
-            return UNSAFE
-        return facts if shown else facts | HIDDEN
+            return NOT_ONE_PICTURE
+        return facts if shown else facts | NOT_SHOWN
 
     def finish(self, facts: np.ndarray) -> None:
         pass

@@ -1,16 +1,12 @@
-"""The bytes of each packet in, the facts that pruning needs out: random access, disposable, hidden, or not provable.
+"""The words for what is known of a packet: where decoding can start, what nobody needs, and what cannot be proved.
 
-A fact is claimed only where the codec's syntax proves it; codecs and constructs that are not understood say UNSAFE, and
-pruning.py then keeps every packet.
+A fact is claimed only where the codec's syntax proves it. What is not understood is UNSAFE, of which each reason is a
+fact of its own, and packets.pruning then keeps every packet.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from typing import Protocol
-
-import numpy as np
 
 
 class Fact(enum.IntFlag):
@@ -19,127 +15,53 @@ class Fact(enum.IntFlag):
     CLOSED = 1  # decoding can start here, and every later packet is decodable
     OPEN = 2  # decoding can start here, but pictures shown before this one also need the GOP before it
     DISPOSABLE = 4  # no other packet needs it
-    HIDDEN = 8  # shows no picture
-    UNSAFE = 16  # something that makes pruning this stream unprovable
-    LEADING_DROPPABLE = 32  # on OPEN: pictures shown before it may be left out when decoding starts here
-    REORDERED = 64  # coded with bidirectional prediction
+    LEADING_DROPPABLE = 8  # on OPEN: pictures shown before it may be left out when decoding starts here
+    REORDERED = 16  # coded with bidirectional prediction
+
+    # Why it shows no picture.
+    NOT_SHOWN = 32  # the codec says so: a VP8, VP9 or AV1 frame that only others refer to, the second of two fields
+    CUT_OFF = 64  # the container says so: an edit list leaves it out
+    UNDECODABLE = 128  # it refers to pictures from before the start of the stream
+
+    # Why pruning the stream is not provable.
+    NOT_ANALYSED = 256  # there is no reader for the codec
+    BAD_HEADERS = 512  # the stream's own headers are missing or cannot be read
+    NEW_HEADERS = 1024  # parameter sets (H.264, HEVC), sequence or layer headers change in mid-stream
+    DAMAGED = 2048  # the packet is not what the codec's syntax allows
+    BAD_CONTAINER = 4096  # the demuxer complained: who knows what is missing
+    LONE_FIELD = 8192  # one field of a frame, whose other field is in another packet
+    NOT_ONE_PICTURE = 16384  # no picture, several, or parts of different ones
+    UNKNOWN_SYNTAX = 32768  # a construct that the reader does not follow (layers of scalable video, AV1 decoder models)
+
+    HIDDEN = NOT_SHOWN | CUT_OFF | UNDECODABLE
+    UNSAFE = (
+        NOT_ANALYSED
+        | BAD_HEADERS
+        | NEW_HEADERS
+        | DAMAGED
+        | BAD_CONTAINER
+        | LONE_FIELD
+        | NOT_ONE_PICTURE
+        | UNKNOWN_SYNTAX
+    )
 
 
 # Plain integers: IntFlag arithmetic per packet would cost more than reading the packet.
-CLOSED, OPEN, DISPOSABLE, HIDDEN, UNSAFE, LEADING_DROPPABLE, REORDERED = (int(fact) for fact in Fact)
-
-# Every picture of these codecs is coded on its own.
-INTRA_CODECS = frozenset(
-    ("mjpeg", "mjpegb", "jpeg2000", "jpegls", "png", "prores", "dnxhd", "dvvideo", "rawvideo", "cfhd")
-)
-
-
-class PacketReader(Protocol):
-    """Reads the packets of one stream in decode order."""
-
-    #: True where a decoder knows from the headers alone how far pictures are reordered.
-    reordering_declared: bool
-
-    def facts(self, data: memoryview, keyframe: bool) -> int:
-        """Facts of the next packet; `keyframe` is the container's flag."""
-
-    def finish(self, facts: np.ndarray) -> None:
-        """Corrects facts [P] in place, once all packets are known."""
-
-
-class IntraReader:
-    """Codecs whose every packet stands alone."""
-
-    reordering_declared = True
-
-    def facts(self, data: memoryview, keyframe: bool) -> int:
-        return CLOSED | DISPOSABLE
-
-    def finish(self, facts: np.ndarray) -> None:
-        pass
-
-
-class OpaqueReader:
-    """Codecs that are not analysed: nothing is known, so every packet up to the last wanted frame is kept."""
-
-    reordering_declared = False
-
-    def facts(self, data: memoryview, keyframe: bool) -> int:
-        return UNSAFE
-
-    def finish(self, facts: np.ndarray) -> None:
-        pass
-
-
-class Mpeg4Reader:
-    """MPEG-4 Part 2 (ISO/IEC 14496-2): vop_coding_type is the first two bits after the VOP start code."""
-
-    reordering_declared = True
-
-    def __init__(self, extradata: bytes) -> None:
-        self._headers = extradata
-
-    def facts(self, data: memoryview, keyframe: bool) -> int:
-        payload = bytes(data)
-        start = payload.find(b"\0\0\1\xb6")
-        # Several VOPs in a packet are DivX's "packed bitstream"; a VOP of a few bytes is the placeholder it leaves.
-        if start < 0 or len(payload) - start < 12 or payload.find(b"\0\0\1\xb6", start + 4) >= 0:
-            return UNSAFE
-        layer = payload.find(b"\0\0\1\x20", 0, start)
-        if layer >= 0 and self._headers and payload[layer : layer + 12] not in self._headers:
-            return UNSAFE  # a new video object layer in mid-stream
-        coding_type = payload[start + 4] >> 6
-        if coding_type == 0:
-            return OPEN | LEADING_DROPPABLE
-        return DISPOSABLE | REORDERED if coding_type == 2 else 0
-
-    def finish(self, facts: np.ndarray) -> None:
-        pass
-
-
-def reader_for(codec: str, extradata: bytes) -> PacketReader:
-    """The reader for a codec, by FFmpeg's codec name (`h264`, `hevc`, `vp8`, `vp9`, `av1`, `mpeg4`, `mjpeg`, ...)."""
-    from . import av1, nal, vpx
-
-    if codec == "h264":
-        return nal.H264Reader(extradata)
-    if codec == "hevc":
-        return nal.HevcReader(extradata)
-    if codec == "vp8":
-        return vpx.Vp8Reader()
-    if codec == "vp9":
-        return vpx.Vp9Reader()
-    if codec == "av1":
-        return av1.Av1Reader(extradata)
-    if codec == "mpeg4":
-        return Mpeg4Reader(extradata)
-    if codec in INTRA_CODECS:
-        return IntraReader()
-    return OpaqueReader()
-
-
-class Bits:
-    """A big-endian bit reader over a few header bytes."""
-
-    def __init__(self, data: bytes | Sequence[int]) -> None:
-        self._value = int.from_bytes(bytes(data), "big")
-        self._left = 8 * len(data)
-
-    def u(self, count: int) -> int:
-        """Unsigned integer of `count` bits; raises ValueError past the end."""
-        self._left -= count
-        if self._left < 0:
-            raise ValueError("header is shorter than its syntax")
-        return (self._value >> self._left) & ((1 << count) - 1)
-
-    def ue(self) -> int:
-        """Exp-Golomb code (ISO/IEC 14496-10, 9.1)."""
-        zeros = 0
-        while not self.u(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.u(zeros)
-
-    def se(self) -> int:
-        """Signed Exp-Golomb code."""
-        code = self.ue()
-        return (code + 1) // 2 if code & 1 else -(code // 2)
+CLOSED = int(Fact.CLOSED)
+OPEN = int(Fact.OPEN)
+DISPOSABLE = int(Fact.DISPOSABLE)
+LEADING_DROPPABLE = int(Fact.LEADING_DROPPABLE)
+REORDERED = int(Fact.REORDERED)
+NOT_SHOWN = int(Fact.NOT_SHOWN)
+CUT_OFF = int(Fact.CUT_OFF)
+UNDECODABLE = int(Fact.UNDECODABLE)
+NOT_ANALYSED = int(Fact.NOT_ANALYSED)
+BAD_HEADERS = int(Fact.BAD_HEADERS)
+NEW_HEADERS = int(Fact.NEW_HEADERS)
+DAMAGED = int(Fact.DAMAGED)
+BAD_CONTAINER = int(Fact.BAD_CONTAINER)
+LONE_FIELD = int(Fact.LONE_FIELD)
+NOT_ONE_PICTURE = int(Fact.NOT_ONE_PICTURE)
+UNKNOWN_SYNTAX = int(Fact.UNKNOWN_SYNTAX)
+HIDDEN = int(Fact.HIDDEN)
+UNSAFE = int(Fact.UNSAFE)

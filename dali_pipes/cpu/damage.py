@@ -10,8 +10,9 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 
 T = TypeVar("T")
+# What becomes of a video with wanted frames that cannot be decoded: it is lost, or neighbours stand for them.
 OnDamage = Literal["fail", "nearest"]
-# A video of which more wanted frames than this share cannot be decoded is lost.
+# More than this share of the wanted frames is too much for neighbours; one frame never is, however short the video.
 MOST_DAMAGED = 0.1
 # A wanted frame may still come out after so many later ones: no codec reorders more pictures.
 LATEST = 16

@@ -35,7 +35,15 @@ MAX_REMUX_BYTES = 256 << 20
 
 @contextlib.contextmanager
 def opened(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "fail") -> Iterator[Reading]:
-    """Opens and scans a video; raises VideoError, also where it has no wanted frame."""
+    """Opens and scans a video; raises VideoError, also where it has no wanted frame.
+
+    Args:
+        path: the file.
+        sampling: which frames are wanted.
+        on_damage: what becomes of a wanted frame that cannot be decoded. `fail`: the video is lost. `nearest`: the
+            nearest frame that can stands for it, if one is at most a sampling period away; the video is lost where
+            none is, or where more than MOST_DAMAGED of its wanted frames, and more than one, cannot be decoded.
+    """
     with scan.open_video(path) as (container, stream):
         summary, table, packets = scan.scan(container, stream)
         if reason := why_none(summary, sampling):
@@ -64,7 +72,7 @@ class Reading:
     Attributes:
         path: the file.
         stream: its video stream, opened.
-        summary, table: see `streams.scan`.
+        summary, table: see `scan.scan`.
         packets: all of them where they fit into memory.
         sampling: which frames are wanted.
         planned_s: float64 [n], seconds from the video's start that the wanted frames stand for: the times asked for
@@ -100,6 +108,12 @@ class Reading:
         """
         start_s = self.planned_s[::cells]
         return start_s, np.append(start_s[1:], max(self.summary.duration_s, float(self.planned_s[-1])))
+
+    def damage_notices(self, video_id: str) -> Iterator[Notice]:
+        """Says what damage has cost, once all frames have been read."""
+        if self.damage:
+            logger.warning("%s: %s", self.path, self.damage)
+            yield Notice(video_id, "damage", str(self.damage))
 
     def notices(self, video_id: str) -> Iterator[Notice]:
         """Says where wanted frames spaced by count are far from evenly spaced in time."""
@@ -178,7 +192,7 @@ class Reading:
         """The wanted frames from position `first` on, with nothing pruned; adds to `damage`.
 
         Raises:
-            VideoError: more is damaged than `farthest_s` and damage.MOST_DAMAGED allow.
+            VideoError: more is damaged than `farthest_s` and damage.MOST_DAMAGED allow (one frame always may be).
         """
         reformatter = VideoReformatter()
         self.damage = Damage(len(self.wanted))
@@ -222,7 +236,7 @@ class Reading:
             )
         self.damage.replaced += 1
         self.damage.farthest_s = max(self.damage.farthest_s, distance_s)
-        if self.damage.replaced > MOST_DAMAGED * self.damage.wanted:
+        if self.damage.replaced > max(1, MOST_DAMAGED * self.damage.wanted):
             raise VideoError(
                 "decode",
                 f"damaged: {self.damage.replaced} of its first {done + 1} wanted frames cannot be decoded, "

@@ -11,6 +11,7 @@ import numpy as np
 from .. import grid
 from ..contract import Notice, SuperImages, VideoFile
 from ..sampling import Sampling, super_image_count
+from .damage import OnDamage
 from .reading import Decoder, Reading, opened
 
 # Super images handed on at once: bounds what a worker holds, whatever the length of the video.
@@ -18,7 +19,12 @@ RUN_SUPER_IMAGES = 16
 
 
 def super_images(
-    video: VideoFile, sampling: Sampling, *, decoder: Decoder = "auto", skip: int = 0
+    video: VideoFile,
+    sampling: Sampling,
+    *,
+    decoder: Decoder = "auto",
+    skip: int = 0,
+    on_damage: OnDamage = "nearest",
 ) -> Iterator[SuperImages | Notice]:
     """Yields a video's super images in order, in runs of bounded size, and what is to be known about the video.
 
@@ -28,15 +34,17 @@ def super_images(
     Args:
         decoder: `auto` is PyAV, the faster of the two on the same packets; `decord` gives the reference's bits.
         skip: leaves out this many super images at the start, and the notices.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
 
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with opened(video.path, sampling) as reading:
+    with opened(video.path, sampling, on_damage) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
         frames = reading.frames(decoder, first=skip * sampling.cells, cells=sampling.cells)
         yield from packed(video.video_id, reading, frames, sampling, first=skip)
+        yield from reading.damage_notices(video.video_id)
         if reading.not_decord is not None:
             yield Notice(video.video_id, "decoder", f"PyAV stood in for decord: {reading.not_decord}")
 

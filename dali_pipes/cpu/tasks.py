@@ -14,6 +14,7 @@ from ..nvdali.nvidia_driver import DecoderLimits
 from ..processes.pool import Named, Work
 from ..sampling import Sampling
 from . import super_images
+from .damage import OnDamage
 from .reading import Decoder
 
 # In this order: the second one takes over where the first one hangs or crashes.
@@ -30,12 +31,12 @@ def has_decord() -> bool:
     return importlib.util.find_spec("decord") is not None
 
 
-def embedding_works(sampling: Sampling, decoder: Decoder, image_size: int) -> list[Work[SuperImages]]:
+def embedding_works(
+    sampling: Sampling, decoder: Decoder, image_size: int, on_damage: OnDamage = "nearest"
+) -> list[Work[SuperImages]]:
     """Works that yield super images of image_size x image_size pixels."""
-    return [
-        Named(NAMES[name], functools.partial(decode, sampling=sampling, decoder=name, image_size=image_size))
-        for name in _decoders(decoder)
-    ]
+    work = functools.partial(decode, sampling=sampling, image_size=image_size, on_damage=on_damage)
+    return [Named(NAMES[name], functools.partial(work, decoder=name)) for name in _decoders(decoder)]
 
 
 def dali_works(
@@ -44,6 +45,7 @@ def dali_works(
     device: segments.Device,
     gauge: pathlib.Path | None,
     limits: Mapping[str, DecoderLimits] | None,
+    on_damage: OnDamage = "nearest",
 ) -> list[Work[Encoded | SuperImages]]:
     """Works that yield segments for DALI, and super images where it cannot decode; see `segments.encoded_segments`."""
     encode = functools.partial(
@@ -53,12 +55,18 @@ def dali_works(
         device=device,
         gauge=gauge,
         limits=limits,
+        on_damage=on_damage,
     )
-    return [Named("the search for what DALI decodes", encode), *embedding_works(sampling, "auto", image_size)]
+    on_cpu = embedding_works(sampling, "auto", image_size, on_damage)
+    return [Named("the search for what DALI decodes", encode), *on_cpu]
 
 
 def saving_works(
-    sampling: Sampling, decoder: Decoder, save_dir: pathlib.Path, part_dir: pathlib.Path
+    sampling: Sampling,
+    decoder: Decoder,
+    save_dir: pathlib.Path,
+    part_dir: pathlib.Path,
+    on_damage: OnDamage = "nearest",
 ) -> list[Work[int]]:
     """Works that write JPEG folders; see `jpeg.save`."""
     return [
@@ -66,7 +74,9 @@ def saving_works(
             NAMES[name],
             functools.partial(
                 jpeg.save,
-                decode=functools.partial(super_images.super_images, sampling=sampling, decoder=name),
+                decode=functools.partial(
+                    super_images.super_images, sampling=sampling, decoder=name, on_damage=on_damage
+                ),
                 sampling=sampling,
                 save_dir=save_dir,
                 part_dir=part_dir,
@@ -85,15 +95,21 @@ def image_works(image_size: int) -> list[Work[SuperImages]]:
 
 
 def decode(
-    video: VideoFile, *, skip: int, sampling: Sampling, decoder: Decoder, image_size: int
+    video: VideoFile,
+    *,
+    skip: int,
+    sampling: Sampling,
+    decoder: Decoder,
+    image_size: int,
+    on_damage: OnDamage = "nearest",
 ) -> Iterator[SuperImages | Notice]:
     """The super images of a video and notices, made at sampling.super_img_size and resized to image_size."""
-    for run in super_images.super_images(video, sampling, decoder=decoder, skip=skip):
+    for run in super_images.super_images(video, sampling, decoder=decoder, skip=skip, on_damage=on_damage):
         yield run if isinstance(run, Notice) else segments.resized(run, image_size)
 
 
 def count_super_images(run: Encoded | SuperImages | Notice) -> int:
-    """The super images in a run: what `workers.run` counts."""
+    """The super images in a run: what `pool.run` counts."""
     return 0 if isinstance(run, Notice) else len(run.start_s)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -33,6 +34,7 @@ QUALITY = 75
 SIDECAR = "super_images.json"
 READ_AT_ONCE = 16  # super images per run when a folder is read
 ENCODED_AT_ONCE = 64  # super images per run for DALI
+LONGEST_PART_NAME_BYTES = 250  # file systems allow 255, and .part follows
 IMAGE_NAME = re.compile(r"img_(\d+)\.jpe?g", re.IGNORECASE)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -114,8 +116,10 @@ class FolderWriter:
         self._sampling = sampling
         self._times: list[tuple[int, list[float], list[float]]] = []
         with _disk_errors(save_dir):
-            shutil.rmtree(self._part, ignore_errors=True)
-            self._part.mkdir(parents=True)
+            # Emptied, not made anew: to other jobs, that it is there means that the video is in work.
+            self._part.mkdir(parents=True, exist_ok=True)
+            for left in self._part.iterdir():
+                left.unlink()
 
     def write(self, run: SuperImages) -> None:
         """Writes a run's images; runs may come in any order."""
@@ -142,8 +146,11 @@ class FolderWriter:
 
 
 def part_folder(part_dir: pathlib.Path, video_id: str) -> pathlib.Path:
-    """Where a video's folder grows until it is complete."""
-    return part_dir / f"{video_id}.part"
+    """Where a video's folder grows until it is complete: always directly in part_dir, whatever slashes the id has."""
+    name = video_id.replace("%", "%25").replace("/", "%2F")
+    if len(name.encode()) > LONGEST_PART_NAME_BYTES:
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return part_dir / f"{name}.part"
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -161,7 +168,7 @@ def read_sidecar(folder: pathlib.Path) -> Sidecar | None:
         settings = {field.name: record[field.name] for field in dataclasses.fields(Sampling) if field.name in record}
         sidecar = Sidecar(Sampling(**settings), list(map(float, record["start_s"])), list(map(float, record["end_s"])))
         complete = len(_images(folder)) == record["count"] == len(sidecar.start_s) == len(sidecar.end_s)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, VideoError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, VideoError):
         return None
     return sidecar if complete else None
 

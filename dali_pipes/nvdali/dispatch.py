@@ -50,15 +50,15 @@ def run(
 
     Args:
         videos: read lazily.
-        works: yield Encoded runs for DALI, or super images; see `workers.run`.
+        works: yield Encoded runs for DALI, or super images; see `pool.run`.
         fallback_works: yield super images.
         pipelines: where Encoded runs go.
-        num_workers, time_limit_s: see `workers.run`; the time limit holds for DALI, too.
+        num_workers, time_limit_s: see `pool.run`; the time limit holds for DALI, too.
         gauge: is kept at the number of runs that the workers may hand over.
         room: tells that number; default, what the pipelines have room for.
 
     Raises:
-        GridClipError: as `workers.run`; or DALI hangs, or cannot be started.
+        GridClipError: as `pool.run`; or DALI hangs, or cannot be started.
     """
     state = _State(pipelines, gauge, room or (lambda: pipelines.room))
     events: Generator[_WorkerEvent, None, None] = pool.run(

@@ -12,9 +12,10 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
 from .. import grid
-from ..bitstream.interlacing import may_hold_fields
+from ..bitstream.readers import may_hold_fields
 from ..contract import EncodedSegment, Notice, SuperImages, VideoFile
 from ..cpu import decoding
+from ..cpu.damage import OnDamage
 from ..cpu.reading import Feed, Reading, opened
 from ..cpu.super_images import packed
 from ..packets import remux
@@ -47,6 +48,7 @@ def encoded_segments(
     device: Device,
     gauge: pathlib.Path | None,
     limits: Mapping[str, DecoderLimits] | None = None,
+    on_damage: OnDamage = "nearest",
 ) -> Iterator[EncodedSegment | SuperImages | Notice]:
     """Yields a video's super images in order, as segments for DALI where DALI can decode them, else decoded.
 
@@ -58,11 +60,12 @@ def encoded_segments(
         device: where DALI decodes.
         gauge: where the job says how many segments DALI has room for; this process decodes a segment itself while there
             is none. None: DALI gets all that it can decode.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
 
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with opened(video.path, sampling) as reading:
+    with opened(video.path, sampling, on_damage) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
         segments = plan_segments(
@@ -95,6 +98,7 @@ def encoded_segments(
             frames = reading.whole_file(delivered * sampling.cells)
             for images in packed(video.video_id, reading, frames, sampling, first=delivered):
                 yield resized(images, image_size)
+            yield from reading.damage_notices(video.video_id)
 
 
 def resized(run: SuperImages, image_size: int) -> SuperImages:

@@ -20,6 +20,7 @@ from typing import TypeVar, cast
 from ... import GridClipError
 from ..contract import SuperImages, VideoFile
 from ..cpu import tasks
+from ..cpu.damage import OnDamage
 from ..image_folders import jpeg
 from ..processes import pool
 from ..sampling import Sampling
@@ -59,24 +60,26 @@ def decode_videos(
     num_workers: int,
     time_limit_s: float,
     required: bool = True,
+    on_damage: OnDamage = "nearest",
     num_pipelines: int = NUM_PIPELINES,
     limits: Limits = VIDEO_LIMITS,
 ) -> Generator[dispatch.Event, None, None]:
-    """Yields what `dali_run.run` yields, with images of image_size x image_size pixels.
+    """Yields what `dispatch.run` yields, with images of image_size x image_size pixels.
 
     Args:
         videos: read lazily.
         sampling: which frames, and how they are laid out.
         device_id: the GPU that decodes; None is DALI's CPU variant (VP8, VP9 and MJPEG; the rest is for the workers).
         hybrid: the worker processes decode, too, whatever DALI has no room for.
-        num_workers, time_limit_s: see `workers.run`.
+        num_workers, time_limit_s: see `pool.run`.
         required: where DALI cannot start, or fails its self-test, that is an error; else the worker processes decode
             alone.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
         num_pipelines: DALI pipelines side by side.
         limits: of each pipeline's batches.
 
     Raises:
-        GridClipError: as `dali_run.run`, and where DALI cannot start.
+        GridClipError: as `dispatch.run`, and where DALI cannot start.
     """
     from . import self_test  # imports torch, as the next
     from .video_pipeline import VideoPipeline
@@ -90,7 +93,7 @@ def decode_videos(
         max_items=limits.items,
         num_threads=_num_threads(device_id, num_pipelines),
     )
-    on_cpu = tasks.embedding_works(sampling, "auto", image_size)
+    on_cpu = tasks.embedding_works(sampling, "auto", image_size, on_damage)
 
     def start() -> Mapping[str, DecoderLimits] | None:
         pipeline = build()
@@ -108,7 +111,7 @@ def decode_videos(
         pipelines = stack.enter_context(PipelineThreads(build, num_pipelines=num_pipelines, limits=limits))
         events = dispatch.run(
             videos,
-            tasks.dali_works(sampling, image_size, device, gauge_path, started[0]),
+            tasks.dali_works(sampling, image_size, device, gauge_path, started[0], on_damage),
             on_cpu,
             pipelines,
             num_workers=num_workers,

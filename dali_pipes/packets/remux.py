@@ -14,7 +14,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream as AvVideoStream
 
 from .pruning import Segment
-from .scan import PacketTable
+from .scan import PacketTable, VideoPacket
 
 # Containers that carry the codec and that the decoders in use can read from memory.
 _CONTAINERS = {"h264": "mp4", "hevc": "mp4", "mpeg4": "mp4", "mjpeg": "avi", "vp8": "webm", "vp9": "webm", "av1": "mp4"}
@@ -27,7 +27,9 @@ def can_remux(codec: str) -> bool:
     return codec in _CONTAINERS
 
 
-def remux(stream: AvVideoStream, codec: str, packets: Iterable[Packet], segment: Segment, table: PacketTable) -> bytes:
+def remux(
+    stream: AvVideoStream, codec: str, packets: Iterable[VideoPacket], segment: Segment, table: PacketTable
+) -> bytes:
     """A video file of just these packets, shown at a constant rate in the old presentation order.
 
     Args:
@@ -60,7 +62,8 @@ def positions(segment: Segment, table: PacketTable) -> np.ndarray:
 
     Every packet of the segment must show a picture.
     """
-    return np.searchsorted(np.sort(table.pts[segment.packets]), table.pts[segment.wanted])
+    found: np.ndarray = np.searchsorted(np.sort(table.pts[segment.packets]), table.pts[segment.wanted])
+    return found
 
 
 def is_turned(stream: AvVideoStream) -> bool:

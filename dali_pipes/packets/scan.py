@@ -8,6 +8,7 @@ import math
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 import av
 import av.error
@@ -20,8 +21,11 @@ from av.stream import Discard
 from av.video.stream import VideoStream as AvVideoStream
 
 from ... import GridClipError
-from ..bitstream.facts import CLOSED, HIDDEN, OPEN, REORDERED, UNSAFE, PacketReader, reader_for
+from ..bitstream.facts import BAD_CONTAINER, CLOSED, CUT_OFF, DAMAGED, HIDDEN, OPEN, REORDERED, UNDECODABLE, UNSAFE
+from ..bitstream.readers import PacketReader, make_reader
 from ..ordinary_file import refuse_special_file
+
+VideoPacket: TypeAlias = "Packet[AvVideoStream]"  # PyAV's class takes no arguments at run time
 
 # PyAV counts what FFmpeg complains of, such as damage that raises nothing, unless its logging is off.
 if av.logging.get_level() is None:
@@ -67,14 +71,14 @@ class PacketTable:
     """What is known of every packet of the stream, in decode order.
 
     Attributes:
-        facts: uint8 [P], bits of bitstream.Fact.
+        facts: uint16 [P], bits of bitstream.facts.Fact.
         pts: int64 [P], presentation times in the stream's time base; all zero where the container gives none.
         sizes: int64 [P], bytes.
         shown: int64 [F], packets that show a picture, in presentation order (in decode order unless `ordered`).
         times_s: float64 [F], seconds from the first frame.
         ordered: the presentation times tell the order in which a decoder puts the pictures out.
         prunable: the codec's facts are proved for the whole stream.
-        reordering_declared: see bitstream.PacketReader.
+        reordering_declared: see bitstream.readers.PacketReader.
     """
 
     facts: np.ndarray
@@ -137,7 +141,7 @@ def _open_container(path: pathlib.Path) -> InputContainer:
     return av.open(str(path), metadata_errors="replace")
 
 
-def packets(container: InputContainer, stream: AvVideoStream) -> Iterator[Packet]:
+def packets(container: InputContainer, stream: AvVideoStream) -> Iterator[VideoPacket]:
     """The stream's packets in decode order, one picture each; raises VideoError("demux", ...)."""
     demuxed = container.demux(stream)
     try:
@@ -150,7 +154,7 @@ def packets(container: InputContainer, stream: AvVideoStream) -> Iterator[Packet
         raise VideoError("demux", "damaged container: a stream appears in the middle of the file") from error
 
 
-def _unpacked(demuxed: Iterable[Packet], stream: AvVideoStream) -> Iterator[Packet]:
+def _unpacked(demuxed: Iterable[VideoPacket], stream: AvVideoStream) -> Iterator[VideoPacket]:
     """Undoes DivX's and XviD's packed bitstream: two pictures in a packet, a placeholder where the second belongs."""
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
     for packet in demuxed:
@@ -162,7 +166,7 @@ def _unpacked(demuxed: Iterable[Packet], stream: AvVideoStream) -> Iterator[Pack
     yield from unpack.filter(None)
 
 
-def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream, PacketTable, list[Packet] | None]:
+def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream, PacketTable, list[VideoPacket] | None]:
     """Reads every packet of an opened video once.
 
     Returns:
@@ -173,21 +177,21 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
     """
     context = stream.codec_context
     codec = context.codec.canonical_name
-    reader = reader_for(codec, context.extradata or b"")
+    reader = make_reader(codec, context.extradata or b"")
     facts: list[int] = []
     keyframes: list[bool] = []
     times: list[int | None] = []
     sizes: list[int] = []
-    kept: list[Packet] | None = []
+    kept: list[VideoPacket] | None = []
     kept_bytes = 0
     end = 0
     complained, _ = complaints()
     for packet in packets(container, stream):
         try:
-            fact = reader.facts(memoryview(packet), packet.is_keyframe)
+            fact = reader.read(memoryview(packet), packet.is_keyframe)
         except (ValueError, IndexError):  # the header is not what the codec's syntax allows: a damaged packet
-            fact = UNSAFE
-        facts.append(fact | HIDDEN if packet.is_discard else fact)
+            fact = DAMAGED
+        facts.append(fact | CUT_OFF if packet.is_discard else fact)
         keyframes.append(packet.is_keyframe)
         pts = packet.pts
         times.append(pts)
@@ -202,7 +206,7 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
     if not facts:
         raise VideoError("demux", "no video packet in the file")
     if complaints()[0] != complained:  # the container is damaged: who knows what is missing between two packets
-        facts[-1] |= UNSAFE
+        facts[-1] |= BAD_CONTAINER
     table = _packet_table(reader, facts, keyframes, times, sizes, float(stream.time_base or 0))
     frame_count = len(table.shown)
     if not frame_count:
@@ -254,9 +258,9 @@ def _packet_table(
     sizes: list[int],
     time_base: float,
 ) -> PacketTable:
-    facts = np.array(facts_list, np.uint8)
+    facts = np.array(facts_list, np.uint16)
     reader.finish(facts)
-    facts[_undecodable_at_start(facts, keyframes, times)] |= HIDDEN
+    facts[_undecodable_at_start(facts, keyframes, times)] |= UNDECODABLE
     hidden = (facts & HIDDEN) != 0
     timed = all(pts is not None for pts, skip in zip(times, hidden, strict=True) if not skip)
     pts = np.array([0 if value is None or not timed else value for value in times], np.int64)

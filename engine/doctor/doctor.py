@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping
 
 from ... import GridClipError
+from ...export.model_info import read_model_info
 from ..encoding import attention_kernels
-from ..encoding.model_folder import read_info
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 WHEELS = "onnxruntime wheels"
@@ -193,9 +193,11 @@ def attention(model_dir: pathlib.Path, found: Mapping[str, Finding]) -> str:
     if obstacle:
         return f"not on a GPU: {obstacle}"
     try:
-        nodes = read_info(model_dir)["fused_attention"]["image"]
-        return attention_kernels.verdict(attention_kernels.attention_kernels(model_dir), nodes)
-    except (GridClipError, KeyError, subprocess.TimeoutExpired) as error:
+        nodes = read_model_info(model_dir).fused_attention
+        if nodes is None:
+            return "not known: the model folder does not say how many attention nodes there are; export it again"
+        return attention_kernels.verdict(attention_kernels.attention_kernels(model_dir), nodes["image"])
+    except (GridClipError, subprocess.TimeoutExpired) as error:
         return f"not known: {error}"
 
 

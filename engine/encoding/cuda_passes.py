@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from .passes import DEPTH, bound
+from .memory_binding import bind_memory
+from .passes import DEPTH
 
 
 @dataclasses.dataclass
@@ -101,7 +102,7 @@ class CudaPasses:
             host_images=torch.zeros(images_shape, dtype=torch.uint8, pin_memory=True),
             embeddings=embeddings,
             host_embeddings=torch.zeros(embeddings_shape, dtype=torch.float32, pin_memory=True),
-            binding=bound(
+            binding=bind_memory(
                 self._session,
                 ("cuda", device.index),
                 images.data_ptr(),
@@ -110,8 +111,8 @@ class CudaPasses:
                 embeddings_shape,
             ),
             options=options,
-            began=torch.cuda.Event(enable_timing=True),
-            ended=torch.cuda.Event(enable_timing=True),
+            began=torch.cuda.Event(enable_timing=True),  # type: ignore[no-untyped-call]
+            ended=torch.cuda.Event(enable_timing=True),  # type: ignore[no-untyped-call]
         )
 
     @property
@@ -120,7 +121,7 @@ class CudaPasses:
 
     @property
     def ready(self) -> bool:
-        return bool(self._flying) and self._flying[0].ended.query()
+        return bool(self._flying) and self._flying[0].ended.query()  # type: ignore[no-untyped-call]
 
     def put(self, images: np.ndarray | torch.Tensor, row: int) -> None:
         slot = self._filling

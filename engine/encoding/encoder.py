@@ -12,8 +12,9 @@ import numpy as np
 import onnxruntime
 
 from ... import GridClipError
-from .model_folder import read_info
-from .passes import CpuPasses, Passes
+from ...export.model_info import read_model_info
+from .cpu_passes import CpuPasses
+from .passes import Passes
 from .providers import EXECUTION_PROVIDERS, Provider, choose_provider
 from .text import Tokenizer
 
@@ -35,7 +36,7 @@ class Encoder:
 
     Attributes:
         model_dir, cuda_graph: as given.
-        info: the content of model.json.
+        info: what model.json says.
         provider: "cpu", "cuda" or "tensorrt".
         device_id: the GPU; None on the CPU.
 
@@ -55,7 +56,7 @@ class Encoder:
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads ({num_threads}) must be >= 1")
         self.model_dir = pathlib.Path(model_dir)
-        self.info = read_info(self.model_dir)
+        self.info = read_model_info(self.model_dir)
         self.provider = choose_provider(provider)
         self._num_threads = num_threads
         self.device_id = None if self.provider == "cpu" else device_id
@@ -63,7 +64,7 @@ class Encoder:
 
     def image_passes(self, batch_size: int) -> Passes:
         """Passes of one batch size through the image graph, for jobs that embed many super images."""
-        sizes = {"image_size": self.info["image_size"], "embed_dim": self.info["embed_dim"]}
+        sizes = {"image_size": self.info.image_size, "embed_dim": self.info.embed_dim}
         if self.device_id is None:
             return CpuPasses(self._image_session, batch_size, **sizes)
         from .cuda_passes import CudaPasses  # imports torch
@@ -81,15 +82,15 @@ class Encoder:
         Returns:
             float32 [B, D].
         """
-        size = self.info["image_size"]
+        size = self.info.image_size
         if super_images.dtype != np.uint8 or super_images.ndim != 4 or super_images.shape[1:] != (size, size, 3):
             raise ValueError(
                 f"super_images ({super_images.dtype} {list(super_images.shape)}) must be uint8 [B, {size}, {size}, 3]: "
-                f"the model {self.info['name']} has image size {size}"
+                f"the model {self.info.name} has image size {size}"
             )
         if not len(super_images):
-            return np.zeros((0, self.info["embed_dim"]), np.float32)
-        return self._image_session.run(["embeddings"], {"super_images": np.ascontiguousarray(super_images)})[0]
+            return np.zeros((0, self.info.embed_dim), np.float32)
+        return _run(self._image_session, "super_images", super_images)
 
     def encode_texts(
         self,
@@ -113,14 +114,14 @@ class Encoder:
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be >= 1")
         token_ids = self.tokenizer(texts, max_chars=max_chars, max_length=max_length)
-        embeddings = np.zeros((len(texts), self.info["embed_dim"]), np.float32)
-        # Attention is causal, so what follows the end token changes nothing: cut it, texts of like length together.
-        lengths = (token_ids == self.info["end_token"]).argmax(1) + 1
+        embeddings = np.zeros((len(texts), self.info.embed_dim), np.float32)
+        lengths = np.full(len(texts), token_ids.shape[1])
+        if self.info.ignores_padding:  # so cut it off, texts of like length together
+            lengths = (token_ids == self.info.end_token).argmax(1) + 1
         order = np.argsort(lengths, kind="stable")
         for first in range(0, len(texts), batch_size):
             rows = order[first : first + batch_size]
-            batch = np.ascontiguousarray(token_ids[rows, : lengths[rows].max()])
-            embeddings[rows] = self._text_session.run(["embeddings"], {"token_ids": batch})[0]
+            embeddings[rows] = _run(self._text_session, "token_ids", token_ids[rows, : lengths[rows].max()])
         return embeddings
 
     @functools.cached_property
@@ -141,7 +142,7 @@ class Encoder:
         """The stream that ONNX Runtime shares with torch: copies and kernels follow each other without a wait."""
         import torch
 
-        return torch.cuda.Stream(device=self.device_id)
+        return torch.cuda.Stream(device=self.device_id)  # type: ignore[no-untyped-call]
 
     def _session(self, name: str, *, cuda_graph: bool = False) -> onnxruntime.InferenceSession:
         path = self.model_dir / name
@@ -169,9 +170,10 @@ class Encoder:
         if path.name == "image.onnx":
             sizes["image_size"] = session.get_inputs()[0].shape[1]
         for name, size in sizes.items():
-            if isinstance(size, int) and size != self.info[name]:
+            told = getattr(self.info, name)
+            if isinstance(size, int) and size != told:
                 raise GridClipError(
-                    f"{path} has {name} {size}, model.json beside it says {self.info[name]}: export the model again"
+                    f"{path} has {name} {size}, model.json beside it says {told}: export the model again"
                 )
 
     def _providers(self, cuda_graph: bool) -> list[Any]:
@@ -190,10 +192,16 @@ class Encoder:
             tensorrt = {
                 "device_id": str(self.device_id),
                 "user_compute_stream": stream,
-                "trt_fp16_enable": str(int(self.info["precision"] == "fp16")),
+                "trt_fp16_enable": str(int(self.info.precision == "fp16")),
                 "trt_engine_cache_enable": "1",  # building an engine takes minutes
                 "trt_engine_cache_path": str(self.model_dir / "tensorrt"),
                 "trt_cuda_graph_enable": str(int(cuda_graph)),
             }
             providers.insert(0, (EXECUTION_PROVIDERS["tensorrt"], tensorrt))
         return providers
+
+
+def _run(session: onnxruntime.InferenceSession, name: str, batch: np.ndarray) -> np.ndarray:
+    """One batch through a graph whose input has that name, float32 [B, D]."""
+    embeddings: np.ndarray = session.run(["embeddings"], {name: np.ascontiguousarray(batch)})[0]
+    return embeddings

@@ -54,9 +54,11 @@ def choose_provider(provider: Provider) -> Literal["cpu", "cuda", "tensorrt"]:
     if obstacle is None:
         return wanted
     if provider != "auto":
-        raise GridClipError(f"--provider {provider}: {obstacle}; or use the CPU")
+        raise GridClipError(f"the provider {provider} cannot be used: {obstacle}; or use the CPU")
     if first_gpu() is not None:
-        logger.warning("THE GPU IS NOT USED, the model runs on the CPU: %s (on purpose: --num-gpus 0)", obstacle)
+        logger.warning(
+            "THE GPU IS NOT USED, the model runs on the CPU: %s (no GPU wanted? then ask for the CPU)", obstacle
+        )
     return "cpu"
 
 
@@ -65,11 +67,13 @@ def check_gpus(provider: Provider, num_gpus: int) -> None:
     if num_gpus < 2:
         return
     if provider == "cpu":
-        raise GridClipError(f"--num-gpus {num_gpus}: ONNX Runtime has no GPU here; see `gridclip doctor`")
+        raise GridClipError(f"{num_gpus} GPUs were asked for, and ONNX Runtime has none here; see `gridclip doctor`")
     import torch
 
     if num_gpus > torch.cuda.device_count():
-        raise GridClipError(f"--num-gpus {num_gpus}: torch shows {torch.cuda.device_count()} GPUs on this machine")
+        raise GridClipError(
+            f"{num_gpus} GPUs were asked for, and torch shows {torch.cuda.device_count()} on this machine"
+        )
 
 
 def _obstacle(provider: Literal["cuda", "tensorrt"]) -> str | None:

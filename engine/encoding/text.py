@@ -1,18 +1,18 @@
-"""Captions in, CLIP token ids int64 [Q, T] out, cleaned as OpenAI's tokenizer does."""
+"""Captions in, token ids int64 [Q, T] out, cleaned, framed and padded as the model folder says."""
 
 from __future__ import annotations
 
 import html
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ftfy
 import numpy as np
 import tokenizers
 
 from ... import GridClipError
-from .model_folder import read_info
+from ...export.model_info import read_model_info
 
 
 class Tokenizer:
@@ -26,10 +26,8 @@ class Tokenizer:
     """
 
     def __init__(self, model_dir: pathlib.Path) -> None:
-        info = read_info(model_dir)
-        self.context_length: int = info["context_length"]
-        self._start: int = info["start_token"]
-        self._end: int = info["end_token"]
+        self._info = read_model_info(model_dir)
+        self._clean = CLEANINGS[self._info.text_cleaning]
         path = model_dir / "tokenizer.json"
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
@@ -41,7 +39,7 @@ class Tokenizer:
     def __call__(
         self, texts: Sequence[str], *, max_chars: int | None = None, max_length: int | None = None
     ) -> np.ndarray:
-        """The ids of each text between start and end token, cut to fit with the end token kept, zeros after it.
+        """The ids of each text between start and end token, cut to fit with the end token kept, padding after it.
 
         Args:
             texts: Q captions.
@@ -49,23 +47,24 @@ class Tokenizer:
             max_length: most tokens of a text, start and end included, in [3, context_length]; default context_length.
 
         Returns:
-            int64 [Q, T], T = max_length.
+            int64 [Q, T], T = max_length; where padding counts in the model, T = context_length always.
         """
         if max_chars is not None and max_chars < 1:
             raise ValueError(f"max_chars ({max_chars}) must be >= 1")
-        if max_length is None:
-            max_length = self.context_length
-        elif not 3 <= max_length <= self.context_length:
-            raise ValueError(f"max_length ({max_length}) must be in [3, {self.context_length}], the context length")
-        encodings = self._tokenizer.encode_batch([clean(text[:max_chars]) for text in texts], add_special_tokens=False)
-        token_ids = np.zeros((len(texts), max_length), np.int64)
-        for row, encoding in zip(token_ids, encodings, strict=True):
-            ids = [self._start, *encoding.ids[: max_length - 2], self._end]
-            row[: len(ids)] = ids
-        return token_ids
+        longest = self._info.context_length
+        if max_length is not None and not 3 <= max_length <= longest:
+            raise ValueError(f"max_length ({max_length}) must be in [3, {longest}], the context length")
+        cleaned = [self._clean(text[:max_chars]) for text in texts]
+        encodings = self._tokenizer.encode_batch(cleaned, add_special_tokens=False)
+        rows = [self._info.make_token_row(encoding.ids, max_length) for encoding in encodings]
+        return np.array(rows, np.int64).reshape(len(texts), len(rows[0]) if rows else max_length or longest)
 
 
-def clean(text: str) -> str:
+def clean_as_clip(text: str) -> str:
     """A text as OpenAI's tokenizer sees it: Unicode mended, entities resolved, single spaces, lower case."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return re.sub(r"\s+", " ", text.strip()).strip().lower()
+
+
+# By `ModelInfo.text_cleaning`.
+CLEANINGS: dict[str, Callable[[str], str]] = {"clip": clean_as_clip, "none": str}

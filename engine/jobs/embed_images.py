@@ -55,7 +55,7 @@ def embed_images(
     sampling = _common_sampling(listing.videos)
     store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
     store.claim_sampling({"source": "super image folders", **sampling})
-    settings: dict[str, Any] = {"image_size": encoder.info["image_size"], "time_limit_s": time_limit_s}
+    settings: dict[str, Any] = {"image_size": encoder.info.image_size, "time_limit_s": time_limit_s}
     make_source = functools.partial(image_source, **settings)
     if num_gpus < 2:
         source = make_source(device_id=encoder.device_id, num_workers=num_workers)

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from ...dali_pipes.contract import Failure
-from ..annotations import load_annotations
+from ..annotations import Annotations, load_annotations
 from ..encoding.encoder import Encoder
 from ..store.store import Store
 from .failures import CAPTION_STAGE, FailureLog, failures_path
@@ -21,7 +21,7 @@ PASSES_PER_STEP = 16  # captions are sorted by length within a step, and the pro
 
 def embed_text(
     encoder: Encoder,
-    anno_path: pathlib.Path,
+    captions: Annotations | pathlib.Path,
     store_path: pathlib.Path,
     *,
     batch_size: int = 128,
@@ -32,7 +32,7 @@ def embed_text(
 
     Args:
         encoder: the model.
-        anno_path: the annotation file.
+        captions: an annotation file, or what one holds.
         store_path: made if it is missing.
         batch_size: captions per pass.
         max_text_length: most tokens of a caption; default, and at most, the model's context length.
@@ -42,17 +42,17 @@ def embed_text(
         GridClipError: the file has no usable caption, the store was made by another model, or it cannot be written.
         Interrupted: Ctrl-C. Nothing was stored.
     """
-    annotations = load_annotations(anno_path)
+    annotations = captions if isinstance(captions, Annotations) else load_annotations(captions)
     queries = annotations.queries
     store = Store.open(store_path, create=True)
-    store.claim_model(encoder.info)
+    store.claim_model(encoder.info.to_json())
     with (
         FailureLog(failures_path(store.path), captions=True) as failures,
         Tally("embedded", "captions", len(queries), failures, with_super_images=False) as tally,
     ):
         for problem in annotations.problems:
             failures.add(Failure("", CAPTION_STAGE, problem))
-        vectors = np.empty((len(queries), encoder.info["embed_dim"]), np.float32)
+        vectors = np.empty((len(queries), encoder.info.embed_dim), np.float32)
         step = batch_size * PASSES_PER_STEP
         try:
             for first in range(0, len(queries), step):

@@ -7,6 +7,7 @@ import functools
 import pathlib
 from typing import Any
 
+from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
@@ -34,6 +35,7 @@ def embed_videos(
     num_shards: int = 1,
     shard_id: int = 0,
     num_gpus: int = 1,
+    on_damage: OnDamage = "nearest",
 ) -> JobSummary:
     """Embeds every video into a store; failures.jsonl and notices.jsonl go into the store's folder.
 
@@ -52,6 +54,7 @@ def embed_videos(
         num_shards: parallel jobs that share the work and the store.
         shard_id: which of them this one is, from 0.
         num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
 
     Raises:
         GridClipError: an argument is not usable, the store has videos of the folder and neither resume nor overwrite is
@@ -66,8 +69,9 @@ def embed_videos(
     store.claim_sampling({"source": "videos", **dataclasses.asdict(sampling)})
     settings: dict[str, Any] = {
         "sampling": sampling,
-        "image_size": encoder.info["image_size"],
+        "image_size": encoder.info.image_size,
         "time_limit_s": time_limit_s,
+        "on_damage": on_damage,
     }
     make_source = functools.partial(video_source, decoder, **settings)
     shard: dict[str, Any] = {"batch_size": batch_size, "num_shards": num_shards, "shard_id": shard_id}

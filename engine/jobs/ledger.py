@@ -18,8 +18,8 @@ from .failures import FailureLog, failures_path
 from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
 
-# Called with videos, yields (video, SuperImages | Notice | Finished | Failure | Restarted): see `workers.run` and
-# `dali_run.run`.
+# Called with videos, yields (video, SuperImages | Notice | Finished | Failure | Restarted): see `pool.run` and
+# `dispatch.run`.
 Source = Callable[[Iterator[VideoFile]], Generator[tuple[VideoFile, Any], None, None]]
 
 # A store's append costs some milliseconds and a file, and a killed job loses what it has not appended.
@@ -45,11 +45,11 @@ def open_store(
         raise ValueError("resume and overwrite exclude each other")
     store = Store.open(path, create=True)
     if overwrite:
-        if (store.model or encoder.info)["fingerprint"] == encoder.info["fingerprint"]:
+        if store.model is None or store.model["fingerprint"] == encoder.info.fingerprint:
             store.clear_super_images()
         else:
             store.clear()  # queries of another model are of no use beside the new videos
-    store.claim_model(encoder.info)
+    store.claim_model(encoder.info.to_json())
     stored = store.finished_videos()
     again = sum(video.video_id in stored for video in videos)
     if again and not resume:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from ... import GridClipError
 from ...dali_pipes.cpu import tasks
+from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
 from ...dali_pipes.image_folders import jpeg_decoding
 from ...dali_pipes.nvdali import sources
@@ -33,6 +34,7 @@ def video_source(
     device_id: int | None,
     num_workers: int,
     time_limit_s: float,
+    on_damage: OnDamage = "nearest",
 ) -> Source:
     """A source of the super images of videos.
 
@@ -41,7 +43,8 @@ def video_source(
             GPU is DALI's CPU variant, for VP8, VP9 and MJPEG. `decord` and `pyav` are the CPU's.
         image_size: super images are resized to it.
         device_id: the GPU; None: no GPU is used.
-        num_workers, time_limit_s: see `workers.run`.
+        num_workers, time_limit_s: see `pool.run`.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
 
     Raises:
         GridClipError: DALI or decord was asked for by name and cannot be used.
@@ -54,13 +57,16 @@ def video_source(
             device_id=device_id,
             hybrid=decoder != "dali",
             required=decoder != "auto",
+            on_damage=on_damage,
             num_workers=num_workers,
             time_limit_s=time_limit_s,
         )
     if device_id is not None and decoder == "auto":
         logger.warning("videos are decoded on the CPU: %s", sources.why_not())
     on_cpu = cast(CpuDecoder, decoder)
-    return cpu_video_source(on_cpu, sampling, image_size, num_workers=num_workers, time_limit_s=time_limit_s)
+    return cpu_video_source(
+        on_cpu, sampling, image_size, num_workers=num_workers, time_limit_s=time_limit_s, on_damage=on_damage
+    )
 
 
 def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
@@ -76,12 +82,18 @@ def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
 
 
 def cpu_video_source(
-    decoder: CpuDecoder, sampling: Sampling, image_size: int, *, num_workers: int, time_limit_s: float
+    decoder: CpuDecoder,
+    sampling: Sampling,
+    image_size: int,
+    *,
+    num_workers: int,
+    time_limit_s: float,
+    on_damage: OnDamage = "nearest",
 ) -> Source:
     """The same, in worker processes alone."""
     return functools.partial(
         pool.run,
-        works=tasks.embedding_works(sampling, decoder, image_size),
+        works=tasks.embedding_works(sampling, decoder, image_size, on_damage),
         num_workers=num_workers,
         time_limit_s=time_limit_s,
         size=tasks.count_super_images,

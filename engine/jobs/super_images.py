@@ -17,6 +17,7 @@ from typing import Any, cast
 from ... import GridClipError
 from ...dali_pipes.contract import Failure, Notice, Restarted, VideoFile
 from ...dali_pipes.cpu import tasks
+from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
 from ...dali_pipes.image_folders import jpeg
 from ...dali_pipes.nvdali import sources
@@ -47,6 +48,7 @@ def make_super_images(
     time_limit_s: float = pool.DEFAULT_TIME_LIMIT_S,
     resume: bool = False,
     overwrite: bool = False,
+    on_damage: OnDamage = "nearest",
 ) -> JobSummary:
     """Writes <save_dir>/<video_id>/img_0001.jpg ... for every video. Several jobs in one folder share the work.
 
@@ -60,6 +62,7 @@ def make_super_images(
         time_limit_s: seconds without a result after which a decoder counts as hung.
         resume: leave finished folders as they are, make unfinished ones again.
         overwrite: make all folders again.
+        on_damage: what becomes of wanted frames that cannot be decoded, see `reading.opened`.
 
     Raises:
         GridClipError: an argument is not usable, folders exist and neither resume nor overwrite is given, finished ones
@@ -105,6 +108,7 @@ def make_super_images(
             decoder=decoder,
             num_workers=num_workers,
             time_limit_s=time_limit_s,
+            on_damage=on_damage,
         )
         with (
             FailureLog(failures_path(save_dir)) as failures,
@@ -190,13 +194,14 @@ def _saved(
     decoder: Decoder,
     num_workers: int,
     time_limit_s: float,
+    on_damage: OnDamage,
 ) -> Generator[tuple[VideoFile, Any], None, None]:
     """Numbers of super images, notices, then Finished or Failure, of every video: saved where decoded, or here."""
     device_id = sources.first_gpu()
     if not uses_dali(decoder, device_id):
         return pool.run(
             videos,
-            tasks.saving_works(sampling, cast(CpuDecoder, decoder), save_dir, part_dir),
+            tasks.saving_works(sampling, cast(CpuDecoder, decoder), save_dir, part_dir, on_damage),
             num_workers=num_workers,
             time_limit_s=time_limit_s,
         )
@@ -207,6 +212,7 @@ def _saved(
         device_id=device_id,
         num_workers=num_workers,
         time_limit_s=time_limit_s,
+        on_damage=on_damage,
     )
     return write_folders(source(videos), sampling, save_dir, part_dir, num_threads=num_workers)
 

@@ -12,7 +12,7 @@ import torch
 from gridclip.benchmarks import encode, encode_peers, matrix_rate
 from gridclip.benchmarks.encode_peers import LeftOut, Task
 from gridclip.engine.encoding.encoder import Encoder
-from gridclip.export.checkpoints import _from_hugging_face
+from gridclip.export.clip_checkpoint import _from_hugging_face
 from gridclip.export.clip_model import CLIP, ClipConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -101,7 +101,7 @@ def test_graphs_embed_as_torch_does(precision: str, tmp_path: pathlib.Path) -> N
 
 def test_passes_give_all_batches_in_their_order(tiny_model_dir: pathlib.Path) -> None:
     encoder = Encoder(tiny_model_dir, provider="cpu", num_threads=1)
-    size = encoder.info["image_size"]
+    size = encoder.info.image_size
     batches = list(np.random.default_rng(0).integers(0, 256, (5, 2, size, size, 3), dtype=np.uint8))
     found = encode_peers.through_passes(encoder.image_passes(2), batches)
     np.testing.assert_allclose(found, encoder.encode_images(np.concatenate(batches)), atol=1e-5)

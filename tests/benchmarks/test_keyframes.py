@@ -58,8 +58,8 @@ def test_other_frames_than_the_named_ones_are_noticed(tmp_path: pathlib.Path, mo
     path = write(tmp_path, RECIPE)
     ways = keyframes.candidates((2.0,))
     keyframes.check_frames(path, 2.5, ways)
-    frames = keyframes.fallback.frames
-    monkeypatch.setattr(keyframes.fallback, "frames", lambda path, fps, max_shift_s: frames(path, fps))
+    frames = keyframes.super_images.frames
+    monkeypatch.setattr(keyframes.super_images, "frames", lambda path, fps, max_shift_s: frames(path, fps))
     with pytest.raises(AssertionError, match=r"known\.mp4, max shift 2 s: frame 0 differs"):
         keyframes.check_frames(path, 2.5, ways)
 

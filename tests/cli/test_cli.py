@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
+import fake_model
 import gridclip
 import pytest
 from click.testing import CliRunner, Result
@@ -17,6 +18,7 @@ from gridclip import GridClipError
 from gridclip.cli import main
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.jobs.progress import Interrupted, JobSummary
+from gridclip.export.model_info import ModelInfo
 
 COMMANDS = (
     "doctor plan export superimages embed-text embed-images embed-videos evaluate search import-features "
@@ -75,7 +77,7 @@ def superimages(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """Replaces the model; the recorder shows what was asked of export."""
-    info = {"image_size": 224, "context_length": 77, "fingerprint": "f"}
+    info = ModelInfo.from_json(fake_model.model_json(image_size=224, context_length=77))
     monkeypatch.setattr(
         "gridclip.engine.encoding.encoder.Encoder",
         lambda folder, provider, cuda_graph: SimpleNamespace(info=info, provider=provider),
@@ -109,7 +111,7 @@ def test_the_procedures_embed_text(monkeypatch: pytest.MonkeyPatch, encoder: Rec
     result = run(*"embed-text --model_path ViT-L/14 --batch_size 128 --anno_path ./annos/val_1.json".split())
     assert result.exit_code == 0, result.output
     assert encoder.arguments["model"] == "ViT-L/14"
-    assert job.arguments["anno_path"] == pathlib.Path("annos/val_1.json")
+    assert job.arguments["captions"] == pathlib.Path("annos/val_1.json")
     assert job.arguments["store_path"] == pathlib.Path("gridclip-store")
     assert job.arguments["batch_size"] == 128
 
@@ -127,7 +129,7 @@ def test_the_procedures_embed_images(
     assert result.exit_code == 0, result.output
     assert job.arguments["image_dir"] == pathlib.Path("out336")
     assert encoder.arguments["model"] == "pretrained/ViT-L-14.pt"
-    assert encoder.arguments["options"]["image_size"] == 224
+    assert encoder.arguments["image_size"] == 224
     assert (job.arguments["batch_size"], job.arguments["num_workers"]) == (100, 16)
 
 
@@ -170,7 +172,7 @@ def test_every_command_that_takes_a_checkpoint_takes_its_vocabulary(
 ) -> None:
     monkeypatch.setattr("gridclip.engine.store.store.Store.open", lambda path: None)
     run(*arguments.split(), "--model", "bare/ViT-L-14.pt", "--tokenizer", "vocabulary")
-    assert encoder.arguments["options"]["tokenizer"] == pathlib.Path("vocabulary")
+    assert encoder.arguments["tokenizer"] == pathlib.Path("vocabulary")
 
 
 def test_embed_videos(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> None:
@@ -198,15 +200,14 @@ def test_embed_videos(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> Non
 
 
 def test_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    info = {
-        "name": "ViT-B/32",
-        "precision": "int8",
-        "image_size": 224,
-        "context_length": 77,
-        "embed_dim": 512,
-        "fused_attention": {"image": 12, "text": 12},
-        "smallest_cosine": {"image": 0.991, "text": 0.995},
-    }
+    info = ModelInfo.from_json(
+        fake_model.model_json(
+            name="ViT-B/32",
+            precision="int8",
+            fused_attention={"image": 12, "text": 12},
+            smallest_cosine={"image": 0.991, "text": 0.995},
+        )
+    )
     job = Recorder(info).replace(monkeypatch, "gridclip.export.folder.export_model")
     result = run(*"export ViT-B/32 --out m --precision int8 --activation quick_gelu".split())
     assert result.exit_code == 0, result.output

@@ -101,7 +101,7 @@ def test_embed_images_by_dali(videos, tiny_model_dir, tmp_path, monkeypatch):
     gridclip("superimages", "--video-dir", videos, "--save-dir", tmp_path / "jpegs", "--super-img-size", 128)
     model = ("--model", tiny_model_dir, "--image-dir", tmp_path / "jpegs", "--num-workers", 1)
     gridclip("embed-images", *model, "--store", tmp_path / "turbojpeg")
-    by_dali = sources.dali_source.decode_images
+    by_dali = sources.sources.decode_images
     monkeypatch.setattr(
         sources,
         "image_source",
@@ -132,7 +132,7 @@ def test_more_gpus_than_there_are(videos, tiny_model_dir, tmp_path):
         ],
     )
     assert result.exit_code == 1
-    assert "--num-gpus 2" in result.output
+    assert "2 GPUs were asked for" in result.output
 
 
 def _images(folder: pathlib.Path) -> np.ndarray:

@@ -13,11 +13,11 @@ from gridclip import GridClipError
 from gridclip.dali_pipes.image_folders.jpeg import read_image, read_sidecar
 from gridclip.dali_pipes.packets.scan import VideoError, open_video
 from gridclip.engine.annotations import load_annotations
-from gridclip.engine.encoding.model_folder import read_info
 from gridclip.engine.evaluation import evaluate
 from gridclip.engine.features import export_features, import_features
 from gridclip.engine.store.store import Store, VideoEmbedding
-from gridclip.export.checkpoints import load_checkpoint
+from gridclip.export.clip_checkpoint import load_checkpoint
+from gridclip.export.model_info import read_model_info
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_no_input_is_waited_for(special_files, tmp_path):
         os.mkfifo(tmp_path / name)
     assert read_sidecar(tmp_path) is None
     with pytest.raises(GridClipError, match="expected an ordinary file"):
-        read_info(tmp_path)
+        read_model_info(tmp_path)
 
 
 def test_an_id_with_a_nul_is_no_file_name(tmp_path, store):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from gridclip.engine import retrieval
+from gridclip.engine import choices, retrieval
 from gridclip.engine.retrieval import BlockSize, Scoring
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,7 +82,7 @@ def test_scores_equal_the_loop(monkeypatch, aggregate, temperature, dtype, block
     width=st.integers(2, 24),
     seed=st.integers(0, 2**16),
     temperature=st.floats(0.02, 1e6),
-    aggregate=st.sampled_from(retrieval.AGGREGATES),
+    aggregate=st.sampled_from(choices.AGGREGATES),
     rows=st.integers(1, 40),
     step=st.integers(1, 10),
 )
@@ -123,7 +123,7 @@ def test_the_limit_of_tiny_temperatures_is_the_mean_of_the_super_images_that_are
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("aggregate", retrieval.AGGREGATES)
+@pytest.mark.parametrize("aggregate", choices.AGGREGATES)
 def test_vectors_that_are_not_finite_are_named_and_never_ranked(small_blocks, aggregate, value):
     queries, vectors, offsets = make(RAGGED, queries=11)
     scoring, targets = Scoring(aggregate), np.arange(11)
@@ -167,7 +167,7 @@ def loop_ranks(scores, targets):
     return result
 
 
-@pytest.mark.parametrize("aggregate", retrieval.AGGREGATES)
+@pytest.mark.parametrize("aggregate", choices.AGGREGATES)
 def test_ranks_equal_the_loop(small_blocks, aggregate):
     queries, vectors, offsets = make(RAGGED, queries=23, seed=3)
     targets = np.random.default_rng(0).integers(0, len(RAGGED), 23)

@@ -12,9 +12,12 @@ import onnxruntime
 import pytest
 import tokenizers
 from gridclip import GridClipError
+from gridclip.export import clip as clip_module
 from gridclip.export import folder as folder_module
 from gridclip.export import verify as verify_module
-from gridclip.export.folder import ensure_model_folder, export_model, is_model_folder, read_model_json
+from gridclip.export.clip import ClipForExport
+from gridclip.export.folder import ensure_model_folder, export_model, is_model_folder
+from gridclip.export.model_info import read_model_info
 
 from .conftest import CONFIG, Reference, random_clip, write_state_dict
 
@@ -30,12 +33,13 @@ def test_every_layout_exports_the_same_embeddings(layout, tmp_path, super_images
         _embed(tmp_path / "out", "image", super_images), reference.images(super_images), atol=2e-6
     )
     np.testing.assert_allclose(_embed(tmp_path / "out", "text", token_ids), reference.texts(token_ids), atol=2e-6)
-    assert info["fingerprint"] == folder_module._fingerprint(reference.model, "fp32")
+    assert info.fingerprint == folder_module._fingerprint(ClipForExport(reference.model, None), "fp32")
 
 
 def test_model_json_says_everything(checkpoint, tmp_path):
-    info = export_model(str(checkpoint), tmp_path / "out")
-    assert info == read_model_json(tmp_path / "out")
+    made = export_model(str(checkpoint), tmp_path / "out")
+    assert made == read_model_info(tmp_path / "out")
+    info = json.loads((tmp_path / "out" / "model.json").read_text())
     cosines = info.pop("smallest_cosine")
     assert set(cosines) == {"image", "text"} and min(cosines.values()) > 0.99999
     assert len(info.pop("fingerprint")) == 64
@@ -43,6 +47,7 @@ def test_model_json_says_everything(checkpoint, tmp_path):
     assert info == {
         "format": 1,
         "name": "clip",
+        "family": "clip",
         "source": "clip.pt",
         "source_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "precision": "fp32",
@@ -53,6 +58,10 @@ def test_model_json_says_everything(checkpoint, tmp_path):
         "vocab_size": CONFIG.vocab_size,
         "start_token": CONFIG.vocab_size - 2,
         "end_token": CONFIG.vocab_size - 1,
+        "pad_token": 0,
+        "causal_text": True,
+        "pooling": "end_token",
+        "text_cleaning": "clip",
         "activation": "quick_gelu",
         "fused_attention": {"image": 2, "text": 3},
     }
@@ -67,9 +76,9 @@ def test_model_json_says_everything(checkpoint, tmp_path):
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_other_precisions_pass_their_own_check(checkpoint, tmp_path, precision, super_images, reference):
     info = export_model(str(checkpoint), tmp_path / "out", precision=precision)
-    assert info["precision"] == precision
-    assert min(info["smallest_cosine"].values()) > verify_module.SMALLEST_COSINE[precision]
-    assert info.get("layers_kept_fp32", 0) == 0
+    assert info.precision == precision
+    assert min(info.smallest_cosine.values()) > verify_module.SMALLEST_COSINE[precision]
+    assert info.layers_kept_fp32 == (0 if precision == "int8" else None)
     found = _embed(tmp_path / "out", "image", super_images[:2])
     assert (found * reference.images(super_images[:2])).sum(axis=1).min() > 0.99
 
@@ -87,14 +96,14 @@ def test_int8_keeps_layers_with_outliers_in_fp32(tmp_path):
         with pytest.raises(GridClipError, match="int8 image graph differs from torch"):
             export_model(str(hard), tmp_path / "out", precision="int8")
     info = export_model(str(hard), tmp_path / "out", precision="int8")
-    assert info["layers_kept_fp32"] >= 2
-    assert info["smallest_cosine"]["image"] >= 0.98
+    assert info.layers_kept_fp32 >= 2
+    assert info.smallest_cosine["image"] >= 0.98
 
 
 @pytest.mark.parametrize("context_length", [12, 77, 128])
 def test_other_sizes(checkpoint, tmp_path, context_length):
     info = export_model(str(checkpoint), tmp_path / "out", context_length=context_length, image_size=48)
-    assert (info["context_length"], info["image_size"]) == (context_length, 48)
+    assert (info.context_length, info.image_size) == (context_length, 48)
     ids = np.zeros((2, context_length), np.int64)
     ids[:, -1] = CONFIG.end_token
     assert _embed(tmp_path / "out", "text", ids).shape == (2, 48)
@@ -111,15 +120,15 @@ def test_fingerprint_tells_models_apart(checkpoint, tmp_path):
         export_model(str(checkpoint), tmp_path / "e", context_length=30),
         export_model(str(checkpoint), tmp_path / "f", activation="gelu"),
     ]
-    assert len({info["fingerprint"] for info in infos}) == len(infos)
-    assert export_model(str(checkpoint), tmp_path / "g")["fingerprint"] == infos[0]["fingerprint"]
+    assert len({info.fingerprint for info in infos}) == len(infos)
+    assert export_model(str(checkpoint), tmp_path / "g").fingerprint == infos[0].fingerprint
 
 
 @pytest.mark.parametrize("graph", ["image", "text"])
 def test_a_graph_that_differs_from_torch_leaves_no_folder(checkpoint, tmp_path, monkeypatch, graph):
-    write = getattr(folder_module, f"write_{graph}_graph")
+    write = getattr(clip_module, f"write_{graph}_graph")
     wrong = random_clip(CONFIG, seed=1)
-    monkeypatch.setattr(folder_module, f"write_{graph}_graph", lambda _clip, *args: write(wrong, *args))
+    monkeypatch.setattr(clip_module, f"write_{graph}_graph", lambda _clip, *args: write(wrong, *args))
     with pytest.raises(GridClipError, match=f"{graph} graph differs from torch: smallest cosine"):
         export_model(str(checkpoint), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -145,7 +154,7 @@ def test_a_layer_without_fused_attention_fails(checkpoint, tmp_path, monkeypatch
 def test_only_a_model_folder_is_replaced(checkpoint, tmp_path):
     (tmp_path / "empty").mkdir()
     export_model(str(checkpoint), tmp_path / "empty")
-    assert export_model(str(checkpoint), tmp_path / "empty", precision="int8") == read_model_json(tmp_path / "empty")
+    assert export_model(str(checkpoint), tmp_path / "empty", precision="int8") == read_model_info(tmp_path / "empty")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("years of work")
     with pytest.raises(GridClipError, match="not a model folder"):
@@ -157,7 +166,7 @@ def test_a_full_disk_is_a_clear_error(checkpoint, tmp_path, monkeypatch):
     def no_space(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder_module, "write_text_graph", no_space)
+    monkeypatch.setattr(clip_module, "write_text_graph", no_space)
     with pytest.raises(GridClipError, match="cannot write the model folder .*No space left"):
         export_model(str(checkpoint), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -175,7 +184,7 @@ def test_a_vocabulary_that_changed_makes_another_model_folder(checkpoint, tmp_pa
     bare.parent.mkdir()
     elsewhere.mkdir()
     shutil.copy(checkpoint, bare)
-    with pytest.raises(GridClipError, match="--tokenizer"):
+    with pytest.raises(GridClipError, match="pass a tokenizer"):
         ensure_model_folder(str(bare), tmp_path / "cache")
     [vocabulary] = checkpoint.parent.glob("*tokenizer.json")
     for space in ("", " "):
@@ -183,7 +192,7 @@ def test_a_vocabulary_that_changed_makes_another_model_folder(checkpoint, tmp_pa
         for named in (elsewhere, elsewhere / "tokenizer.json"):
             made.add(ensure_model_folder(str(bare), tmp_path / "cache", tokenizer=named))
     assert len(made) == 2 and all(map(is_model_folder, made))
-    with pytest.raises(GridClipError, match="--tokenizer .*nowhere does not exist"):
+    with pytest.raises(GridClipError, match="the tokenizer .*nowhere does not exist"):
         ensure_model_folder(str(bare), tmp_path / "cache", tokenizer=tmp_path / "nowhere")
 
 
@@ -192,7 +201,7 @@ def test_ensure_takes_model_folders_and_exports_the_rest_once(checkpoint, tmp_pa
     assert ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache") == tmp_path / "out"
     with pytest.raises(GridClipError, match="image_size 32, not 48"):
         ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache", image_size=48)
-    with pytest.raises(GridClipError, match="vocabulary of its own: leave out --tokenizer"):
+    with pytest.raises(GridClipError, match="vocabulary of its own: leave out the tokenizer"):
         ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache", tokenizer=tmp_path / "out" / "tokenizer.json")
     made = ensure_model_folder(str(checkpoint), tmp_path / "cache")
     assert is_model_folder(made) and made.is_relative_to(tmp_path / "cache")
@@ -207,16 +216,7 @@ def test_ensure_takes_model_folders_and_exports_the_rest_once(checkpoint, tmp_pa
     path.unlink()
     write_state_dict(random_clip(dataclasses.replace(CONFIG, embed_dim=40)), copy)
     second = ensure_model_folder(str(path), tmp_path / "cache")
-    assert read_model_json(second)["embed_dim"] == 40 and first != second
-
-
-def test_damaged_model_json_is_named(checkpoint, tmp_path):
-    export_model(str(checkpoint), tmp_path / "out")
-    info = read_model_json(tmp_path / "out")
-    for content, message in (("{", "cannot be read"), (json.dumps(info | {"format": 9}), "has format 9, expected 1")):
-        (tmp_path / "out" / "model.json").write_text(content)
-        with pytest.raises(GridClipError, match=message):
-            read_model_json(tmp_path / "out")
+    assert read_model_info(second).embed_dim == 40 and first != second
 
 
 def test_verify_images_are_real_pictures():

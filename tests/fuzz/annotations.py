@@ -14,6 +14,7 @@ import numpy as np
 from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.jobs.embed_text import embed_text
 from gridclip.engine.store.store import Store
+from gridclip.export.model_info import ModelInfo
 
 from .contract import Outcome, Verdict, different
 from .damage import damaged_bytes, damaged_json
@@ -98,18 +99,20 @@ class HashEncoder:
 
     provider = "cpu"
     device_id = None
-    info: dict[str, Any] = {
-        "format": 1,
-        "name": "hash",
-        "precision": "fp32",
-        "image_size": 64,
-        "embed_dim": 8,
-        "context_length": 77,
-        "vocab_size": 100,
-        "start_token": 98,
-        "end_token": 99,
-        "fingerprint": "0" * 64,
-    }
+    info = ModelInfo.from_json(
+        {
+            "format": 1,
+            "name": "hash",
+            "precision": "fp32",
+            "image_size": 64,
+            "embed_dim": 8,
+            "context_length": 77,
+            "vocab_size": 100,
+            "start_token": 98,
+            "end_token": 99,
+            "fingerprint": "0" * 64,
+        }
+    )
 
     def encode_texts(self, texts: Sequence[str], **_: Any) -> np.ndarray:
         """float32 [B, 8]."""

@@ -11,7 +11,7 @@ import zipfile
 
 import safetensors.torch
 import torch
-from gridclip.export.checkpoints import build_model, load_checkpoint
+from gridclip.export.clip_checkpoint import build_model, load_checkpoint
 from gridclip.export.clip_model import CLIP, ClipConfig
 
 from .contract import Outcome, Verdict, different

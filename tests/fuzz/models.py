@@ -56,7 +56,7 @@ class Models:
     def judge(self, case: pathlib.Path) -> Verdict:
         settings = json.loads((case / "settings.json").read_text())
         encoder = Encoder(case / MODEL, provider="cpu", num_threads=1)
-        side = encoder.info["image_size"]
+        side = encoder.info.image_size
         images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
         images = np.concatenate([images, np.full_like(images[:1], 9)])
         embeddings = encoder.encode_images(images)

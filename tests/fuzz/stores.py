@@ -38,8 +38,8 @@ class Stores:
 
     def write_seeds(self, folder: pathlib.Path) -> None:
         store = Store.open(folder / STORE, create=True)
-        store.check_model(MODEL)
-        store.check_sampling({"source": "videos", "fps": 0.5})
+        store.claim_model(MODEL)
+        store.claim_sampling({"source": "videos", "fps": 0.5})
         for ids in (["a", "b"], ["c/d"]):
             store.append_videos([_video(video_id) for video_id in ids])
         queries = [Query(number, video_id, f"caption {number}", 0.0, 2.0) for number, video_id in enumerate(VIDEOS)]
@@ -104,7 +104,7 @@ class Stores:
         attempt(store.finished_videos)
         attempt(evaluation.evaluate, store)
         attempt(search, store, _vectors("queries", 1), 2)
-        attempt(store.check_model, MODEL)
+        attempt(store.claim_model, MODEL)
         attempt(export_features, store, case / "out", "parquet")
         attempt(store.append_videos, [_video("new")])
         attempt(store.compact)

@@ -11,7 +11,7 @@ from typing import Any
 
 from gridclip.cli import main
 from gridclip.engine import features
-from gridclip.engine.encoding import encoder
+from gridclip.engine.encoding import providers
 from gridclip.engine.jobs import devices, ledger
 
 APPEND_VIDEOS = 2
@@ -23,6 +23,6 @@ def _on_cpu(embed: Any, *arguments: Any, device_ids: Sequence[int], **options: A
 
 if __name__ == "__main__":
     ledger.APPEND_VIDEOS = features.VIDEOS_PER_APPEND = APPEND_VIDEOS
-    encoder.check_gpus = lambda provider, num_gpus: None
+    providers.check_gpus = lambda provider, num_gpus: None
     devices.embed = functools.partial(_on_cpu, devices.embed)
     main()

@@ -7,9 +7,10 @@ import pathlib
 import av
 import numpy as np
 import pytest
+from damaged_videos import copied
 from generated_videos import STRUCTURES, Recipe, write
+from gridclip.dali_pipes.bitstream.readers import make_reader
 from gridclip.dali_pipes.cpu import damage, decoding, reading, super_images
-from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.packets.scan import VideoError
 from gridclip.dali_pipes.sampling import Sampling
 
@@ -34,21 +35,6 @@ def every_picture(path: pathlib.Path) -> dict[int, np.ndarray]:
     return pictures
 
 
-def copied(source: pathlib.Path, target: pathlib.Path, *, first: int = 0, zeroed: tuple[int, ...] = ()) -> pathlib.Path:
-    """A stream copy from packet `first` on; of the packets in `zeroed` the second half is zeros."""
-    with av.open(str(source)) as old, av.open(str(target), "w") as new:
-        stream = new.add_stream_from_template(old.streams.video[0], opaque=True)
-        for position, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
-            if position < first:
-                continue
-            data = bytes(packet)
-            copy = av.Packet(data[: len(data) // 2] + bytes(len(data) - len(data) // 2) if position in zeroed else data)
-            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
-            copy.is_keyframe, copy.stream = packet.is_keyframe, stream
-            new.mux_one(copy)
-    return target
-
-
 @pytest.mark.parametrize("name", ["hevc_closed_gop.mkv", "h264_pyramid.mp4", "mpeg4.mp4"])
 def test_damaged_streams_show_what_a_whole_decode_shows(tmp_path: pathlib.Path, name: str) -> None:
     source = write(tmp_path, SMALL[name])
@@ -65,10 +51,10 @@ def test_damaged_streams_show_what_a_whole_decode_shows(tmp_path: pathlib.Path, 
 
 @pytest.mark.parametrize(("codec", "packet"), [("hevc", b"\0\0\1"), ("vp9", b"")])
 def test_a_packet_without_a_readable_header_still_counts_as_one(codec: str, packet: bytes) -> None:
-    reader = scan.reader_for(codec, b"")
+    reader = make_reader(codec, b"")
     with pytest.raises((ValueError, IndexError)):
-        reader.facts(memoryview(packet), False)
-    reader.finish(np.zeros(1, np.uint8))  # one entry a packet
+        reader.read(memoryview(packet), False)
+    reader.finish(np.zeros(1, np.uint16))  # one entry a packet
 
 
 @pytest.mark.parametrize(

@@ -197,10 +197,10 @@ def test_a_short_video_gives_its_first_frame_or_none(small_videos: pathlib.Path)
 def test_a_store_of_before_is_of_the_mode_it_meant(tmp_path: pathlib.Path, max_shift_s, mode) -> None:
     record = dataclasses.asdict(Sampling(max_shift_s=max_shift_s))
     del record["mode"]
-    Store.open(tmp_path / "s", create=True).check_sampling({"source": "videos", **record})
+    Store.open(tmp_path / "s", create=True).claim_sampling({"source": "videos", **record})
     store = Store.open(tmp_path / "s")
     assert store.sampling is not None and store.sampling["mode"] == mode
     same = Sampling(max_shift_s=max_shift_s, mode=mode)
-    store.check_sampling({"source": "videos", **dataclasses.asdict(same)})
+    store.claim_sampling({"source": "videos", **dataclasses.asdict(same)})
     with pytest.raises(GridClipError, match=rf"(mode = '{mode}'.*'time'|max_shift_s = 2\.0)"):
-        store.check_sampling({"source": "videos", **dataclasses.asdict(Sampling(mode="time"))})
+        store.claim_sampling({"source": "videos", **dataclasses.asdict(Sampling(mode="time"))})

@@ -206,6 +206,15 @@ def test_an_empty_or_missing_folder_is_named(tmp_path):
         read(tmp_path / "none")
 
 
+def test_a_sidecar_with_a_number_beyond_floats_is_damaged(tmp_path):
+    save(tmp_path)
+    sidecar = tmp_path / "v" / jpeg.SIDECAR
+    record = json.loads(sidecar.read_text("utf-8"))
+    record["start_s"][1] = 10**400
+    sidecar.write_text(json.dumps(record))
+    assert jpeg.read_sidecar(tmp_path / "v") is None
+
+
 def test_the_sidecar_is_readable_json(tmp_path):
     save(tmp_path)
     record = json.loads((tmp_path / "v" / "super_images.json").read_text())

@@ -13,7 +13,7 @@ import torch
 from generated_videos import Recipe, write
 from gridclip import GridClipError
 from gridclip.dali_pipes import grid
-from gridclip.dali_pipes.bitstream.interlacing import may_hold_fields
+from gridclip.dali_pipes.bitstream.readers import may_hold_fields
 from gridclip.dali_pipes.contract import EncodedSegment, Failure, Notice, PipelineError, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images
 from gridclip.dali_pipes.image_folders import jpeg
@@ -145,7 +145,7 @@ def test_tensors_stay_as_they_are_while_the_pipeline_goes_on(shared_data):
 
 def test_embeddings_of_the_tiny_model_agree(shared_data, tiny_model_dir):
     encoder = Encoder(tiny_model_dir, provider="cpu")
-    size = encoder.info["image_size"]
+    size = encoder.info.image_size
     sampling = Sampling(super_img_size=size)
     for name in REAL_WEBM:
         path = shared_data / "videos" / name

@@ -27,7 +27,7 @@ from whole_decodes import decode_all
 def table(times_s: list[float], facts: list[int]) -> PacketTable:
     count = len(times_s)
     return PacketTable(
-        facts=np.array(facts, np.uint8),
+        facts=np.array(facts, np.uint16),
         pts=np.arange(count),
         sizes=np.ones(count, np.int64),
         shown=np.arange(count),

@@ -8,8 +8,7 @@ import wave
 import av
 import pytest
 from generated_videos import STRUCTURES, Recipe, write
-from gridclip.dali_pipes.bitstream import nal
-from gridclip.dali_pipes.bitstream.facts import DISPOSABLE, HIDDEN, UNSAFE
+from gridclip.dali_pipes.bitstream.facts import BAD_CONTAINER, BAD_HEADERS, DAMAGED, UNSAFE
 from gridclip.dali_pipes.contract import VideoFile
 from gridclip.dali_pipes.cpu import super_images
 from gridclip.dali_pipes.packets import scan
@@ -110,23 +109,27 @@ def test_zeroed_picture_data_is_reported(tmp_path: pathlib.Path) -> None:
     assert failure(path).stage in ("decode", "demux")
 
 
-def test_a_lone_field_stops_pruning_and_its_second_field_is_no_frame() -> None:
-    # SPS of a 64x64 interlaced-capable stream: baseline layout with frame_mbs_only_flag = 0, then two field slices.
-    reader = nal.H264Reader(b"")
-    sps = bytes([0x67, 77, 0, 30]) + _bits("1 1 1 1 010 0 00100 00100 0 1 1 0 0 1")
-    field = bytes([0x41]) + _bits("1 1 1 0000 1 0 0000000")  # first_mb 0, P, PPS 0, frame_num 0, field_pic_flag 1
-    packet = _annex_b(sps) + _annex_b(field)
-    assert reader.facts(memoryview(packet), True) & UNSAFE
-    assert reader.facts(memoryview(_annex_b(field)), False) & (UNSAFE | HIDDEN) == UNSAFE | HIDDEN
-    both = _annex_b(field) + _annex_b(field)
-    assert not reader.facts(memoryview(both), False) & (UNSAFE | HIDDEN | DISPOSABLE)
+def table_of(path: pathlib.Path) -> scan.PacketTable:
+    with scan.open_video(path) as (container, stream):
+        return scan.scan(container, stream)[1]
 
 
-def _bits(text: str) -> bytes:
-    digits = text.replace(" ", "")
-    digits += "0" * (-len(digits) % 8)
-    return int(digits, 2).to_bytes(len(digits) // 8, "big")
+def test_headers_that_cannot_be_read_stop_pruning(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, MP4)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"avcC") + 9] = 0xFF  # 31 parameter sets, of which one is there
+    path.write_bytes(data)
+    table = table_of(path)
+    assert not table.prunable and (table.facts & UNSAFE == BAD_HEADERS).all()
 
 
-def _annex_b(unit: bytes) -> bytes:
-    return b"\0\0\1" + unit
+def test_a_packet_that_the_syntax_does_not_allow_is_damaged(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, MP4)
+    sizes = table_of(path).sizes
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4 + int(sizes[:4].sum())  # the fifth packet
+    data[start : start + 4] = b"\x7f\0\0\0"  # its first NAL unit, longer than the packet
+    path.write_bytes(data)
+    table = table_of(path)
+    assert not table.prunable and (table.facts & UNSAFE).nonzero()[0].tolist() == [4]
+    assert table.facts[4] & (DAMAGED | BAD_CONTAINER) == DAMAGED

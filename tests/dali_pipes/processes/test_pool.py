@@ -17,7 +17,7 @@ from gridclip.dali_pipes.cpu import super_images, tasks
 from gridclip.dali_pipes.processes import child, pool
 from gridclip.dali_pipes.sampling import Sampling
 
-TESTS = pathlib.Path(__file__).parents[3]
+TESTS = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture

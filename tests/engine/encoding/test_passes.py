@@ -1,4 +1,4 @@
-"""engine/encoding/passes.py: several batches in flight, each embedding in its place."""
+"""engine/encoding/cpu_passes.py and cuda_passes.py: several batches in flight, each embedding in its place."""
 
 import contextlib
 import threading
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from gridclip.engine.encoding import cuda_passes
+from gridclip.engine.encoding.cpu_passes import CpuPasses
 from gridclip.engine.encoding.encoder import Encoder
-from gridclip.engine.encoding.passes import CpuPasses, bound
+from gridclip.engine.encoding.memory_binding import bind_memory
 
 
 @pytest.fixture
@@ -64,7 +65,9 @@ def passes_without_a_gpu(encoder: Encoder, monkeypatch: pytest.MonkeyPatch, batc
         set_device=current.append,
     )
     monkeypatch.setattr(cuda_passes, "torch", shim)
-    monkeypatch.setattr(cuda_passes, "bound", lambda session, device, *memory: bound(session, ("cpu", 0), *memory))
+    monkeypatch.setattr(
+        cuda_passes, "bind_memory", lambda session, device, *memory: bind_memory(session, ("cpu", 0), *memory)
+    )
     session = encoder._image_session
     return cuda_passes.CudaPasses(
         session, FakeStream(), batch_size, image_size=fake_model.SIZE_PX, embed_dim=3, cuda_graph=False

@@ -3,7 +3,7 @@
 import fake_model
 import pytest
 from gridclip import GridClipError
-from gridclip.engine.encoding.text import Tokenizer, clean
+from gridclip.engine.encoding.text import Tokenizer, clean_as_clip
 
 
 def ids(text: str) -> list[int]:
@@ -29,7 +29,7 @@ def tokenizer(tmp_path):
     ],
 )
 def test_cleaning(text, expected):
-    assert clean(text) == expected
+    assert clean_as_clip(text) == expected
 
 
 def test_ids_stand_between_start_and_end_and_zeros_follow(tokenizer):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from gridclip import GridClipError
 from gridclip.dali_pipes.sampling import Sampling
+from gridclip.engine.encoding.cpu_passes import CpuPasses
 from gridclip.engine.encoding.encoder import Encoder
-from gridclip.engine.encoding.passes import CpuPasses
 from gridclip.engine.jobs import embed_images, embed_text, embed_videos, ledger, sources, super_images
 from gridclip.engine.store.store import Store
 
@@ -125,7 +125,7 @@ def test_shards_fill_one_store(encoder, videos, counts, tmp_path):
 def test_a_video_that_breaks_off_leaves_nothing_of_it(encoder, videos, tmp_path, monkeypatch):
     import fake_works
 
-    monkeypatch.setattr(sources.works, "embedding_works", lambda *_: [fake_works.half_of_red])
+    monkeypatch.setattr(sources.tasks, "embedding_works", lambda *_: [fake_works.half_of_red])
     summary = run(encoder, videos, tmp_path, batch_size=2)
     assert (summary.done, summary.failures) == (7, 1)
     assert failures(tmp_path) == [("red", "decode")]
@@ -152,7 +152,7 @@ def test_a_full_disk_keeps_what_was_stored(encoder, videos, tmp_path, monkeypatc
 def test_a_source_that_gives_up_leaves_what_is_finished(encoder, videos, tmp_path, monkeypatch):
     def give_up(*arguments, **options):
         yielded = 0
-        for event in sources.workers.run(*arguments, **options):
+        for event in sources.pool.run(*arguments, **options):
             yield event
             yielded += type(event[1]).__name__ == "Finished"
             if yielded == 3:
@@ -164,9 +164,9 @@ def test_a_source_that_gives_up_leaves_what_is_finished(encoder, videos, tmp_pat
         lambda *_, **options: (
             lambda videos: give_up(
                 videos,
-                sources.works.embedding_works(SAMPLING, "auto", 64),
+                sources.tasks.embedding_works(SAMPLING, "auto", 64),
                 num_workers=1,
-                size=sources.works.count_super_images,
+                size=sources.tasks.count_super_images,
             )
         ),
     )
@@ -195,10 +195,10 @@ def test_ctrl_c_stores_finished_videos_and_resume_does_the_rest(tmp_path):
         "import pathlib, sys; model, videos, store = map(pathlib.Path, sys.argv[1:])\n"
         "from gridclip.dali_pipes.sampling import Sampling\n"
         "from gridclip.engine.encoding.encoder import Encoder\n"
-        "from gridclip.engine.jobs import embed_videos, embedding, progress\n"
-        "add = embedding.Batches.finish\n"
+        "from gridclip.engine.jobs import embed_videos, ledger, progress\n"
+        "add = ledger.Batches.finish\n"
         "def finish(self, video_id): add(self, video_id); print('finished', flush=True)\n"
-        "embedding.Batches.finish = finish\n"
+        "ledger.Batches.finish = finish\n"
         "sampling = Sampling(fps=2.0, super_img_size=64)\n"
         "try: embed_videos.embed_videos(Encoder(model), videos, store, sampling=sampling)\n"
         "except progress.Interrupted as error: print(error.summary.done, flush=True)\n"

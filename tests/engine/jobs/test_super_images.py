@@ -141,7 +141,7 @@ def test_a_full_disk_ends_the_job_and_keeps_what_is_finished(videos, tmp_path, m
 
         return [fake_works.full_disk]
 
-    monkeypatch.setattr(super_images.works, "saving_works", full)
+    monkeypatch.setattr(super_images.tasks, "saving_works", full)
     with pytest.raises(GridClipError, match=os.strerror(errno.ENOSPC)):
         make(videos, tmp_path, resume=True)
     assert jpeg.read_sidecar(tmp_path / "green") and not list(tmp_path.glob(".*"))
@@ -160,7 +160,7 @@ def test_the_count_is_that_of_the_files_after_a_crash_and_a_failure(videos, tmp_
 
         return fake_saving.dying_works(*args)
 
-    monkeypatch.setattr(super_images.works, "saving_works", dying)
+    monkeypatch.setattr(super_images.tasks, "saving_works", dying)
     summary = make(videos, tmp_path, num_workers=2)
     assert (summary.done, summary.failures) == (2, 1) and failures(tmp_path) == [("green", "decode")]
     assert summary.super_images == images(tmp_path) == 10

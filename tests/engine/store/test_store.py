@@ -171,12 +171,12 @@ def test_another_model_or_sampling_is_refused_by_name(tmp_path):
         store.claim_model({**MODEL, "name": "large", "fingerprint": "bb"})
     with pytest.raises(GridClipError, match=r"precision = 'fp32' \(tiny\), this run has 'int8' \(tiny\)"):
         store.claim_model({**MODEL, "fingerprint": "bb", "precision": "int8"})
-    store.claim_sampling({"fps": 0.5, "grid_size": 2})
-    store.claim_sampling({"grid_size": 2, "fps": 0.5})
-    for other in ({"fps": 0.5, "grid_size": 3}, {"fps": 0.5}):
+    store.claim_sampling({"fps": 0.5, "grid_size": 2, "mode": "frames"})
+    store.claim_sampling({"mode": "frames", "grid_size": 2, "fps": 0.5})
+    for other in ({"fps": 0.5, "grid_size": 3, "mode": "frames"}, {"fps": 0.5, "mode": "frames"}):
         with pytest.raises(GridClipError, match=r"sampling grid_size = 2, this run has (3|None)"):
             Store.open(store.path).claim_sampling(other)
-    assert Store.open(store.path).sampling == {"fps": 0.5, "grid_size": 2}
+    assert Store.open(store.path).sampling == {"fps": 0.5, "grid_size": 2, "mode": "frames"}
 
 
 def test_clearing_lets_other_settings_in(tmp_path):

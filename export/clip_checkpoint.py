@@ -1,42 +1,24 @@
-"""A CLIP checkpoint (OpenAI, open_clip or Hugging Face; file or folder) in, a torch CLIP model out.
-
-Checkpoints are untrusted: nothing in them is ever run. State dicts are read with torch's weights-only loader or
-safetensors; see `torchscript.py` for OpenAI's TorchScript archives.
-"""
+"""The weights of a CLIP checkpoint (OpenAI, open_clip or Hugging Face) in, a torch CLIP model out."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .. import GridClipError
-from ..dali_pipes.ordinary_file import refuse_special_file
 from .clip_model import ACTIVATIONS, CLIP, ClipConfig, config_from_state_dict
-from .torchscript import is_torchscript, read_torchscript, refuse_inflating_archive
+from .weights import Weights, read_weights
 
 logger = logging.getLogger(__name__)
 
-# In the order of preference when a folder holds several.
-_WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
@@ -46,65 +28,49 @@ class Checkpoint:
 
     Attributes:
         path: the file or folder that was asked for.
-        files: the weight files that were read.
         config: sizes of the model.
         state_dict: fp32 weights under OpenAI's key names.
     """
 
     path: pathlib.Path
-    files: tuple[pathlib.Path, ...]
     config: ClipConfig
     state_dict: dict[str, Tensor]
 
-    def sha256(self) -> str:
-        """SHA-256 of the weight file; of the concatenation where the weights are in several files."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            with open(file, "rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
-
 
 def load_checkpoint(path: pathlib.Path, *, activation: str | None = None) -> Checkpoint:
-    """Read a CLIP checkpoint.
+    """Read a CLIP checkpoint's file or folder; see `read_checkpoint`."""
+    return read_checkpoint(read_weights(path), activation=activation)
+
+
+def read_checkpoint(weights: Weights, *, activation: str | None = None) -> Checkpoint:
+    """Bring a checkpoint's weights into OpenAI's layout.
 
     Args:
-        path: an OpenAI TorchScript archive, a `.pt`, `.bin` or `.safetensors` state dict, or a Hugging Face or
-            open_clip folder.
+        weights: what `read_weights` found.
         activation: "quick_gelu" or "gelu". Needed only where nothing says which one the model was trained with: a
             config beside the weights says so, OpenAI's archives and plain state dicts are "quick_gelu", and files of
             open_clip are "gelu" unless "quickgelu" or "openai" is in their name.
 
     Raises:
-        GridClipError: the checkpoint cannot be read or is not a CLIP model with a ViT image tower.
+        GridClipError: it is not a CLIP model with a ViT image tower.
     """
     if activation is not None and activation not in ACTIVATIONS:
         raise GridClipError(f"activation ({activation!r}) must be one of {', '.join(ACTIVATIONS)}")
-    files = _weight_files(path)
-    raw: dict[Any, Any] = {}
-    for file in files:
-        try:
-            raw.update(_read_file(file))
-        except Exception as error:  # what the readers raise for arbitrary bytes has no common base
-            raise GridClipError(
-                f"{file} cannot be read as a checkpoint (truncated, damaged or no weights at all?): {_brief(error)}; "
-                "expected an OpenAI, open_clip or Hugging Face CLIP model"
-            ) from error
-    wrapped = isinstance(raw.get("state_dict"), Mapping) or any(str(key).startswith("module.") for key in raw)
-    state_dict = _plain_state_dict(raw)
-    sidecars = _read_sidecars(files[0].parent)
+    path, state_dict = weights.path, dict(weights.tensors)
+    if "text.token_embedding.weight" in state_dict:  # open_clip's CustomTextCLIP
+        state_dict = {key.removeprefix("text."): value for key, value in state_dict.items()}
+    sidecars = _read_sidecars(weights)
     if "vision_model.embeddings.patch_embedding.weight" in state_dict:
         state_dict = _from_hugging_face(state_dict)
         activation = activation or sidecars.get("activation") or "quick_gelu"
     else:
-        activation = activation or sidecars.get("activation") or _guess_activation(files[0], wrapped)
+        activation = activation or sidecars.get("activation") or _guess_activation(weights.files[0], weights.wrapped)
     config = config_from_state_dict(state_dict, activation=activation, source=str(path))
     try:
         config = dataclasses.replace(config, **{key: value for key, value in sidecars.items() if key != "activation"})
     except ValueError as error:
         raise GridClipError(f"{path}: the config beside the weights does not fit them: {error}") from None
-    return Checkpoint(path, files, config, _checked(state_dict, config, path))
+    return Checkpoint(path, config, _select_weights(state_dict, config, path))
 
 
 def build_model(checkpoint: Checkpoint, *, image_size: int | None = None, context_length: int | None = None) -> CLIP:
@@ -158,73 +124,6 @@ def resize_text_positions(positions: Tensor, context_length: int) -> Tensor:
     return F.interpolate(positions.T[None], size=context_length, mode="linear", align_corners=False)[0].T.contiguous()
 
 
-def _brief(error: Exception) -> str:
-    """An error's first sentence: torch goes on with advice on other ways to load the file."""
-    return re.split(r"(?<=[a-z\d)])\.\s|\n", str(error))[0] or type(error).__name__
-
-
-def _weight_files(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    if path.exists() and not path.is_dir():
-        return (path,)
-    if not path.is_dir():
-        raise GridClipError(f"{path} does not exist: expected a CLIP checkpoint, a Hugging Face folder or a model name")
-    for name in _WEIGHT_FILES:
-        file = path / name
-        if file.is_file() and name.endswith(".index.json"):
-            return _shards(file)
-        if file.is_file():
-            return (file,)
-    raise GridClipError(f"{path} holds no weights: expected one of {', '.join(_WEIGHT_FILES)} (a Hugging Face folder)")
-
-
-def _shards(index: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise GridClipError(f"{index} is not the index of a sharded checkpoint: {error!r}") from None
-    files = tuple(index.parent / pathlib.PurePath(name).name for name in names)
-    for file in files:
-        if not file.is_file():
-            raise GridClipError(f"{index} names {file.name}, which is not beside it")
-    return files
-
-
-def _read_file(file: pathlib.Path) -> Mapping[Any, Any]:
-    refuse_special_file(file)
-    with open(file, "rb") as stream:
-        head = stream.read(64)
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError("it is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
-    if file.suffix == ".safetensors" or head[8:9] == b"{":
-        return safetensors.torch.load_file(file)
-    refuse_inflating_archive(file)
-    if is_torchscript(file):
-        return read_torchscript(file)
-    loaded = torch.load(file, map_location="cpu", weights_only=True)
-    if not isinstance(loaded, Mapping):
-        raise ValueError(f"it holds a {type(loaded).__name__} instead of a state dict")
-    return loaded
-
-
-def _plain_state_dict(raw: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors, out of a training checkpoint's wrapping and without the prefixes that wrapped modules leave."""
-    if isinstance(raw.get("state_dict"), Mapping):
-        raw = raw["state_dict"]
-    state_dict = {
-        re.sub(r"^(module\.|_orig_mod\.)+", "", str(key)): value
-        for key, value in raw.items()
-        if isinstance(value, Tensor)
-    }
-    for key, tensor in state_dict.items():
-        # A view that repeats its storage would take memory that the file has nothing for.
-        plain = tensor.layout is torch.strided
-        if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise GridClipError(f"{key} {tuple(tensor.shape)} is no plain tensor with all its values in the checkpoint")
-    if "text.token_embedding.weight" in state_dict:  # open_clip's CustomTextCLIP
-        state_dict = {key.removeprefix("text."): value for key, value in state_dict.items()}
-    return state_dict
-
-
 def _guess_activation(file: pathlib.Path, wrapped: bool) -> str:
     name = file.name.lower()
     from_open_clip = wrapped or file.suffix == ".safetensors" or re.search("open_?clip|laion|datacomp|commonpool", name)
@@ -236,7 +135,7 @@ def _guess_activation(file: pathlib.Path, wrapped: bool) -> str:
     return activation
 
 
-def _read_sidecars(folder: pathlib.Path) -> dict[str, Any]:
+def _read_sidecars(weights: Weights) -> dict[str, Any]:
     """What the configs in the weights' folder say of that which the weights cannot tell, as `ClipConfig` fields."""
     fields: dict[str, Any] = {}
     for name, reader in (
@@ -244,16 +143,13 @@ def _read_sidecars(folder: pathlib.Path) -> dict[str, Any]:
         ("config.json", _hugging_face_fields),
         ("preprocessor_config.json", lambda config: _mean_std(config, "image_mean", "image_std")),
     ):
-        file = folder / name
-        if not file.is_file():
+        config = weights.read_config(name)
+        if config is None:
             continue
         try:
-            config = json.loads(file.read_text("utf-8"))
-            if not isinstance(config, dict):
-                raise ValueError(f"a {type(config).__name__} instead of an object")
             fields.update(reader(config))
-        except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError) as error:
-            raise GridClipError(f"{file} is not the config of a CLIP model: {error!r}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+            raise GridClipError(f"{weights.folder / name} is not the config of a CLIP model: {error!r}") from None
     return fields
 
 
@@ -331,7 +227,7 @@ def _from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state_dict
 
 
-def _checked(state_dict: Mapping[str, Tensor], config: ClipConfig, path: pathlib.Path) -> dict[str, Tensor]:
+def _select_weights(state_dict: Mapping[str, Tensor], config: ClipConfig, path: pathlib.Path) -> dict[str, Tensor]:
     """The model's tensors in fp32, after making sure that the checkpoint holds these and no others."""
     with torch.device("meta"):
         expected = CLIP(config).state_dict()

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from gridclip import GridClipError
-from gridclip.export.checkpoints import build_model, load_checkpoint, resize_image_positions
+from gridclip.export.clip_checkpoint import build_model, load_checkpoint, resize_image_positions
 from gridclip.export.clip_model import normalise_pixels
 
 from .conftest import CONFIG, random_clip, write_hugging_face, write_open_clip, write_state_dict, write_torchscript
@@ -254,7 +254,7 @@ def test_an_index_of_the_wrong_types_is_named(tmp_path, text):
 def test_a_deeply_nested_config_is_named(tmp_path, clip, name):
     path = write_state_dict(clip, tmp_path)
     (path.parent / name).write_text('{"a":' * 100_000)
-    with pytest.raises(GridClipError, match=f"{name} is not the config of a CLIP model"):
+    with pytest.raises(GridClipError, match=f"{name} is not the config of a model"):
         load_checkpoint(path)
 
 

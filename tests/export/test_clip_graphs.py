@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from gridclip.export import graphs
+from gridclip.export import clip_graphs, graph_writer
 from gridclip.export.clip_model import CLIP
 
 from .conftest import CONFIG, Reference, random_clip
@@ -22,8 +22,8 @@ def _run(path, **inputs):
 
 
 def _write(clip: CLIP, folder, precision):
-    graphs.write_image_graph(clip, folder / "image.onnx", precision)
-    graphs.write_text_graph(clip, folder / "text.onnx", precision)
+    clip_graphs.write_image_graph(clip, folder / "image.onnx", precision)
+    clip_graphs.write_text_graph(clip, folder / "text.onnx", precision)
     return folder / "image.onnx", folder / "text.onnx"
 
 
@@ -48,7 +48,7 @@ def test_int8_is_close_and_its_weights_are_bytes(tmp_path, clip, super_images, t
     assert weights[128, 512] == weights[128, 384] == onnx.TensorProto.INT8
 
 
-@pytest.mark.parametrize("precision", graphs.PRECISIONS)
+@pytest.mark.parametrize("precision", graph_writer.PRECISIONS)
 def test_graphs_have_the_contract_s_form(tmp_path, clip, precision):
     expected = {
         "image": ("super_images", onnx.TensorProto.UINT8, ["B", 32, 32, 3]),
@@ -62,7 +62,7 @@ def test_graphs_have_the_contract_s_form(tmp_path, clip, precision):
         assert (value.name, value.type.tensor_type.elem_type, dims) == expected[path.stem]
         assert (out.name, out.type.tensor_type.elem_type) == ("embeddings", onnx.TensorProto.FLOAT)
         layers = {"image": CONFIG.vision_layers, "text": CONFIG.text_layers}[path.stem]
-        assert graphs.count_fused_attention(path) == layers
+        assert graph_writer.count_fused_attention(path) == layers
         assert not [node for node in model.graph.node if node.op_type == "Softmax"]
         assert path.stat().st_size < 60_000 < path.with_name(f"{path.name}.data").stat().st_size
 
@@ -114,18 +114,18 @@ def test_end_token_need_not_be_the_last_of_the_vocabulary(tmp_path):
 def test_preprocessing_of_another_mean_and_size_is_folded(tmp_path, size):
     config = dataclasses.replace(CONFIG, image_size=size, image_mean=(0.5, 0.4, 0.3), image_std=(0.2, 0.3, 0.5))
     clip = random_clip(config)
-    weight, bias = graphs.fold_preprocessing(clip.visual.conv1.weight, config)
+    weight, bias = graph_writer.fold_preprocessing(clip.visual.conv1.weight, config.image_mean, config.image_std)
     patch = np.random.default_rng(0).integers(0, 256, (8, 8, 3))
     pixels = torch.from_numpy((patch / 255 - config.image_mean) / config.image_std).permute(2, 0, 1)
     expected = (clip.visual.conv1.weight.double() * pixels).sum((1, 2, 3))
     torch.testing.assert_close(torch.from_numpy(patch.reshape(-1)).float() @ weight + bias, expected.float())
-    graphs.write_image_graph(clip, tmp_path / "image.onnx", "fp32")
+    clip_graphs.write_image_graph(clip, tmp_path / "image.onnx", "fp32")
     assert _run(tmp_path / "image.onnx", super_images=np.zeros((2, size, size, 3), np.uint8)).shape == (2, 48)
 
 
 def test_quantised_weights_stay_in_7_bits():
     weight = torch.randn(5, 40) * torch.tensor([1e-3, 1, 50, 0, 1])[:, None]
-    quantised, scale = graphs.quantise_per_channel(weight)
+    quantised, scale = graph_writer.quantise_per_channel(weight)
     assert quantised.dtype == torch.int8 and quantised.abs().max() == 63
     torch.testing.assert_close(quantised * scale[:, None], weight, atol=float(scale.max()) / 2, rtol=0)
     assert ((quantised * scale[:, None] - weight).abs() <= scale[:, None] * 0.501).all()
@@ -133,4 +133,4 @@ def test_quantised_weights_stay_in_7_bits():
 
 def test_unknown_precision_is_refused(tmp_path, clip):
     with pytest.raises(ValueError, match="fp8"):
-        graphs.write_image_graph(clip, tmp_path / "image.onnx", "fp8")
+        clip_graphs.write_image_graph(clip, tmp_path / "image.onnx", "fp8")

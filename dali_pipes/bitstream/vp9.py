@@ -1,23 +1,10 @@
-"""VP8 and VP9 packets in, facts for pruning out."""
+"""VP9 packets in, facts for pruning out."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .facts import CLOSED, DISPOSABLE, HIDDEN, UNSAFE
-
-
-class Vp8Reader:
-    """VP8 (RFC 6386, 9.1). Which buffers a frame refreshes is arithmetic-coded, so no frame is called disposable."""
-
-    reordering_declared = True
-
-    def facts(self, data: memoryview, keyframe: bool) -> int:
-        tag = data[0]
-        return (0 if tag & 1 else CLOSED) | (0 if tag & 0x10 else HIDDEN)
-
-    def finish(self, facts: np.ndarray) -> None:
-        pass
+from .facts import CLOSED, DAMAGED, DISPOSABLE, NOT_SHOWN
 
 
 class Vp9Reader:
@@ -28,22 +15,23 @@ class Vp9Reader:
     """
 
     reordering_declared = True
+    may_hold_fields = False
 
-    def __init__(self) -> None:
+    def __init__(self, headers: bytes) -> None:
         self._refreshes_nothing: list[bool] = []
         self._resets: list[bool] = []
 
-    def facts(self, data: memoryview, keyframe: bool) -> int:
+    def read(self, packet: memoryview, keyframe: bool) -> int:
         self._refreshes_nothing.append(False)  # before anything can go wrong: one entry a packet
         self._resets.append(False)
-        frames = [_Vp9Frame(data, start) for start in _superframe_starts(data)]
+        frames = [_Frame(packet, start) for start in _find_frames(packet)]
         self._refreshes_nothing[-1] = all(frame.refreshes == 0 for frame in frames)
         self._resets[-1] = frames[0].key or frames[0].error_resilient
         facts = CLOSED if frames[0].key else 0
         if not any(frame.shown for frame in frames):
-            facts |= HIDDEN
+            facts |= NOT_SHOWN
         if any(frame.unknown for frame in frames):
-            facts |= UNSAFE
+            facts |= DAMAGED
         return facts
 
     def finish(self, facts: np.ndarray) -> None:
@@ -51,7 +39,8 @@ class Vp9Reader:
         facts[np.array(self._refreshes_nothing, bool) & resets_next] |= DISPOSABLE
 
 
-def _superframe_starts(data: memoryview) -> list[int]:
+def _find_frames(data: memoryview) -> list[int]:
+    """Where each frame of a packet starts, by the superframe's index."""
     marker = data[-1]
     if marker & 0xE0 == 0xC0:
         count, size_bytes = (marker & 7) + 1, (marker >> 3 & 3) + 1
@@ -66,7 +55,7 @@ def _superframe_starts(data: memoryview) -> list[int]:
     return [0]
 
 
-class _Vp9Frame:
+class _Frame:
     """uncompressed_header() as far as refresh_frame_flags."""
 
     def __init__(self, data: memoryview, start: int) -> None:

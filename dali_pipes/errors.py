@@ -1,0 +1,15 @@
+"""The errors of the package. They lie in its lowest room, for every room above raises them.
+
+A message states facts: the value, what was expected and what to do. Where that is a parameter, the message names it in
+backticks as Python spells it (`resume=True`, `store`), and the command line shows it as its option (--resume, --store).
+"""
+
+from __future__ import annotations
+
+
+class GridClipError(Exception):
+    """An error the user can act on: the message names the value, what was expected and what to do."""
+
+
+class ArgumentError(GridClipError, ValueError):
+    """Arguments that are out of range or exclude each other, whatever the files hold: wrong usage."""

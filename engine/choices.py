@@ -1,0 +1,60 @@
+"""Nothing in, the names and defaults of everything that a user can choose out: read by the command line and the engine.
+
+This file imports nothing of the package, so that the command line can show it at once. Rooms below the engine and
+export/ may not look up here: what they need as a default they state themselves, and the comment beside a value names
+where. A test holds both to be equal.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+STORE = "gridclip-store"  # the folder of the embeddings
+
+# Sampling: `Sampling` of dali_pipes/sampling.py has the same.
+SamplingMode = Literal["frames", "keyframes", "time"]
+SAMPLING_MODES: tuple[SamplingMode, ...] = get_args(SamplingMode)
+SAMPLING_MODE: SamplingMode = "frames"
+FPS = 0.5  # wanted frames per second of video
+GRID_SIZE = 2  # cells per row and column of a super image
+SUPER_IMG_SIZE = 336  # side of a super image in pixels, where no model says another
+MIN_FRAMES = 1  # of a video that is shorter than one period
+MAX_SHIFT_S = 2.0  # seconds by which a frame may move to a keyframe, with the mode keyframes
+
+# Decoding: dali_pipes/processes/pool.py has the same limit, dali_pipes/cpu/tasks.py the decoders on the CPU.
+Decoder = Literal["auto", "dali", "hybrid", "decord", "pyav"]
+DECODERS: tuple[Decoder, ...] = get_args(Decoder)
+DECODER: Decoder = "auto"
+TIME_LIMIT_S = 300.0  # seconds without a result after which a decoder counts as hung
+IMAGE_WORKERS = 16  # processes that read JPEG files; those that decode videos are as many as there are CPU cores
+
+# Models.
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+PROVIDERS: tuple[Provider, ...] = get_args(Provider)
+PROVIDER: Provider = "auto"
+NUM_GPUS = 1  # 0: the CPU; 1: a GPU where ONNX Runtime has one
+# Large batches feed a GPU. A CPU gains nothing from them, and Ctrl-C has to wait for the one that is running.
+GPU_BATCH_SIZE, CPU_BATCH_SIZE = 100, 8  # super images per pass
+TEXT_BATCH_SIZE = 128  # captions per pass
+
+# Export: export/graphs.py has the same precisions, export/clip_model.py the same activations.
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISION: Precision = "fp32"
+Activation = Literal["quick_gelu", "gelu"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+
+# Scores and recall: engine/retrieval.py has one object for each aggregate.
+AGGREGATES = ("softmax", "mean", "max")
+AGGREGATE = "softmax"
+TEMPERATURE = 1.0  # of the softmax
+TOPK = (1, 5, 10, 100)  # the K of R@K
+Missing = Literal["drop", "count-as-failures"]
+MISSING_RULES: tuple[Missing, ...] = get_args(Missing)
+MISSING: Missing = "drop"  # what becomes of captions whose video has no embeddings
+REPORT_EXAMPLES = 20  # queries that a report shows with their best videos
+TOP = 10  # videos that a search shows
+
+# Features for elsewhere: engine/features.py has one writer for each.
+FEATURE_FORMATS = ("npy", "parquet", "safetensors")
+FEATURE_FORMAT = "npy"

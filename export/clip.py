@@ -1,0 +1,109 @@
+"""The family of CLIP models with a ViT image tower: their checkpoints in, models for export out."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import tokenizers
+from torch import Tensor, nn
+
+from .clip_checkpoint import build_model, read_checkpoint
+from .clip_graphs import write_image_graph, write_text_graph
+from .clip_model import CLIP, normalise_pixels
+from .family import LoadOptions
+from .model_info import ModelFacts
+from .tokenizer_files import load_vocabulary
+from .weights import Weights
+
+# One of them is in every layout; the last is of the ResNet towers, which get an error of their own.
+_MARKS = (
+    "visual.conv1.weight",
+    "token_embedding.weight",
+    "text.token_embedding.weight",
+    "vision_model.embeddings.patch_embedding.weight",
+    "text_model.embeddings.token_embedding.weight",
+    "visual.layer1.0.conv1.weight",
+)
+
+
+def recognises(weights: Weights) -> bool:
+    """Whether a checkpoint has a tensor of OpenAI's, open_clip's or Hugging Face's CLIP."""
+    return any(mark in weights.tensors for mark in _MARKS)
+
+
+def load(weights: Weights, options: LoadOptions) -> ClipForExport:
+    """Make the torch model, with the special tokens that its vocabulary names."""
+    checkpoint = read_checkpoint(weights, activation=options.activation)
+    vocabulary = load_vocabulary(weights.path, checkpoint.config.vocab_size, options.tokenizer)
+    special: dict[str, Any] = {"start_token": vocabulary.start_token, "end_token": vocabulary.end_token}
+    config = dataclasses.replace(
+        checkpoint.config, **{key: value for key, value in special.items() if value is not None}
+    )
+    model = build_model(
+        dataclasses.replace(checkpoint, config=config),
+        image_size=options.image_size,
+        context_length=options.context_length,
+    )
+    return ClipForExport(model, vocabulary.tokenizer)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipForExport:
+    """A CLIP model with its vocabulary; see `family.TorchModel`."""
+
+    model: CLIP
+    tokenizer: tokenizers.Tokenizer
+
+    @property
+    def facts(self) -> ModelFacts:
+        config = self.model.config
+        return ModelFacts(
+            family="clip",
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.embed_dim,
+            context_length=config.context_length,
+            vocab_size=config.vocab_size,
+            start_token=config.start_token,
+            end_token=config.end_token,
+            pad_token=0,
+            causal_text=True,
+            pooling="end_token",
+            text_cleaning="clip",
+            activation=config.activation,
+            logit_scale=float(self.model.logit_scale.exp()),
+        )
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return dataclasses.asdict(self.model.config)
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        return self.model.state_dict()
+
+    @property
+    def attention_layers(self) -> Mapping[str, int]:
+        return {"image": self.model.config.vision_layers, "text": self.model.config.text_layers}
+
+    def linear_layers(self) -> Iterator[tuple[nn.Module, Tensor]]:
+        for block in self.model.visual.transformer.blocks + self.model.transformer.blocks:
+            yield block.attn, block.attn.in_proj_weight
+            for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
+                yield layer, layer.weight
+
+    def embed_images(self, super_images: Tensor) -> Tensor:
+        config = self.model.config
+        return self.model.encode_image(normalise_pixels(super_images, config.image_mean, config.image_std))
+
+    def embed_texts(self, token_ids: Tensor) -> Tensor:
+        return self.model.encode_text(token_ids)
+
+    def write_image_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
+        write_image_graph(self.model, path, precision, keep_fp32)
+
+    def write_text_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
+        write_text_graph(self.model, path, precision, keep_fp32)

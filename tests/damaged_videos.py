@@ -1,0 +1,30 @@
+"""A video in, a stream copy of it out, some of its packets lost or damaged."""
+
+from __future__ import annotations
+
+import pathlib
+
+import av
+
+
+def copied(
+    source: pathlib.Path,
+    target: pathlib.Path,
+    *,
+    first: int = 0,
+    zeroed: tuple[int, ...] = (),
+    emptied: tuple[int, ...] = (),
+) -> pathlib.Path:
+    """A stream copy from packet `first` on; the second half of the packets in `zeroed` is zeros, `emptied` ones are."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for position, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            if position < first:
+                continue
+            data = bytes(packet)
+            kept = 0 if position in emptied else len(data) // 2 if position in zeroed else len(data)
+            copy = av.Packet(data[:kept] + bytes(len(data) - kept))
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+            new.mux_one(copy)
+    return target
