@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from ... import GridClipError
 from ...dali_pipes.cpu import tasks
 from ...dali_pipes.cpu.damage import OnDamage
-from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
+from ...dali_pipes.cpu.decoders import DECODERS
+from ...dali_pipes.cpu.decoders import Decoder as CpuDecoder
 from ...dali_pipes.image_folders import jpeg_decoding
 from ...dali_pipes.nvdali import sources
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
+from .. import choices
 
 if TYPE_CHECKING:
     from .ledger import Source  # not at run time: it brings ONNX Runtime and Lance, which decoding does not need
 
 logger = logging.getLogger(__name__)
 
-Decoder = Literal["auto", "dali", "hybrid", "decord", "pyav"]
+Decoder = choices.Decoder
 
 
 def video_source(
@@ -73,8 +75,11 @@ def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
     """Whether DALI decodes videos; raises GridClipError where a decoder was asked for by name and cannot be used."""
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(get_args(Decoder))}")
-    if decoder == "decord" and not tasks.has_decord():
-        raise GridClipError("--decoder decord: decord is not installed: pip install decord, or use --decoder pyav")
+    named = DECODERS.get(decoder)
+    if named is not None and not named.is_installed():
+        raise GridClipError(
+            f"--decoder {decoder}: {named.title} is not installed: pip install {named.module}, or use --decoder pyav"
+        )
     obstacle = sources.why_not()
     if decoder in ("dali", "hybrid") and obstacle:
         raise GridClipError(f"--decoder {decoder}: {obstacle}; or use --decoder pyav")
