@@ -130,6 +130,7 @@ def superimages(
     time_limit_s: float = _choices.TIME_LIMIT_S,
     resume: bool = False,
     overwrite: bool = False,
+    on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
 ) -> JobSummary:
     """Writes `<save_dir>/<video id>/img_0001.jpg` ... for every video: super images as JPEG files, RGB, quality 75.
 
@@ -145,6 +146,8 @@ def superimages(
         time_limit_s: seconds without a result after which a decoder counts as hung, > 0.
         resume: leave finished folders as they are.
         overwrite: make all folders again.
+        on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
+            seconds away, with a notice; with "fail" the video fails.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
@@ -173,6 +176,7 @@ def superimages(
         time_limit_s=time_limit_s,
         resume=resume,
         overwrite=overwrite,
+        on_damage=on_damage,
     )
 
 
@@ -202,7 +206,7 @@ def export_model(
         verify: compare the graphs with torch and fail where they differ.
 
     Returns:
-        The content of model.json.
+        What model.json says: name, precision, image_size in pixels, context_length in tokens, embed_dim and so on.
 
     Raises:
         GridClipError: no such checkpoint, it is no CLIP, its vocabulary is missing, the graphs differ from torch, or
@@ -211,8 +215,8 @@ def export_model(
     Example:
         >>> import gridclip
         >>> info = gridclip.export_model("ViT-L-14.pt", "model-folder", precision="fp32")
-        >>> info.precision
-        'fp32'
+        >>> info.precision, info.family
+        ('fp32', 'clip')
     """
     from .export import folder
 
@@ -293,6 +297,7 @@ def embed_videos(
     num_shards: int = 1,
     shard_id: int = 0,
     num_gpus: int = _choices.NUM_GPUS,
+    on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
 ) -> JobSummary:
     """Embeds videos into a store, one vector per super image, without JPEG files.
 
@@ -313,6 +318,8 @@ def embed_videos(
         num_shards: jobs that share the work and the store.
         shard_id: which of them this one is, from 0.
         num_gpus: 0: the CPU; 1: what `model` was loaded with; more: a process for each.
+        on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
+            seconds away, with a notice; with "fail" the video fails.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
@@ -354,6 +361,7 @@ def embed_videos(
         num_shards=num_shards,
         shard_id=shard_id,
         num_gpus=num_gpus,
+        on_damage=on_damage,
     )
 
 
@@ -538,10 +546,9 @@ def search(
     Example:
         >>> import gridclip
         >>> model = gridclip.load_model("ViT-L-14.pt")
-        >>> for hit in gridclip.search(model, "a red circle", "store", top=2):
-        ...     print(f"{hit.video_id} from {hit.start_s:.0f} s to {hit.end_s:.0f} s, score {hit.score:.2f}")
-        ... from ... s to ... s, score ...
-        ... from ... s to ... s, score ...
+        >>> best, second = gridclip.search(model, "a red circle", "store", top=2)
+        >>> best.score >= second.score, best.start_s < best.end_s
+        (True, True)
     """
     from .dali_pipes.errors import ArgumentError
     from .engine import search as searching

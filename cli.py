@@ -80,7 +80,7 @@ def _in_options(message: str, command: click.Command | None = None) -> str:
         message: a line.
         command: whose options come first; options of one name may be spelled in several ways.
     """
-    options: dict[str | None, str] = {}
+    options: dict[str | None, str] = {"to_json": "--json"}  # for what a plan does not show
     for each in (*main.commands.values(), *([command] if command else [])):
         options |= {option.name: option.opts[0] for option in each.params if option.opts[0].startswith("--")}
 
@@ -287,8 +287,8 @@ _time_limit = click.option(
 )
 _on_damage = click.option(
     "--on-damage",
-    type=click.Choice(["nearest", "fail"]),
-    default="nearest",
+    type=click.Choice(choices.DAMAGE_RULES),
+    default=choices.ON_DAMAGE,
     help="Where a wanted frame cannot be decoded: nearest: the nearest one that can, at most 1/fps seconds away, is "
     "taken, with a notice; a video that has lost more than a tenth of them fails. fail: one is enough to fail.",
 )
@@ -321,7 +321,7 @@ def doctor(model: pathlib.Path | None, as_json: bool) -> None:
     from .engine.doctor import doctor
 
     report = doctor.examine(model)
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else doctor.as_text(report))
+    click.echo(json.dumps(report.to_json(), indent=2) if as_json else _in_options(doctor.as_text(report)))
     if not report.healthy:
         sys.exit(1)
 

@@ -1,7 +1,8 @@
 """The errors of the package. They lie in its lowest room, for every room above raises them.
 
 A message states facts: the value, what was expected and what to do. Where that is a parameter, the message names it in
-backticks as Python spells it (`resume=True`, `store`), and the command line shows it as its option (--resume, --store).
+backticks as Python spells it (`resume=True`, `store`), and the command line shows its option instead. The same holds
+for log lines and for the reasons of failures and notices, so that all of them may come from worker processes as text.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def why_none(length: Length, sampling: Sampling) -> str | None:
     if sampling.mode == "time" and not length.duration_s <= LONGEST_S and rate_differs(length):
         return (
             f"its time stamps span {length.duration_s:,.0f} s, its {length.frame_count:,} frames at "
-            f"{length.avg_fps:g} fps do not: they are damaged, take the frames by count (--sampling frames)"
+            f"{length.avg_fps:g} fps do not: they are damaged, take the frames by count (`mode='frames'`)"
         )
     if not count_wanted(length, sampling):
         return f"{length.duration_s:.2f} s is shorter than one period of {1 / sampling.fps:g} s"

@@ -25,6 +25,9 @@ MAX_SHIFT_S = 2.0  # seconds by which a frame may move to a keyframe, with the m
 Decoder = Literal["auto", "dali", "hybrid", "decord", "pyav"]
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 DECODER: Decoder = "auto"
+OnDamage = Literal["nearest", "fail"]  # what becomes of wanted frames that cannot be decoded: dali_pipes/cpu/damage.py
+DAMAGE_RULES: tuple[OnDamage, ...] = get_args(OnDamage)
+ON_DAMAGE: OnDamage = "nearest"
 TIME_LIMIT_S = 300.0  # seconds without a result after which a decoder counts as hung
 IMAGE_WORKERS = 16  # processes that read JPEG files; those that decode videos are as many as there are CPU cores
 

@@ -227,7 +227,7 @@ def _load(path: pathlib.Path, allow_pickle: bool) -> np.ndarray | np.lib.npyio.N
 def _reason(error: Exception) -> str:
     if "allow_pickle" in str(error):
         return (
-            "it holds pickled Python objects, or is no NumPy file; such a file can run code: use --allow-pickle "
+            "it holds pickled Python objects, or is no NumPy file; such a file can run code: use `allow_pickle=True` "
             "only if you trust it"
         )
     return str(error)

@@ -58,7 +58,7 @@ def list_videos(video_dir: pathlib.Path, annotated: Sequence[str] | None = None)
     Raises:
         GridClipError: the folder is missing, no folder, unreadable, or holds none of the videos.
     """
-    root = _checked(video_dir, "--video-dir")
+    root = _checked(video_dir, "`video_dir`")
     failures: list[Failure] = []
     names = [
         joined(folder, name)
@@ -93,7 +93,7 @@ def list_image_folders(image_dir: pathlib.Path) -> Listing:
     Raises:
         GridClipError: image_dir is missing, no folder, unreadable, or has no folder in it.
     """
-    root = _checked(image_dir, "--image-dir")
+    root = _checked(image_dir, "`image_dir`")
     failures: list[Failure] = []
     holding: dict[str, bool] = {
         folder: any(name == jpeg.SIDECAR or jpeg.IMAGE_NAME.fullmatch(name) for name in names)

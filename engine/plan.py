@@ -134,7 +134,7 @@ def plan_video_info(
 
 
 def read_exclusions(values: Iterable[str]) -> set[str]:
-    """The ids of --exclude: each value is an id, or a file that has one id per line (blank lines and # comments apart).
+    """The ids of `exclude`: each value is an id, or a file that has one id per line (blank lines and # comments apart).
 
     Ids that are not UTF-8 are as `ids.printable` writes them, which is how failures name them.
 
@@ -147,16 +147,16 @@ def read_exclusions(values: Iterable[str]) -> set[str]:
         path = pathlib.Path(value)
         if not path.is_file():
             if path.suffix == ".txt" or value.startswith(("/", "./", "../", "~")):
-                raise GridClipError(f"--exclude {value} does not exist: expected a video id, or a file of ids")
+                raise GridClipError(f"`exclude` {value} does not exist: expected a video id, or a file of ids")
             excluded.add(ids.printable(value))
             continue
         text = path.read_text("utf-8-sig", "surrogateescape")
         if "\0" in text:
-            raise GridClipError(f"--exclude {value} is not a text file: expected one video id per line")
+            raise GridClipError(f"`exclude` {value} is not a text file: expected one video id per line")
         for number, line in enumerate(text.splitlines(), start=1):
             words = line.split("#")[0].split()
             if len(words) > 1:
-                raise GridClipError(f"--exclude {value}, line {number}: {line.strip()!r} is more than one video id")
+                raise GridClipError(f"`exclude` {value}, line {number}: {line.strip()!r} is more than one video id")
             excluded.update(map(ids.printable, words))
     return excluded
 
@@ -176,7 +176,7 @@ def as_text(plan: Plan) -> str:
     if plan.queries is not None:
         rows.append(("queries", f"{plan.queries:,} ({plan.dropped_queries:,} of videos without super images dropped)"))
     if plan.rate_differs:
-        shown = f"{len(plan.rate_differs):,} (by their time stamps, not by their frames: see --sampling time)"
+        shown = f"{len(plan.rate_differs):,} (by their time stamps, not by their frames: see `mode='time'`)"
         rows.append(("variable rate", shown))
     if plan.unusable_captions:
         rows.append(("captions left out", f"{plan.unusable_captions:,} (empty or malformed)"))
@@ -187,7 +187,7 @@ def as_text(plan: Plan) -> str:
     told += [f"  {each.video_id}: {each.detail}" for each in plan.notices]
     lines += told[:FAILURES_SHOWN]
     if len(told) > FAILURES_SHOWN:
-        lines.append(f"  ... and {len(told) - FAILURES_SHOWN:,} more: --json lists them all")
+        lines.append(f"  ... and {len(told) - FAILURES_SHOWN:,} more: `to_json` lists them all")
     return "\n".join(lines)
 
 

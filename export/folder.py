@@ -65,7 +65,7 @@ def export_model(
     if precision not in PRECISIONS:
         raise GridClipError(f"precision {precision!r} is unknown: expected one of {', '.join(PRECISIONS)}")
     if out.exists() and not (out.is_dir() and (is_model_folder(out) or not any(out.iterdir()))):
-        raise GridClipError(f"{out} exists and is not a model folder: choose another folder, or remove it")
+        raise GridClipError(f"{out} exists and is not a model folder: choose another `out`, or remove it")
     path = download_model(model, cache_dir) if model in MODELS else _checkpoint_path(model)
     weights = read_weights(path)
     options = LoadOptions(
@@ -157,7 +157,7 @@ def ensure_model_folder(
     if model not in MODELS and is_model_folder(folder):
         info = read_model_info(folder)
         if tokenizer is not None:
-            raise GridClipError(f"{folder} is a model folder with a vocabulary of its own: leave out the tokenizer")
+            raise GridClipError(f"{folder} is a model folder with a vocabulary of its own: leave out `tokenizer`")
         for name, value in given.items():
             found = getattr(info, name)
             if found is not None and found != value:

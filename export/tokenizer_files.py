@@ -68,7 +68,7 @@ def load_vocabulary(checkpoint: pathlib.Path, vocab_size: int, tokenizer: pathli
     if found != vocab_size:
         raise GridClipError(
             f"{source} has {found} tokens, but {checkpoint} has embeddings for {vocab_size}: it is the vocabulary of "
-            "another model; pass the right tokenizer"
+            "another model; pass the right one as `tokenizer`"
         )
     logger.info("vocabulary: %s", source)
     return Vocabulary(loaded, loaded.token_to_id(START_TOKEN), loaded.token_to_id(END_TOKEN))
@@ -94,10 +94,10 @@ def vocabulary_file(path: pathlib.Path) -> pathlib.Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise GridClipError(f"the tokenizer {path} does not exist: expected {_EXPECTED}")
+        raise GridClipError(f"`tokenizer` {path} does not exist: expected {_EXPECTED}")
     found = _find_in_folder(path)
     if found is None:
-        raise GridClipError(f"the tokenizer {path} holds no vocabulary: expected {_EXPECTED}")
+        raise GridClipError(f"`tokenizer` {path} holds no vocabulary: expected {_EXPECTED}")
     return found
 
 
@@ -116,7 +116,7 @@ def _find_in_folder(folder: pathlib.Path) -> pathlib.Path | None:
 
 
 def _fetch_from_hub(checkpoint: pathlib.Path, vocab_size: int) -> pathlib.Path:
-    advice = f"pass a tokenizer ({_EXPECTED}), or put one beside the checkpoint"
+    advice = f"pass a `tokenizer` ({_EXPECTED}), or put one beside the checkpoint"
     if vocab_size != OPENAI_VOCAB_SIZE:
         raise GridClipError(f"{checkpoint} has a vocabulary of its own ({vocab_size} tokens): {advice}")
     cached = huggingface_hub.try_to_load_from_cache(_HUB_REPOSITORY, _HUB_FILE)

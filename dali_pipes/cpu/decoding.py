@@ -151,7 +151,7 @@ def decode_with_decord(data: bytes | str, positions: np.ndarray, *, batch: int =
     try:
         import decord
     except ImportError as error:
-        raise VideoError("decode", "decord is not installed: pip install decord, or use --decoder pyav") from error
+        raise VideoError("decode", "decord is not installed: pip install decord, or use `decoder='pyav'`") from error
     source = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         reader = decord.VideoReader(source, width=DECODE_WIDTH_PX, height=DECODE_HEIGHT_PX, num_threads=1)

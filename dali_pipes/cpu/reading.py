@@ -124,7 +124,7 @@ class Reading:
             f"{self.summary.frame_count:,} frames at {self.summary.avg_fps:g} fps are "
             f"{self.summary.frame_count / self.summary.avg_fps:.1f} s, their time stamps span "
             f"{self.summary.duration_s:.1f} s (variable frame rate): {len(self.wanted):,} wanted frames by count, "
-            f"{count_wanted(self.summary, by_time):,} with --sampling time"
+            f"{count_wanted(self.summary, by_time):,} with `mode='time'`"
         )
         logger.warning("%s: %s", self.path, detail)
         yield Notice(video_id, "rate", detail)

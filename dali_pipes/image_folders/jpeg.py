@@ -338,6 +338,6 @@ def _disk_errors(save_dir: pathlib.Path) -> Iterator[None]:
         if error.errno in DISK_ERRORS:
             raise GridClipError(
                 f"cannot write to {save_dir}: {error.strerror}; finished videos are kept: make room, "
-                "then run the same command again with --resume"
+                "then run the same command again with `resume=True`"
             ) from error
         raise VideoError("write", str(error)) from error

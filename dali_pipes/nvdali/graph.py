@@ -24,7 +24,7 @@ def ops() -> tuple[Any, Any]:
             warnings.simplefilter("ignore")
             from nvidia.dali import fn, types
     except ImportError as error:
-        raise GridClipError(f"DALI cannot be used ({error}): {INSTALL}, or --decoder pyav") from error
+        raise GridClipError(f"DALI cannot be used ({error}): {INSTALL}, or `decoder='pyav'`") from error
     return fn, types
 
 

@@ -84,7 +84,7 @@ def decoder_limits(device_id: int) -> Mapping[str, DecoderLimits]:
     if decoder is None:
         raise GridClipError(
             'the driver\'s video decoder, libnvcuvid.so.1, is missing: a container needs the capability "video" '
-            "(NVIDIA_DRIVER_CAPABILITIES=all), or use --decoder pyav"
+            "(NVIDIA_DRIVER_CAPABILITIES=all), or use `decoder='pyav'`"
         )
     limits = {}
     with _context(device_id):

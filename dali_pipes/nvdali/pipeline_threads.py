@@ -192,7 +192,7 @@ class PipelineThreads:
                 outcomes += self._next(time_limit_s)
             except queue.Empty:
                 raise GridClipError(
-                    f"DALI has decoded nothing for {time_limit_s:g} s: go on with --resume --decoder pyav"
+                    f"DALI has decoded nothing for {time_limit_s:g} s: go on with `resume=True` and `decoder='pyav'`"
                 ) from None
         self._drain_wake()
         while True:

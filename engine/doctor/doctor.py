@@ -228,7 +228,7 @@ def routes(found: Mapping[str, Finding]) -> tuple[Route, ...]:
     decoding, jpeg_on_gpu = "PyAV on the CPU", f"; not on a GPU: {obstacle}"
     if obstacle is None:
         decoding, jpeg_on_gpu = "DALI on the GPU and PyAV on the CPU (hybrid)", ""
-        second = f"--decoder dali leaves the CPU out; {second}"
+        second = f"`decoder='dali'` leaves the CPU out; {second}"
     else:
         second += jpeg_on_gpu
     if usable("libturbojpeg"):
@@ -257,7 +257,7 @@ def routes(found: Mapping[str, Finding]) -> tuple[Route, ...]:
         _route(
             "export checkpoints",
             "torch to ONNX",
-            "only for gridclip export, and --model with a checkpoint",
+            "only for gridclip export, and `model` with a checkpoint",
             needs=[found[name] for name in ("torch", "onnx", "onnxruntime", "safetensors", "tokenizers")],
         ),
     )

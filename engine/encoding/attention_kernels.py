@@ -55,7 +55,7 @@ def verdict(kernels: collections.Counter[str], attention_nodes: int) -> str:
     """One line: the kernels, and what is wrong with them."""
     told = ", ".join(f"{kernel} x {count}" for kernel, count in sorted(kernels.items())) or "none was told"
     if kernels[UNFUSED]:
-        return f"{told}: {kernels[UNFUSED]} of {attention_nodes} nodes run unfused: export with precision fp16"
+        return f"{told}: {kernels[UNFUSED]} of {attention_nodes} nodes run unfused: export with `precision='fp16'`"
     if sum(kernels.values()) != attention_nodes:
         return f"{told}: the model has {attention_nodes} attention nodes, so ONNX Runtime did not tell of all"
     return f"{told}: all fused"

@@ -54,11 +54,9 @@ def choose_provider(provider: Provider) -> Literal["cpu", "cuda", "tensorrt"]:
     if obstacle is None:
         return wanted
     if provider != "auto":
-        raise GridClipError(f"the provider {provider} cannot be used: {obstacle}; or use the CPU")
+        raise GridClipError(f"`provider={provider!r}` cannot be used: {obstacle}; or use the CPU")
     if first_gpu() is not None:
-        logger.warning(
-            "THE GPU IS NOT USED, the model runs on the CPU: %s (no GPU wanted? then ask for the CPU)", obstacle
-        )
+        logger.warning("THE GPU IS NOT USED, the model runs on the CPU: %s (no GPU wanted? `num_gpus=0`)", obstacle)
     return "cpu"
 
 
@@ -67,12 +65,14 @@ def check_gpus(provider: Provider, num_gpus: int) -> None:
     if num_gpus < 2:
         return
     if provider == "cpu":
-        raise GridClipError(f"{num_gpus} GPUs were asked for, and ONNX Runtime has none here; see `gridclip doctor`")
+        raise GridClipError(
+            f"{num_gpus} GPUs were asked for (`num_gpus`), and ONNX Runtime has none here; see `gridclip doctor`"
+        )
     import torch
 
     if num_gpus > torch.cuda.device_count():
         raise GridClipError(
-            f"{num_gpus} GPUs were asked for, and torch shows {torch.cuda.device_count()} on this machine"
+            f"{num_gpus} GPUs were asked for (`num_gpus`), and torch shows {torch.cuda.device_count()} on this machine"
         )
 
 

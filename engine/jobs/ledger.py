@@ -54,8 +54,8 @@ def open_store(
     again = sum(video.video_id in stored for video in videos)
     if again and not resume:
         raise GridClipError(
-            f"the store {store.path} already has {again} of the {len(videos)} videos: continue with --resume, or embed "
-            "them again with --overwrite"
+            f"the store {store.path} already has {again} of the {len(videos)} videos: continue with `resume=True`, or "
+            "embed them again with `overwrite=True`"
         )
     return store, stored
 

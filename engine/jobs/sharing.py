@@ -82,7 +82,7 @@ class SharedFolder:
         """Raises GridClipError where other jobs are writing to the folder."""
         for name in self._others():
             raise GridClipError(
-                f"job {name} is writing to {self._jobs.parent}: share its work with --resume, or wait until it "
+                f"job {name} is writing to {self._jobs.parent}: share its work with `resume=True`, or wait until it "
                 "has ended"
             )
 
@@ -98,7 +98,7 @@ class SharedFolder:
                 if theirs.get(field, value) != value:
                     raise GridClipError(
                         f"job {name} is writing to {self._jobs.parent} with {field} = {theirs[field]}, this run has "
-                        f"{value}: use the same settings, another --save-dir, or wait until it has ended"
+                        f"{value}: use the same settings, another `save_dir`, or wait until it has ended"
                     )
 
     def claim(self, video_id: str) -> bool:

@@ -78,11 +78,12 @@ def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
     named = DECODERS.get(decoder)
     if named is not None and not named.is_installed():
         raise GridClipError(
-            f"--decoder {decoder}: {named.title} is not installed: pip install {named.module}, or use --decoder pyav"
+            f"`decoder={decoder!r}`: {named.title} is not installed: pip install {named.module}, "
+            "or use `decoder='pyav'`"
         )
     obstacle = sources.why_not()
     if decoder in ("dali", "hybrid") and obstacle:
-        raise GridClipError(f"--decoder {decoder}: {obstacle}; or use --decoder pyav")
+        raise GridClipError(f"`decoder={decoder!r}`: {obstacle}; or use `decoder='pyav'`")
     return decoder in ("dali", "hybrid") or (decoder == "auto" and device_id is not None and obstacle is None)
 
 

@@ -78,14 +78,14 @@ def make_super_images(
     try:
         save_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise GridClipError(f"cannot make --save-dir {save_dir}: {error.strerror}") from error
+        raise GridClipError(f"cannot make `save_dir` {save_dir}: {error.strerror}") from error
 
     with SharedFolder(save_dir, sampling) as shared:
         existing = [video for video in listing.videos if os.path.exists(save_dir / video.video_id)]  # False if too long
         if existing and not (resume or overwrite):
             raise GridClipError(
                 f"{save_dir} already has folders of {len(existing)} of the {len(listing.videos)} videos: continue with "
-                "--resume, or make them again with --overwrite"
+                "`resume=True`, or make them again with `overwrite=True`"
             )
         finished = _finished(existing, save_dir, sampling) if resume else set()
         if overwrite:
@@ -237,7 +237,7 @@ def _finished(existing: list[VideoFile], save_dir: pathlib.Path, sampling: Sampl
             if made_with != value:
                 raise GridClipError(
                     f"{save_dir / video.video_id} was made with {name} = {made_with}, this run has {value}: use the "
-                    "same settings, another --save-dir, or --overwrite"
+                    "same settings, another `save_dir`, or `overwrite=True`"
                 )
         finished.add(video.video_id)
     return finished

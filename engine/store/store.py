@@ -135,7 +135,7 @@ class Store:
         store = cls(pathlib.Path(path).absolute())
         problem = ids.text_problem(str(store.path))
         if problem is not None:
-            raise GridClipError(f"--store cannot be used: {problem}; give another path")
+            raise GridClipError(f"`store` cannot be used: {problem}; give another path")
         if not (store.path / RECORD_FILE).is_file():
             if not create:
                 raise GridClipError(_no_store(store.path))
@@ -145,7 +145,7 @@ class Store:
 
     def _create(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise GridClipError(f"{self.path} is a file, expected a store directory: give another --store")
+            raise GridClipError(f"{self.path} is a file, expected a store directory: give another `store`")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with self._locked():
@@ -155,7 +155,7 @@ class Store:
                 if foreign:
                     raise GridClipError(
                         f"{self.path} is not a store and not empty (it holds {foreign[0]}): "
-                        "give a new or empty directory as --store"
+                        "give a new or empty directory as `store`"
                     )
                 self._write_record({"format": FORMAT, "model": None, "sampling": None})
         except OSError as error:
@@ -208,7 +208,7 @@ class Store:
                 raise GridClipError(
                     f"the store {self.path} was made with {section} {name} = {stored.get(name)!r}{stored_as}, "
                     f"this run has {given.get(name)!r}{given_as}: use the same {section}, another "
-                    "--store, or --overwrite"
+                    "`store`, or `overwrite=True`"
                 )
 
     # Super images
@@ -277,7 +277,7 @@ class Store:
             shown = ", ".join(video_ids[owner] for owner in owners[:5]) + (", ..." if len(owners) > 5 else "")
             raise GridClipError(
                 f"{len(bad):,} vectors of {len(owners):,} videos of the store {self.path} are not "
-                f"finite ({shown}), so that they have no scores: embed again with --overwrite"
+                f"finite ({shown}), so that they have no scores: embed again with `overwrite=True`"
             )
         return SuperImageTable(
             video_ids=video_ids,
@@ -303,7 +303,7 @@ class Store:
         ):
             raise GridClipError(
                 f"the store {self.path} is damaged: the super images of a video are not in order; "
-                "embed again with --overwrite"
+                "embed again with `overwrite=True`"
             )
         video = row_video[begins]
         _, first = np.unique(video, return_index=True)
@@ -469,7 +469,7 @@ class Store:
         if wrong:
             raise GridClipError(
                 f"{self._uri(name)} is not a table of this program ({wrong}): embed again with "
-                "--overwrite, or give another --store"
+                "`overwrite=True`, or give another `store`"
             )
         return dataset
 
@@ -505,7 +505,7 @@ class Store:
                 yield
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
             raise GridClipError(
-                f"the store {self.path} is damaged or cannot be read: {error}; embed again with --overwrite"
+                f"the store {self.path} is damaged or cannot be read: {error}; embed again with `overwrite=True`"
             ) from error
 
     def _write(self, name: str, table: pa.Table, *, append: bool) -> None:
@@ -530,7 +530,7 @@ class Store:
                 if "conflict" not in str(error).lower() or attempt + 1 == COMMIT_ATTEMPTS:
                     raise GridClipError(
                         f"could not write to the store {self.path}: {error}; what was stored before is kept: "
-                        "make room or mend the path, then run the same command again with --resume"
+                        "make room or mend the path, then run the same command again with `resume=True`"
                     ) from error
                 time.sleep(0.1 * 2**attempt)
 
@@ -552,7 +552,7 @@ class Store:
             if other is not None and other != width:
                 raise GridClipError(
                     f"{name} vectors are {width} wide, the {part} of the store {self.path} has {other}"
-                    ": use the same model, another --store, or --overwrite"
+                    ": use the same model, another `store`, or `overwrite=True`"
                 )
 
     @contextlib.contextmanager
@@ -563,7 +563,7 @@ class Store:
         except OSError as error:
             raise GridClipError(
                 f"cannot write to the store {self.path}: {error.strerror}; reading it needs no rights, "
-                "this command does: give another --store, or the right to write"
+                "this command does: give another `store`, or the right to write"
             ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -581,7 +581,7 @@ class Store:
         except (OSError, ValueError, RecursionError) as error:
             raise GridClipError(
                 f"{path} cannot be read as a store's record: {error}; bring the file back from a copy, "
-                "or embed into another --store"
+                "or embed into another `store`"
             ) from error
         if record["format"] > FORMAT:
             raise GridClipError(

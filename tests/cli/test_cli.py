@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import pathlib
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,8 +16,8 @@ import fake_model
 import gridclip
 import pytest
 from click.testing import CliRunner, Result
-from gridclip import GridClipError
-from gridclip.cli import main
+from gridclip import ArgumentError, GridClipError
+from gridclip.cli import _in_options, main
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.jobs.progress import Interrupted, JobSummary
 from gridclip.export.model_info import ModelInfo
@@ -66,7 +68,7 @@ class Recorder:
         self.arguments = dict(self.signature.bind(*positional, **named).arguments)
         if isinstance(self.result, BaseException):
             raise self.result
-        return self.result
+        return self.result(*positional, **named) if callable(self.result) else self.result
 
 
 @pytest.fixture
@@ -103,6 +105,7 @@ def test_the_procedures_superimages(superimages: Recorder) -> None:
         "time_limit_s": 300.0,
         "resume": True,
         "overwrite": False,
+        "on_damage": "nearest",
     }
 
 
@@ -304,6 +307,64 @@ def test_errors_become_one_line(superimages: Recorder, error: Exception) -> None
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ") and "what to do" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("it has 2 videos: `resume=True` goes on", "it has 2 videos: --resume goes on"),
+        ("take another `save_dir`, or `decoder='pyav'`", "take another --save-dir, or --decoder pyav"),
+        ("count them: `mode='frames'`", "count them: --sampling frames"),
+        ("hung for 3 s: raise `time_limit_s`", "hung for 3 s: raise --time-limit"),
+        ("see `gridclip doctor`, or `frobnicate=1`", "see `gridclip doctor`, or `frobnicate=1`"),
+        ("/data/resume=True/store is a file", "/data/resume=True/store is a file"),
+        ("`anno_file` of another command", "--anno-file of another command"),
+    ],
+)
+def test_parameters_are_shown_as_options(superimages: Recorder, message: str, shown: str) -> None:
+    superimages.result = GridClipError(message)
+    assert run("superimages", "--video-dir", "v", "--save-dir", "s").stderr == f"Error: {shown}\n"
+
+
+def library_files() -> dict[str, str]:
+    root = pathlib.Path(gridclip.__file__).resolve().parent
+    paths = [path for room in ("engine", "dali_pipes", "export") for path in (root / room).rglob("*.py")]
+    return {str(path.relative_to(root)): path.read_text("utf-8") for path in [*paths, root / "__init__.py"]}
+
+
+def test_the_library_knows_no_options() -> None:
+    options = {name for command in main.commands.values() for each in command.params for name in each.opts}
+    named = re.compile("|".join(rf"(?<![\w-]){name}(?![\w-])" for name in options if name.startswith("--")))
+    found = [
+        f"{file}: {line.strip()}"
+        for file, text in library_files().items()
+        for line in text.splitlines()
+        if named.search(line) and "nvidia-smi" not in line
+    ]
+    assert found == []
+
+
+def test_every_parameter_that_the_library_names_has_an_option() -> None:
+    """As `name=value` in backticks, which users of the library can type."""
+    settings = {found for text in library_files().values() for found in re.findall(r"`\w+=[^`\n]+`", text)}
+    assert len(settings) >= 10
+    assert {setting for setting in settings if _in_options(setting) == setting} == set()
+
+
+def test_log_lines_name_options(superimages: Recorder) -> None:
+    def warn(*arguments: object, **named: object) -> JobSummary:
+        logging.getLogger("gridclip.engine").warning("the GPU is not used (on purpose: `num_gpus=%d`)", 0)
+        return summary()
+
+    superimages.result = warn
+    assert "(on purpose: --num-gpus 0)" in run("superimages", "--video-dir", "v", "--save-dir", "s").stderr
+
+
+def test_wrong_arguments_are_wrong_usage(superimages: Recorder) -> None:
+    superimages.result = ArgumentError("`num_workers=0` must be >= 1")
+    result = run("superimages", "--video-dir", "v", "--save-dir", "s")
+    assert result.exit_code == 2
+    assert "superimages [OPTIONS]" in result.stderr and "Error: --num-workers 0 must be >= 1" in result.stderr
 
 
 def test_a_missing_package_is_named(superimages: Recorder) -> None:

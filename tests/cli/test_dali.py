@@ -132,7 +132,7 @@ def test_more_gpus_than_there_are(videos, tiny_model_dir, tmp_path):
         ],
     )
     assert result.exit_code == 1
-    assert "2 GPUs were asked for" in result.output
+    assert "2 GPUs were asked for (--num-gpus)" in result.output
 
 
 def _images(folder: pathlib.Path) -> np.ndarray:

@@ -126,7 +126,7 @@ def test_counts_by_frames_and_by_time() -> None:
 
 def test_time_stamps_that_cannot_be_are_refused_by_time_only() -> None:
     damaged = length(92, 30.0, 1e9)
-    assert "--sampling frames" in (why_none(damaged, Sampling(mode="time")) or "")
+    assert "`mode='frames'`" in (why_none(damaged, Sampling(mode="time")) or "")
     assert why_none(damaged, Sampling()) is None
     assert why_none(length(92, 30.0, float("inf")), Sampling(mode="time"))
     month = 30 * 86_400

@@ -111,7 +111,7 @@ def test_annotated_videos_only_and_those_without_a_file(tmp_path):
 
 
 def test_folders_that_cannot_be_used_are_named(tmp_path):
-    with pytest.raises(GridClipError, match=r"--video-dir .*none does not exist"):
+    with pytest.raises(GridClipError, match=r"`video_dir` .*none does not exist"):
         list_videos(tmp_path / "none")
     touch(tmp_path, "file.mp4")
     with pytest.raises(GridClipError, match="is a file, expected a folder"):

@@ -68,7 +68,7 @@ def test_frames_and_time_stamps_that_disagree(tmp_path: pathlib.Path) -> None:
     by_count = plan.plan_video_info(path, Sampling())
     assert (by_count.videos, by_count.frames, by_count.super_images) == (3, 52, 15)
     assert by_count.rate_differs == ("damaged", "slow")
-    assert re.search(r"^variable rate +2 .*--sampling time", plan.as_text(by_count), re.MULTILINE)
+    assert re.search(r"^variable rate +2 .*`mode='time'`", plan.as_text(by_count), re.MULTILINE)
     by_time = plan.plan_video_info(path, Sampling(mode="time"))
     assert (by_time.videos, by_time.frames, by_time.super_images) == (2, 70, 18)
     assert [(each.video_id, each.stage) for each in by_time.failures] == [("damaged", "sample"), ("none", "sample")]

@@ -184,7 +184,7 @@ def test_a_vocabulary_that_changed_makes_another_model_folder(checkpoint, tmp_pa
     bare.parent.mkdir()
     elsewhere.mkdir()
     shutil.copy(checkpoint, bare)
-    with pytest.raises(GridClipError, match="pass a tokenizer"):
+    with pytest.raises(GridClipError, match="pass a `tokenizer`"):
         ensure_model_folder(str(bare), tmp_path / "cache")
     [vocabulary] = checkpoint.parent.glob("*tokenizer.json")
     for space in ("", " "):
@@ -192,7 +192,7 @@ def test_a_vocabulary_that_changed_makes_another_model_folder(checkpoint, tmp_pa
         for named in (elsewhere, elsewhere / "tokenizer.json"):
             made.add(ensure_model_folder(str(bare), tmp_path / "cache", tokenizer=named))
     assert len(made) == 2 and all(map(is_model_folder, made))
-    with pytest.raises(GridClipError, match="the tokenizer .*nowhere does not exist"):
+    with pytest.raises(GridClipError, match="`tokenizer` .*nowhere does not exist"):
         ensure_model_folder(str(bare), tmp_path / "cache", tokenizer=tmp_path / "nowhere")
 
 
@@ -201,7 +201,7 @@ def test_ensure_takes_model_folders_and_exports_the_rest_once(checkpoint, tmp_pa
     assert ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache") == tmp_path / "out"
     with pytest.raises(GridClipError, match="image_size 32, not 48"):
         ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache", image_size=48)
-    with pytest.raises(GridClipError, match="vocabulary of its own: leave out the tokenizer"):
+    with pytest.raises(GridClipError, match="vocabulary of its own: leave out `tokenizer`"):
         ensure_model_folder(str(tmp_path / "out"), tmp_path / "cache", tokenizer=tmp_path / "out" / "tokenizer.json")
     made = ensure_model_folder(str(checkpoint), tmp_path / "cache")
     assert is_model_folder(made) and made.is_relative_to(tmp_path / "cache")

@@ -254,7 +254,7 @@ def test_hub_is_asked_only_for_openai_s_vocabulary(tmp_path, monkeypatch, openai
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert load_vocabulary(tmp_path / "none" / "clip.pt", OPENAI_VOCAB_SIZE).end_token == 49407
     assert asked == [("openai/clip-vit-large-patch14", "tokenizer.json")]
-    with pytest.raises(GridClipError, match=r"vocabulary of its own \(700 tokens\): pass a tokenizer"):
+    with pytest.raises(GridClipError, match=r"vocabulary of its own \(700 tokens\): pass a `tokenizer`"):
         load_vocabulary(tmp_path / "none" / "clip.pt", 700)
     assert len(asked) == 1
 
@@ -263,7 +263,7 @@ def test_offline_there_is_one_clear_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(
-        GridClipError, match="the hub cannot be reached: pass a tokenizer .a tokenizer.json, "
+        GridClipError, match="the hub cannot be reached: pass a `tokenizer` .a tokenizer.json, "
     ) as caught:
         load_vocabulary(tmp_path / "clip.pt", OPENAI_VOCAB_SIZE)
     assert "\n" not in str(caught.value)

@@ -106,7 +106,7 @@ def test_by_count_it_gives_one_frame_and_says_so(uneven: pathlib.Path, caplog: p
     assert isinstance(notice, Notice) and isinstance(run, SuperImages)
     assert (notice.video_id, notice.kind) == ("v", "rate") and run.total == 1
     assert "92 frames at 30 fps are 3.1 s" in notice.detail and "span 38.8 s" in notice.detail
-    assert "1 wanted frames by count, 20 with --sampling time" in notice.detail
+    assert "1 wanted frames by count, 20 with `mode='time'`" in notice.detail
     assert notice.detail in caplog.text and str(uneven) in caplog.text
     assert tasks.count_super_images(notice) == 0
 

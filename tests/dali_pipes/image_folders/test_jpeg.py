@@ -101,7 +101,7 @@ def test_a_full_disk_ends_the_job_with_advice(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pathlib.Path, "write_bytes", full)
-    with pytest.raises(GridClipError, match=r"No space left on device.*--resume") as caught:
+    with pytest.raises(GridClipError, match=r"No space left on device.*`resume=True`") as caught:
         save(tmp_path)
     assert not isinstance(caught.value, VideoError)
     assert [path.name for path in tmp_path.iterdir()] == ["done"]

@@ -178,7 +178,7 @@ def test_a_hang_ends_the_job_with_advice():
 
     with PipelineThreads(Hanging, num_pipelines=1, limits=Limits(1, 99, 9)) as threads:
         threads.give(segment("a"))
-        with pytest.raises(GridClipError, match=r"0\.2 s.*--resume"):
+        with pytest.raises(GridClipError, match=r"0\.2 s.*`resume=True`"):
             threads.collect(time_limit_s=0.2)
         release.set()
 

@@ -133,9 +133,9 @@ def test_notices_and_log_records_come_through_from_the_workers_of_a_device(encod
 def test_decord_that_is_not_installed_is_said_before_anything_is_decoded(videos, tmp_path, monkeypatch):
     missing = dataclasses.replace(DECODERS["decord"], module="decord_that_is_not_installed")
     monkeypatch.setitem(DECODERS, "decord", missing)
-    with pytest.raises(GridClipError, match="--decoder decord: decord is not installed.*--decoder pyav"):
+    with pytest.raises(GridClipError, match="`decoder='decord'`: decord is not installed.*`decoder='pyav'`"):
         sources.video_source("decord", device_id=None, num_workers=1, **SETTINGS)
-    with pytest.raises(GridClipError, match="--decoder decord: decord is not installed"):
+    with pytest.raises(GridClipError, match="`decoder='decord'`: decord is not installed"):
         make_super_images(videos, tmp_path, decoder="decord", sampling=SETTINGS["sampling"])
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == []
     works = sources.tasks.embedding_works(SETTINGS["sampling"], "auto", 64)
@@ -153,7 +153,7 @@ def test_videos_stay_on_the_cpu_without_a_gpu():
 
 def test_dali_that_is_not_installed_is_said(monkeypatch, caplog):
     monkeypatch.setattr(sources.sources, "why_not", lambda: "DALI is not installed")
-    with pytest.raises(GridClipError, match="--decoder dali: DALI is not installed"):
+    with pytest.raises(GridClipError, match="`decoder='dali'`: DALI is not installed"):
         sources.video_source("dali", device_id=0, num_workers=1, **SETTINGS)
     assert sources.video_source("auto", device_id=0, num_workers=1, **SETTINGS).func.__name__ == "run"
     assert "decoded on the CPU: DALI is not installed" in caplog.text

@@ -78,7 +78,7 @@ def test_super_images_of_another_size_are_resized(encoder, videos, counts, tmp_p
 def test_a_second_run_needs_a_choice_and_resume_goes_on(encoder, videos, counts, tmp_path):
     run(encoder, videos, tmp_path / "s", anno_file=annotations(tmp_path, ["red", "blue", "grey", "nowhere"]))
     assert failures(tmp_path / "s") == [("nowhere", "list")]
-    with pytest.raises(GridClipError, match=r"3 of the 8 videos.*--resume.*--overwrite"):
+    with pytest.raises(GridClipError, match=r"3 of the 8 videos.*`resume=True`.*`overwrite=True`"):
         run(encoder, videos, tmp_path / "s")
     summary = run(encoder, videos, tmp_path / "s", resume=True)
     assert (summary.done, summary.finished_before) == (5, 3)
@@ -86,7 +86,7 @@ def test_a_second_run_needs_a_choice_and_resume_goes_on(encoder, videos, counts,
     check(tmp_path / "s", counts)
     again = run(encoder, videos, tmp_path / "s", resume=True)
     assert (again.done, again.finished_before) == (0, 8) and again.succeeded
-    with pytest.raises(GridClipError, match=r"fps.*--overwrite"):
+    with pytest.raises(GridClipError, match=r"fps.*`overwrite=True`"):
         run(encoder, videos, tmp_path / "s", resume=True, sampling=Sampling(fps=1.0, super_img_size=64))
     with pytest.raises(GridClipError, match=r"max_shift_s = None.*2\.0"):
         run(encoder, videos, tmp_path / "s", resume=True, sampling=Sampling(super_img_size=64, max_shift_s=2.0))
@@ -233,7 +233,7 @@ def test_jpeg_folders(encoder, videos, counts, tmp_path):
     table = Store.open(tmp_path / "s").read_super_images()
     known = {video: not np.isnan(table.start_s[table.offsets[row]]) for row, video in enumerate(table.video_ids)}
     assert [video for video, times in known.items() if not times] == ["blue"]
-    with pytest.raises(GridClipError, match="--resume"):
+    with pytest.raises(GridClipError, match="`resume=True`"):
         embed_images.embed_images(encoder, tmp_path / "jpeg", tmp_path / "s")
     with pytest.raises(GridClipError, match=r"source = 'super image folders'"):
         run(encoder, videos, tmp_path / "s", resume=True)

@@ -72,7 +72,7 @@ def test_a_second_job_is_told_of_the_first(tmp_path, caplog, monkeypatch):
         one.check_alone()
         one.check_same(SAMPLING)
         with SharedFolder(tmp_path, SAMPLING) as two:
-            with pytest.raises(GridClipError, match=f"{one.part_dir.name} is writing to .*--resume"):
+            with pytest.raises(GridClipError, match=f"{one.part_dir.name} is writing to .*`resume=True`"):
                 two.check_alone()
             two.check_same(SAMPLING)
             assert one.part_dir.name in caplog.text

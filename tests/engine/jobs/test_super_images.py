@@ -61,11 +61,11 @@ def test_every_video_gets_its_folder(videos, tmp_path):
 
 def test_existing_folders_need_a_choice(videos, tmp_path):
     make(videos, tmp_path)
-    with pytest.raises(GridClipError, match=r"folders of 3 of the 3 videos.*--resume.*--overwrite"):
+    with pytest.raises(GridClipError, match=r"folders of 3 of the 3 videos.*`resume=True`.*`overwrite=True`"):
         make(videos, tmp_path)
     with pytest.raises(ValueError, match="exclude"):
         make(videos, tmp_path, resume=True, overwrite=True)
-    with pytest.raises(GridClipError, match=r"fps = 0\.5, this run has 1\.0.*--overwrite"):
+    with pytest.raises(GridClipError, match=r"fps = 0\.5, this run has 1\.0.*`overwrite=True`"):
         make(videos, tmp_path, resume=True, sampling=Sampling(fps=1.0, super_img_size=64))
     summary = make(videos, tmp_path, overwrite=True, sampling=Sampling(fps=1.0, super_img_size=64))
     assert summary.super_images == 3 + 5 + 1 and len(os.listdir(tmp_path / "green")) == 5 + 1

@@ -140,7 +140,7 @@ for count in range(10, 1000, 7):
 def test_a_full_disk_is_reported_and_loses_nothing_written_before(tmp_path):
     script = FULL_DISK.format(tests=os.path.dirname(__file__), path=str(tmp_path / "s"))
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "could not write to the store" in result.stdout and "--resume" in result.stdout
+    assert "could not write to the store" in result.stdout and "`resume=True`" in result.stdout
     assert len(assert_whole(Store.open(tmp_path / "s"))) >= 5
 
 
@@ -167,7 +167,9 @@ def test_another_model_or_sampling_is_refused_by_name(tmp_path):
     assert store.model is None
     store.claim_model(MODEL)
     store.claim_model({**MODEL, "source": "elsewhere.pt"})  # not part of what the vectors depend on
-    with pytest.raises(GridClipError, match=r"fingerprint = 'aa' \(tiny\), this run has 'bb' \(large\): .*--overwrite"):
+    with pytest.raises(
+        GridClipError, match=r"fingerprint = 'aa' \(tiny\), this run has 'bb' \(large\): .*`overwrite=True`"
+    ):
         store.claim_model({**MODEL, "name": "large", "fingerprint": "bb"})
     with pytest.raises(GridClipError, match=r"precision = 'fp32' \(tiny\), this run has 'int8' \(tiny\)"):
         store.claim_model({**MODEL, "fingerprint": "bb", "precision": "int8"})
@@ -335,7 +337,7 @@ def test_a_store_that_must_not_be_written_says_so(tmp_path):
     store = Store.open(tmp_path / "s", create=True)
     (store.path / ".lock").unlink()
     (store.path / ".lock").mkdir()  # fails as a missing right does, for the superuser, too
-    with pytest.raises(GridClipError, match="cannot write to the store .*another --store"):
+    with pytest.raises(GridClipError, match="cannot write to the store .*another `store`"):
         store.claim_model(MODEL)
 
 
