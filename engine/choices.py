@@ -21,7 +21,7 @@ SUPER_IMG_SIZE = 336  # side of a super image in pixels, where no model says ano
 MIN_FRAMES = 1  # of a video that is shorter than one period
 MAX_SHIFT_S = 2.0  # seconds by which a frame may move to a keyframe, with the mode keyframes
 
-# Decoding: dali_pipes/processes/pool.py has the same limit, dali_pipes/cpu/tasks.py the decoders on the CPU.
+# Decoding: dali_pipes/processes/pool.py has the same limit, dali_pipes/cpu/decoders.py the decoders on the CPU.
 Decoder = Literal["auto", "dali", "hybrid", "decord", "pyav"]
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 DECODER: Decoder = "auto"

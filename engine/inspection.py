@@ -19,7 +19,7 @@ from ..dali_pipes.bitstream.facts import (
     UNSAFE,
 )
 from ..dali_pipes.bitstream.readers import may_hold_fields
-from ..dali_pipes.cpu.reading import Reading
+from ..dali_pipes.cpu.reading import Reading, open_reading
 from ..dali_pipes.nvdali import segments as dali_segments
 from ..dali_pipes.packets import remux
 from ..dali_pipes.packets.keyframes import nearest_keyframes

@@ -1,14 +1,22 @@
-"""setup.cfg and constraints.txt: every package is named, every requirement is pinned."""
+"""setup.cfg, MANIFEST.in and constraints.txt in; a wheel and an sdist out that hold all that the commands need."""
 
 from __future__ import annotations
 
 import ast
 import configparser
 import importlib.metadata
+import json
+import os
 import pathlib
 import re
+import shutil
+import subprocess
 import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
 
+import gridclip
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -132,5 +140,127 @@ def test_nobody_is_sent_to_a_registry_for_gridclip() -> None:
 def test_the_self_tests_samples_are_package_data() -> None:
     patterns = setup_cfg()["options.package_data"]["gridclip.dali_pipes.nvdali"].split()
     samples = sorted((ROOT / "dali_pipes" / "nvdali" / "samples").iterdir())
-    assert len(samples) == 3 and all(any(path.match(pattern) for pattern in patterns) for path in samples)
+    assert len(samples) == 3
+    assert all(any(path.match(pattern) for pattern in patterns) for path in samples)
     assert sum(path.stat().st_size for path in samples) < 20_000
+
+
+def test_the_version_is_stated_once() -> None:
+    assert setup_cfg()["metadata"]["version"] == "attr: gridclip.__version__"
+    stated = re.findall(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.MULTILINE)
+    assert stated == [gridclip.__version__]
+    newest = re.search(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == gridclip.__version__, "the newest version in CHANGELOG.md"
+
+
+BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
+
+
+def build(what: str, source: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
+    """What setuptools makes of a source tree: the way of `pip wheel --no-deps --no-build-isolation`, without pip."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, f"build_{what}", out], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The repository's files, built from a copy and unpacked again."""
+    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("sdist")
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "shared", "*-output", "fuzz-finds")
+    shutil.copytree(ROOT, copy / "gridclip", ignore=ignored)
+    for name in (".ci", ".gitignore", ".pre-commit-config.yaml"):
+        kept = ROOT / name
+        (shutil.copytree if kept.is_dir() else shutil.copy)(kept, copy / "gridclip" / name)
+    (copy / "gridclip" / "engine" / "__pycache__").mkdir(exist_ok=True)
+    (copy / "gridclip" / "engine" / "__pycache__" / "planted.pyc").touch()
+    archive = build("sdist", copy / "gridclip", out)
+    with tarfile.open(archive) as tar:
+        tar.extractall(out, filter="data")
+    return out / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder that a wheel, built from the sdist, is unpacked into: what `pip install` leaves in site-packages."""
+    out = tmp_path_factory.mktemp("wheel")
+    with zipfile.ZipFile(build("wheel", sdist, out)) as archive:
+        archive.extractall(out / "site")
+    return out / "site"
+
+
+def files_in(folder: pathlib.Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_sdist_has_what_git_has_and_no_caches(sdist: pathlib.Path) -> None:
+    found = files_in(sdist)
+    assert not [name for name in found if "__pycache__" in name or name.endswith(".pyc")]
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0:
+        assert {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()} - found == set()
+    assert {"setup.cfg", "Makefile", "tests/conftest.py", "tests/fuzz/__main__.py", ".ci/run"} <= found
+
+
+def test_the_wheel_has_the_modules_and_their_data_and_nothing_else(wheel: pathlib.Path) -> None:
+    found = files_in(wheel)
+    assert {name.split("/")[0] for name in found} == {"gridclip", f"gridclip-{gridclip.__version__}.dist-info"}
+    product = {name.removeprefix("gridclip/") for name in found if name.startswith("gridclip/")}
+    folders = [path.parent for path in ROOT.glob("[!.]*/__init__.py")]
+    modules = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
+    assert {name for name in product if name.endswith(".py")} == {str(path.relative_to(ROOT)) for path in modules}
+    data = {name for name in product if not name.endswith(".py")}
+    beside = {"dali_pipes/nvdali/samples", "export/verify_images"}
+    assert {name for name in data if str(pathlib.PurePosixPath(name).parent) not in beside} == {
+        "py.typed",
+        "benchmarks/demo/tiny_clip.pt",
+        "benchmarks/demo/tiny_clip.tokenizer.json",
+    }
+    assert len(data) == 3 + 3 + 4
+
+
+def test_commands_run_from_the_wheel_in_another_folder(
+    wheel: pathlib.Path, tmp_path: pathlib.Path, write_video: Callable[..., pathlib.Path]
+) -> None:
+    """With nothing of the repository in reach."""
+
+    def run(*arguments: object) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "gridclip.cli", *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(wheel), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout
+
+    where = subprocess.run(
+        [sys.executable, "-c", "import gridclip; print(gridclip.__file__)"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(wheel)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert pathlib.Path(where.stdout.strip()) == wheel / "gridclip" / "__init__.py"
+    assert run("--version") == f"gridclip, version {gridclip.__version__}\n"
+    assert json.loads(run("doctor", "--json"))["healthy"]
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a.mp4", duration_s=10)
+    plan = json.loads(run("plan", "--video-dir", "videos", "--json"))
+    assert (plan["videos"], plan["frames"], plan["super_images"]) == (1, 5, 2)
+    run("superimages", "--video-dir", "videos", "--save-dir", "images", "--num-workers", 1)
+    assert sorted(path.name for path in (tmp_path / "images" / "a").glob("*.jpg")) == ["img_0001.jpg", "img_0002.jpg"]
+    checkpoint = wheel / "gridclip" / "benchmarks" / "demo" / "tiny_clip.pt"
+    assert "smallest cosine" in run("export", checkpoint, "--out", "model", "--verify")
+    run("embed-videos", "--model", "model", "--video-dir", "videos", "--store", "store", "--num-workers", 1)
+    assert "a  " in run("search", "--model", "model", "--store", "store", "a red circle")
+    assert "decode" in run("bench", "--help")
+    assert "--json" in run("bench", "end-to-end", "--help")

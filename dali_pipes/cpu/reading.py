@@ -8,7 +8,7 @@ import itertools
 import logging
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from av.packet import Packet
@@ -22,12 +22,12 @@ from ..packets.keyframes import nearest_keyframes
 from ..packets.pruning import Segment, plan_segments
 from ..packets.scan import PacketTable, VideoStream
 from ..sampling import Sampling, count_wanted, frames_at, rate_differs, wanted_frames, wanted_times, why_none
-from . import damage, decoding
+from . import damage, decoders, decoding
 from .damage import MOST_DAMAGED, Damage, OnDamage
 
 logger = logging.getLogger(__name__)
 
-Decoder = Literal["auto", "decord", "pyav"]
+Decoder = decoders.Decoder
 
 
 @contextlib.contextmanager
@@ -76,7 +76,7 @@ class Reading:
             where they are wanted by time, else the planned frames' own.
         planned: int64 [n], indices in presentation order of the frames to show for them, ascending; one may come twice.
         wanted: int64 [n], the frames to decode: the planned ones, or keyframes near them.
-        not_decord: why PyAV decoded what decord was asked for; None: it did not.
+        stood_in: why PyAV decoded what another decoder was asked for; None: it did not.
         farthest_s: how far from a wanted frame that cannot be decoded its stand-in may be, seconds; None: such a video
             is lost.
         damage: what the frames so far have lost.
@@ -92,7 +92,7 @@ class Reading:
     planned: np.ndarray
     wanted: np.ndarray
     farthest_s: float | None
-    not_decord: str | None = None
+    stood_in: str | None = None
     damage: Damage = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,8 +138,8 @@ class Reading:
                     done += 1
         except decoding.Unprovable as error:
             logger.info("%s: %s; decoding the whole file", self.path, error)
-            if decoder == "decord":
-                self.not_decord = self.not_decord or str(error)
+            if decoders.takes_files(decoder):
+                self.stood_in = self.stood_in or str(error)
             yield from self.whole_file(done)
 
     def feed(self, segments: list[Segment]) -> Feed:
@@ -150,10 +150,11 @@ class Reading:
         """The wanted frames of one segment; raises decoding.Unprovable where only `whole_file` tells what they are."""
         if not self.table.prunable:
             raise decoding.Unprovable("its packets cannot be analysed")
-        if decoder == "decord" and self.counts_right(segment):
-            return self._with_decord(segment, feed)
-        if decoder == "decord":
-            self.not_decord = self.not_decord or "where decord finds the frames is not certain"
+        chosen = decoders.DECODERS.get(decoder)
+        if chosen is not None and chosen.decode_file is not None:
+            if self.counts_right(segment):
+                return self._from_file(chosen.decode_file, segment, feed)
+            self.stood_in = self.stood_in or f"where {chosen.title} finds the frames is not certain"
         return decoding.decode_with_pyav(self.stream.codec_context, feed.packets(segment), segment)
 
     def remuxed(self, segment: Segment, packets: list[Packet[AvVideoStream]]) -> bytes:
@@ -164,17 +165,17 @@ class Reading:
         """Whether a decoder that counts pictures (decord, DALI) finds the frames: each comes out, in order of time."""
         return remux.why_not_counted(self.table, segment, self.summary.codec) is None
 
-    def _with_decord(self, segment: Segment, feed: Feed) -> Iterator[np.ndarray]:
+    def _from_file(self, decode: decoders.DecodeFile, segment: Segment, feed: Feed) -> Iterator[np.ndarray]:
         packets = list(feed.packets(segment))
         done = 0
         try:
             data = self.remuxed(segment, packets)
-            for frame in decoding.decode_with_decord(data, remux.find_wanted(segment, self.table)):
+            for frame in decode(data, remux.find_wanted(segment, self.table)):
                 yield frame
                 done += 1
         except VideoError as error:
             logger.info("%s: %s; PyAV takes over", self.path, error)
-            self.not_decord = self.not_decord or error.reason
+            self.stood_in = self.stood_in or error.reason
             frames = decoding.decode_with_pyav(self.stream.codec_context, packets, segment)
             yield from itertools.islice(frames, done, None)
 

@@ -12,6 +12,7 @@ import numpy as np
 from .. import grid
 from ..contract import Notice, SuperImages, VideoFile
 from ..sampling import Sampling, super_image_count
+from . import decoders
 from .damage import OnDamage
 from .reading import Decoder, Reading, open_reading
 
@@ -46,8 +47,9 @@ def super_images(
         frames = reading.frames(decoder, first=skip * sampling.cells, cells=sampling.cells)
         yield from pack(video.video_id, reading, frames, sampling, first=skip)
         yield from reading.damage_notices(video.video_id)
-        if reading.not_decord is not None:
-            yield Notice(video.video_id, "decoder", f"PyAV stood in for decord: {reading.not_decord}")
+        if reading.stood_in is not None:
+            named = decoders.DECODERS[decoder].title
+            yield Notice(video.video_id, "decoder", f"PyAV stood in for {named}: {reading.stood_in}")
 
 
 def pack(

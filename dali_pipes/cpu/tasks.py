@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import pathlib
 from collections.abc import Iterator
 
@@ -13,20 +12,7 @@ from ..processes.pool import Named, Task
 from ..sampling import Sampling
 from . import super_images
 from .damage import OnDamage
-from .reading import Decoder
-
-# In this order: the second one takes over where the first one hangs or crashes.
-DECODERS: dict[Decoder, tuple[Decoder, ...]] = {
-    "auto": ("pyav", "decord"),
-    "decord": ("decord", "pyav"),
-    "pyav": ("pyav",),
-}
-NAMES: dict[Decoder, str] = {"pyav": "PyAV", "decord": "decord"}
-
-
-def has_decord() -> bool:
-    """Whether decord is installed; it is not imported: it may crash, and then does so in a worker."""
-    return importlib.util.find_spec("decord") is not None
+from .decoders import DECODERS, Decoder, in_turn
 
 
 def embedding_tasks(
@@ -34,7 +20,7 @@ def embedding_tasks(
 ) -> list[Task[SuperImages]]:
     """Tasks that yield super images of image_size x image_size pixels."""
     task = functools.partial(decode, sampling=sampling, image_size=image_size, on_damage=on_damage)
-    return [Named(NAMES[name], functools.partial(task, decoder=name)) for name in _decoders(decoder)]
+    return [Named(DECODERS[name].title, functools.partial(task, decoder=name)) for name in in_turn(decoder)]
 
 
 def saving_tasks(
@@ -47,7 +33,7 @@ def saving_tasks(
     """Tasks that write JPEG folders; see `jpeg.save`."""
     return [
         Named(
-            NAMES[name],
+            DECODERS[name].title,
             functools.partial(
                 jpeg.save,
                 decode=functools.partial(
@@ -58,7 +44,7 @@ def saving_tasks(
                 part_dir=part_dir,
             ),
         )
-        for name in _decoders(decoder)
+        for name in in_turn(decoder)
     ]
 
 
@@ -88,9 +74,3 @@ def decode(
 def count_super_images(chunk: Compressed | SuperImages) -> int:
     """The super images in a chunk: what `pool.run` counts."""
     return len(chunk.start_s)
-
-
-def _decoders(decoder: Decoder) -> list[Decoder]:
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(DECODERS)}")
-    return [name for name in DECODERS[decoder] if name != "decord" or has_decord()]

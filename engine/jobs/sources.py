@@ -13,7 +13,8 @@ from ... import GridClipError
 from ...dali_pipes.contract import Source
 from ...dali_pipes.cpu import tasks
 from ...dali_pipes.cpu.damage import OnDamage
-from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
+from ...dali_pipes.cpu.decoders import DECODERS
+from ...dali_pipes.cpu.decoders import Decoder as CpuDecoder
 from ...dali_pipes.image_folders import jpeg_decoding
 from ...dali_pipes.nvdali import sources
 from ...dali_pipes.processes import pool
@@ -71,10 +72,15 @@ def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
     """Whether DALI decodes videos; raises GridClipError where a decoder was asked for by name and cannot be used."""
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(get_args(Decoder))}")
+    named = DECODERS.get(decoder)
+    if named is not None and not named.is_installed():
+        raise GridClipError(
+            f"`decoder={decoder!r}`: {named.title} is not installed: pip install {named.module}, "
+            "or use `decoder='pyav'`"
+        )
     choice = route(_facts(device_id, decoder)).videos
     if choice.path is None:
-        remedy = ": pip install decord, or" if decoder == "decord" else "; or"
-        raise GridClipError(f"`decoder={decoder!r}`: {choice.why_not}{remedy} use `decoder='pyav'`")
+        raise GridClipError(f"`decoder={decoder!r}`: {choice.why_not}; or use `decoder='pyav'`")
     return choice.path in ("dali", "hybrid")
 
 
@@ -86,7 +92,7 @@ def _facts(device_id: int | None, decoder: Decoder = "auto") -> Facts:
         gpu_obstacle=no_gpu,
         cuda_obstacle=no_gpu,
         dali_obstacle=sources.why_not(),
-        has_decord=tasks.has_decord(),
+        has_decord=DECODERS["decord"].is_installed(),
     )
 
 

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 from gridclip import GridClipError
-from gridclip.dali_pipes.cpu import tasks
+from gridclip.dali_pipes.cpu.decoders import DECODERS
 from gridclip.dali_pipes.nvdali import sources
 from gridclip.engine import choices, routing
 from gridclip.engine.doctor import probes, routes
@@ -107,7 +107,9 @@ def test_the_doctor_and_the_jobs_agree(
     monkeypatch.setattr(providers, "_torch_has_cuda", lambda: torch)
     monkeypatch.setattr(providers, "first_gpu", lambda: 0 if gpu else None)
     monkeypatch.setattr(sources, "why_not", lambda: None if dali else "DALI is not installed")
-    monkeypatch.setattr(tasks, "has_decord", lambda: decord)
+    monkeypatch.setitem(
+        DECODERS, "decord", dataclasses.replace(DECODERS["decord"], module="decord" if decord else "gone")
+    )
     provider = providers.choose_provider("auto")
     device_id = None if provider == "cpu" else 0
     assert paths["embed images and texts"] == f"ONNX Runtime on {'the CPU' if provider == 'cpu' else 'CUDA'}"

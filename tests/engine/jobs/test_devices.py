@@ -1,6 +1,7 @@
 """engine/jobs/devices.py: several processes, one queue, one store; on the CPU, where each "GPU" is one."""
 
 import collections
+import dataclasses
 import functools
 import json
 import pathlib
@@ -12,6 +13,7 @@ import fake_tasks
 import numpy as np
 import pytest
 from gridclip import GridClipError
+from gridclip.dali_pipes.cpu.decoders import DECODERS
 from gridclip.dali_pipes.processes import child
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoding.encoder import Encoder
@@ -129,7 +131,8 @@ def test_notices_and_log_records_come_through_from_the_workers_of_a_device(encod
 
 
 def test_decord_that_is_not_installed_is_said_before_anything_is_decoded(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.tasks, "has_decord", lambda: False)
+    missing = dataclasses.replace(DECODERS["decord"], module="decord_that_is_not_installed")
+    monkeypatch.setitem(DECODERS, "decord", missing)
     with pytest.raises(GridClipError, match="`decoder='decord'`: decord is not installed.*`decoder='pyav'`"):
         sources.video_source("decord", device_id=None, num_workers=1, **SETTINGS)
     with pytest.raises(GridClipError, match="`decoder='decord'`: decord is not installed"):
