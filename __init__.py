@@ -215,13 +215,8 @@ def export_model(
     Example:
         >>> import gridclip
         >>> info = gridclip.export_model("ViT-L-14.pt", "model-folder", precision="fp32")
-<<<<<<< HEAD
-        >>> info.precision
-        'fp32'
-=======
         >>> info.precision, info.family
         ('fp32', 'clip')
->>>>>>> face
     """
     from .export import folder
 

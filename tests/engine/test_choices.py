@@ -8,11 +8,11 @@ import sys
 from typing import get_args
 
 from gridclip.dali_pipes import sampling
-from gridclip.dali_pipes.cpu import tasks
+from gridclip.dali_pipes.cpu import damage, tasks
 from gridclip.dali_pipes.processes import pool
 from gridclip.engine import choices
 from gridclip.engine.encoding import providers
-from gridclip.export import clip_model, folder, graphs
+from gridclip.export import clip_model, folder, graph_writer
 
 
 def test_it_brings_in_nothing_of_the_package() -> None:
@@ -37,11 +37,12 @@ def test_sampling() -> None:
 def test_decoding() -> None:
     assert choices.TIME_LIMIT_S == pool.DEFAULT_TIME_LIMIT_S
     assert set(tasks.DECODERS) < set(choices.DECODERS)
+    assert set(get_args(damage.OnDamage)) == set(choices.DAMAGE_RULES)
 
 
 def test_models() -> None:
     assert set(choices.PROVIDERS) == {"auto", *providers.EXECUTION_PROVIDERS}
-    assert choices.PRECISIONS == graphs.PRECISIONS
+    assert choices.PRECISIONS == graph_writer.PRECISIONS
     assert inspect.signature(folder.export_model).parameters["precision"].default == choices.PRECISION
     assert set(choices.ACTIVATIONS) == set(clip_model.ACTIVATIONS)
 
@@ -50,6 +51,7 @@ def test_every_default_is_one_of_its_choices() -> None:
     for default, offered in (
         (choices.SAMPLING_MODE, choices.SAMPLING_MODES),
         (choices.DECODER, choices.DECODERS),
+        (choices.ON_DAMAGE, choices.DAMAGE_RULES),
         (choices.PROVIDER, choices.PROVIDERS),
         (choices.PRECISION, choices.PRECISIONS),
         (choices.AGGREGATE, choices.AGGREGATES),
