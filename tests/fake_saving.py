@@ -12,7 +12,7 @@ from gridclip.dali_pipes.packets.scan import VideoError
 COUNT = 5
 
 
-def dying_works(sampling, decoder, save_dir, part_dir):
+def dying_works(sampling, decoder, save_dir, part_dir, on_damage):
     """The first work dies in the middle of the video red, the second one makes it; both fail with green."""
     options = {"sampling": sampling, "save_dir": save_dir, "part_dir": part_dir}
     return [functools.partial(jpeg.save, decode=decode, **options) for decode in (_dying, _whole)]
