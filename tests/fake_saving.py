@@ -11,7 +11,7 @@ from gridclip.dali_pipes.image_folders import jpeg
 COUNT = 5
 
 
-def dying_tasks(sampling, decoder, save_dir, part_dir):
+def dying_tasks(sampling, decoder, save_dir, part_dir, on_damage):
     """The first task dies in the middle of the video red, the second one makes it; both fail with green."""
     options = {"sampling": sampling, "save_dir": save_dir, "part_dir": part_dir}
     return [functools.partial(jpeg.save, decode=decode, **options) for decode in (_dying, _whole)]

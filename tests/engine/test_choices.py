@@ -8,7 +8,7 @@ import sys
 from typing import get_args
 
 from gridclip.dali_pipes import sampling
-from gridclip.dali_pipes.cpu import decoders
+from gridclip.dali_pipes.cpu import damage, decoders
 from gridclip.dali_pipes.processes import pool
 from gridclip.engine import choices
 from gridclip.engine.encoding import providers
@@ -37,6 +37,7 @@ def test_sampling() -> None:
 def test_decoding() -> None:
     assert choices.TIME_LIMIT_S == pool.DEFAULT_TIME_LIMIT_S
     assert {decoders.AUTO, *decoders.DECODERS} < set(choices.DECODERS)
+    assert set(get_args(damage.OnDamage)) == set(choices.DAMAGE_RULES)
 
 
 def test_models() -> None:
@@ -50,6 +51,7 @@ def test_every_default_is_one_of_its_choices() -> None:
     for default, offered in (
         (choices.SAMPLING_MODE, choices.SAMPLING_MODES),
         (choices.DECODER, choices.DECODERS),
+        (choices.ON_DAMAGE, choices.DAMAGE_RULES),
         (choices.PROVIDER, choices.PROVIDERS),
         (choices.PRECISION, choices.PRECISIONS),
         (choices.AGGREGATE, choices.AGGREGATES),

@@ -112,7 +112,7 @@ def test_large_and_tiny_values_become_unit_vectors(tmp_path, store):
         ({"video_id": ["a"], "embedding": np.ones(6)}, r"shape \[6\]"),
         ({"video_id": [["a"]], "embedding": np.ones((1, 6))}, "names have shape"),
         ({"video_id": ["a"], "embedding": np.ones((1, 6), int)}, "type int64"),
-        ({"video_id": np.array(["a", None], object), "embedding": np.ones((2, 6))}, "--allow-pickle"),
+        ({"video_id": np.array(["a", None], object), "embedding": np.ones((2, 6))}, "`allow_pickle=True`"),
     ],
 )
 def test_an_unusable_text_file_is_named(tmp_path, folder, store, arrays, message):

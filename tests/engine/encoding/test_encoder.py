@@ -68,5 +68,5 @@ def test_what_is_no_model_folder(model_dir, tmp_path):
 def test_a_provider_that_is_missing(model_dir, monkeypatch):
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     assert Encoder(model_dir).provider == "cpu"
-    with pytest.raises(GridClipError, match=r"provider cuda cannot be used.*onnxruntime-gpu"):
+    with pytest.raises(GridClipError, match=r"`provider='cuda'` cannot be used.*onnxruntime-gpu"):
         Encoder(model_dir, provider="cuda")

@@ -42,7 +42,7 @@ def test_the_cpu_by_name_or_without_a_gpu_needs_no_warning(gpu, caplog, monkeypa
 @pytest.mark.parametrize("name", ["cuda", "tensorrt"])
 def test_a_named_provider_that_is_missing_is_an_error(gpu, name):
     with pytest.raises(
-        GridClipError, match=rf"provider {name} cannot be used: this ONNX Runtime has only CPUExecutionProvider"
+        GridClipError, match=rf"`provider='{name}'` cannot be used: this ONNX Runtime has only CPUExecutionProvider"
     ):
         providers.choose_provider(name)
 

@@ -136,7 +136,7 @@ def test_a_full_disk_ends_the_job_and_keeps_what_is_finished(videos, tmp_path, m
     make(videos, tmp_path)
     (tmp_path / "red" / "super_images.json").unlink()
 
-    def full(sampling, decoder, save_dir, part_dir):
+    def full(sampling, decoder, save_dir, part_dir, on_damage):
         import fake_tasks
 
         return [fake_tasks.full_disk]
