@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from av.video.codeccontext import VideoCodecContext
 
-from .facts import Bits
+from .facts import mpeg4_layer
 from .nal import H264Reader
 
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, 2 to 5 are orders of fields
-_SHAPE_RECTANGULAR = 0
-_ASPECT_EXTENDED = 15
 
 
 def may_hold_fields(codec: str, context: VideoCodecContext) -> bool:
@@ -42,29 +40,8 @@ def _hevc_declares_fields(headers: bytes) -> bool:
 
 
 def _mpeg4_declares_fields(headers: bytes) -> bool:
-    """`interlaced` of the video object layer (ISO/IEC 14496-2, 6.2.3); True where the header cannot be read."""
-    start = headers.find(b"\0\0\1\x20")
-    if start < 0:
-        return True
-    bits = Bits(headers[start + 4 :])
+    """`interlaced` of the video object layer; True where the header cannot be read."""
     try:
-        bits.u(1 + 8)  # random_accessible_vol, video_object_type_indication
-        if bits.u(1):
-            bits.u(4 + 3)
-        if bits.u(4) == _ASPECT_EXTENDED:
-            bits.u(8 + 8)
-        if bits.u(1):  # vol_control_parameters
-            bits.u(2 + 1)
-            if bits.u(1):
-                bits.u(79)
-        if bits.u(2) != _SHAPE_RECTANGULAR:
-            return True
-        bits.u(1)
-        resolution = bits.u(16)
-        bits.u(1)
-        if bits.u(1):  # fixed_vop_rate
-            bits.u(max(1, (resolution - 1).bit_length()))
-        bits.u(1 + 13 + 1 + 13 + 1)  # width and height between markers
-        return bool(bits.u(1))
+        return mpeg4_layer(headers)[1]
     except ValueError:
         return True

@@ -62,6 +62,7 @@ class H264Reader:
         self._sps: _H264Sps | None = None
         self.reordering_declared = False
         self._field_is_open = False
+        self._last_frame_num = -1  # of the last reference picture; -1 before the first picture
         self._length_size = 0
         if extradata[:1] == b"\1" and len(extradata) >= 7:
             self._length_size = (extradata[4] & 3) + 1
@@ -101,8 +102,11 @@ class H264Reader:
                     facts &= ~DISPOSABLE
                 if kind == 5:
                     facts |= CLOSED
-                if not slices and _is_b_slice(data[start + 1]):
-                    facts |= REORDERED
+                if not slices:
+                    if _is_b_slice(data[start + 1]):
+                        facts |= REORDERED
+                    if not self._follows(data, start, stop):
+                        facts |= UNSAFE
                 slices += 1
                 if (self._sps is None or not self._sps.frame_mbs_only) and data[start + 1] & 0x80:
                     field_starts += self._is_field(data, start, stop)
@@ -124,6 +128,26 @@ class H264Reader:
         elif recovery:
             facts = facts & ~DISPOSABLE | OPEN
         return facts
+
+    def _follows(self, data: memoryview, start: int, stop: int) -> bool:
+        """Whether frame_num of a picture's first slice is what it must be after the picture before it (7.4.3).
+
+        Where it is not, a picture is missing, damaged or out of its place, and decoders make up for it from whatever
+        they have decoded before.
+        """
+        if self._sps is None:
+            return True  # every packet of such a stream is unsafe, or about to be
+        bits = Bits(_without_emulation(bytes(data[start + 1 : min(stop, start + 24)])))
+        first_mb = bits.ue()
+        bits.ue(), bits.ue(), bits.u(2 * self._sps.separate_colour_plane)  # slice_type, pic_parameter_set_id
+        frame_num = bits.u(self._sps.frame_num_bits)
+        last, follower = self._last_frame_num, (self._last_frame_num + 1) % (1 << self._sps.frame_num_bits)
+        if data[start] & 0x60:
+            self._last_frame_num = frame_num
+        if data[start] & 31 == 5:
+            return frame_num == 0 and first_mb == 0
+        fits = last < 0 or frame_num == follower or (frame_num == last and not self._sps.frame_mbs_only)
+        return (fits or self._sps.gaps_allowed) and first_mb == 0
 
     def _is_field(self, data: memoryview, start: int, stop: int) -> bool:
         if self._sps is None:
@@ -197,7 +221,9 @@ class _H264Sps:
             bits.u(1), bits.se(), bits.se()
             for _ in range(bits.ue()):
                 bits.se()
-        bits.ue(), bits.u(1), bits.ue(), bits.ue()  # max_num_ref_frames, gaps allowed, width, height
+        bits.ue()  # max_num_ref_frames
+        self.gaps_allowed = bool(bits.u(1))
+        bits.ue(), bits.ue()  # width, height
         self.frame_mbs_only = bool(bits.u(1))
         if not self.frame_mbs_only:
             bits.u(1)

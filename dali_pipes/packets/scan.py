@@ -20,7 +20,7 @@ from av.stream import Discard
 from av.video.stream import VideoStream as AvVideoStream
 
 from ... import GridClipError
-from ..bitstream.facts import CLOSED, HIDDEN, OPEN, REORDERED, UNSAFE, PacketReader, reader_for
+from ..bitstream.facts import CLOSED, HIDDEN, OPEN, REORDERED, UNSAFE, OpaqueReader, PacketReader, reader_for
 from ..ordinary_file import refuse_special_file
 
 # PyAV counts what FFmpeg complains of, such as damage that raises nothing, unless its logging is off.
@@ -173,7 +173,7 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
     """
     context = stream.codec_context
     codec = context.codec.canonical_name
-    reader = reader_for(codec, context.extradata or b"")
+    reader = reader_or_opaque(codec, context.extradata or b"")
     facts: list[int] = []
     keyframes: list[bool] = []
     times: list[int | None] = []
@@ -217,6 +217,14 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
     _check_complete(container, stream, len(facts), end * float(stream.time_base or 0))
     summary = VideoStream(frame_count, avg_fps, duration_s, codec, context.width, context.height)
     return summary, table, kept
+
+
+def reader_or_opaque(codec: str, extradata: bytes) -> PacketReader:
+    """The reader for a codec, or one that knows nothing where the parameter sets are damaged."""
+    try:
+        return reader_for(codec, extradata)
+    except (ValueError, IndexError):
+        return OpaqueReader()
 
 
 def _check_complete(container: InputContainer, stream: AvVideoStream, packet_count: int, end_s: float) -> None:
