@@ -137,17 +137,26 @@ class H264Reader:
         """
         if self._sps is None:
             return True  # every packet of such a stream is unsafe, or about to be
-        bits = Bits(_without_emulation(bytes(data[start + 1 : min(stop, start + 24)])))
-        first_mb = bits.ue()
-        bits.ue(), bits.ue(), bits.u(2 * self._sps.separate_colour_plane)  # slice_type, pic_parameter_set_id
-        frame_num = bits.u(self._sps.frame_num_bits)
+        # Bits would take half of the scan's time here.
+        header = _without_emulation(bytes(data[start + 1 : min(stop, start + 17)]))
+        value, left = int.from_bytes(header, "big"), 8 * len(header)
+        for _ in range(3):  # first_mb_in_slice, slice_type, pic_parameter_set_id: Exp-Golomb codes
+            zeros = left - (value & ((1 << left) - 1)).bit_length()
+            left -= 2 * zeros + 1
+            if left <= 0:
+                return False
+        left -= 2 * self._sps.separate_colour_plane + self._sps.frame_num_bits
+        if left < 0:
+            return False
+        frame_num = (value >> left) & ((1 << self._sps.frame_num_bits) - 1)
+        misses_first = not header[0] & 0x80  # first_mb_in_slice is not 0: the first slice is missing
         last, follower = self._last_frame_num, (self._last_frame_num + 1) % (1 << self._sps.frame_num_bits)
         if data[start] & 0x60:
             self._last_frame_num = frame_num
         if data[start] & 31 == 5:
-            return frame_num == 0 and first_mb == 0
+            return frame_num == 0 and not misses_first
         fits = last < 0 or frame_num == follower or (frame_num == last and not self._sps.frame_mbs_only)
-        return (fits or self._sps.gaps_allowed) and first_mb == 0
+        return (fits or self._sps.gaps_allowed) and not misses_first
 
     def _is_field(self, data: memoryview, start: int, stop: int) -> bool:
         if self._sps is None:
