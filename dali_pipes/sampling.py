@@ -12,6 +12,10 @@ DECODE_WIDTH_PX, DECODE_HEIGHT_PX = 446, 336  # the reference decodes every fram
 GRACE_S = 1e-3
 # Longer than a camera records into one file; time stamps that say so and do not fit the frames are damaged.
 LONGEST_S = 7 * 86_400.0
+# A frame rate is damaged where frames are to be repeated, and by it each is shown for longer than this, or the video
+# is so many times as long as its time stamps say.
+LONGEST_FRAME_S = 3600.0
+MOST_STRETCHED = 10.0
 
 Mode = Literal["frames", "keyframes", "time"]
 
@@ -98,9 +102,19 @@ def why_none(length: Length, sampling: Sampling) -> str | None:
             f"its time stamps span {length.duration_s:,.0f} s, its {length.frame_count:,} frames at "
             f"{length.avg_fps:g} fps do not: they are damaged, take the frames by count (`mode='frames'`)"
         )
+    if sampling.mode != "time" and length.avg_fps > 0 and _repeats_damaged(length, sampling.fps):
+        return (
+            f"{length.frame_count * sampling.fps / length.avg_fps:,.0f} wanted frames of {length.frame_count:,}: its "
+            f"average rate of {length.avg_fps:.2g} fps is damaged, take the frames by time stamps (--sampling time)"
+        )
     if not count_wanted(length, sampling):
         return f"{length.duration_s:.2f} s is shorter than one period of {1 / sampling.fps:g} s"
     return None
+
+
+def _repeats_damaged(length: Length, fps: float) -> bool:
+    stretched = length.frame_count / length.avg_fps > MOST_STRETCHED * length.duration_s > 0
+    return fps > length.avg_fps and (stretched or length.avg_fps * LONGEST_FRAME_S < 1)
 
 
 def count_wanted(length: Length, sampling: Sampling) -> int:

@@ -7,7 +7,9 @@ import json
 import os
 import pathlib
 import pickle
+import tokenize
 import zipfile
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +32,8 @@ LOAD_ERRORS = (
     ValueError,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
     KeyError,
     TypeError,
     MemoryError,

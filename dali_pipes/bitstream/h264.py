@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .bits import Bits
-from .facts import CLOSED, DISPOSABLE, LONE_FIELD, NEW_HEADERS, NOT_ONE_PICTURE, NOT_SHOWN, OPEN, REORDERED
+from .facts import CLOSED, DAMAGED, DISPOSABLE, LONE_FIELD, NEW_HEADERS, NOT_ONE_PICTURE, NOT_SHOWN, OPEN, REORDERED
 from .nal_units import ParameterSets, read_sets, remove_emulation, split_units
 
 
@@ -17,6 +17,7 @@ class H264Reader:
         self._sps: _H264Sps | None = None
         self.reordering_declared = False
         self._field_is_open = False
+        self._last_frame_num = -1  # of the last reference picture; -1 before the first picture
         self._length_size = 0
         if headers[:1] == b"\1" and len(headers) >= 7:
             self._length_size = (headers[4] & 3) + 1
@@ -54,8 +55,11 @@ class H264Reader:
                     facts &= ~DISPOSABLE
                 if kind == 5:
                     facts |= CLOSED
-                if not slices and _is_b_slice(packet[start + 1]):
-                    facts |= REORDERED
+                if not slices:
+                    if _is_b_slice(packet[start + 1]):
+                        facts |= REORDERED
+                    if not self._follows(packet, start, stop):
+                        facts |= DAMAGED
                 slices += 1
                 if self.may_hold_fields and packet[start + 1] & 0x80:
                     field_starts += self._starts_field(packet, start, stop)
@@ -77,6 +81,35 @@ class H264Reader:
         elif recovery:
             facts = facts & ~DISPOSABLE | OPEN
         return facts
+
+    def _follows(self, packet: memoryview, start: int, stop: int) -> bool:
+        """Whether frame_num of a picture's first slice is what it must be after the picture before it (7.4.3).
+
+        Where it is not, a picture is missing, damaged or out of its place, and decoders make up for it from whatever
+        they have decoded before.
+        """
+        if self._sps is None:
+            return True  # every packet of such a stream is unsafe, or about to be
+        # Bits would take half of the scan's time here.
+        header = remove_emulation(bytes(packet[start + 1 : min(stop, start + 17)]))
+        value, left = int.from_bytes(header, "big"), 8 * len(header)
+        for _ in range(3):  # first_mb_in_slice, slice_type, pic_parameter_set_id: Exp-Golomb codes
+            zeros = left - (value & ((1 << left) - 1)).bit_length()
+            left -= 2 * zeros + 1
+            if left <= 0:
+                return False
+        left -= 2 * self._sps.separate_colour_plane + self._sps.frame_num_bits
+        if left < 0:
+            return False
+        frame_num = (value >> left) & ((1 << self._sps.frame_num_bits) - 1)
+        misses_first = not header[0] & 0x80  # first_mb_in_slice is not 0: the first slice is missing
+        last, follower = self._last_frame_num, (self._last_frame_num + 1) % (1 << self._sps.frame_num_bits)
+        if packet[start] & 0x60:
+            self._last_frame_num = frame_num
+        if packet[start] & 31 == 5:
+            return frame_num == 0 and not misses_first
+        fits = last < 0 or frame_num == follower or (frame_num == last and not self._sps.frame_mbs_only)
+        return (fits or self._sps.gaps_allowed) and not misses_first
 
     def _starts_field(self, packet: memoryview, start: int, stop: int) -> bool:
         if self._sps is None:
@@ -150,7 +183,9 @@ class _H264Sps:
             bits.u(1), bits.se(), bits.se()
             for _ in range(bits.ue()):
                 bits.se()
-        bits.ue(), bits.u(1), bits.ue(), bits.ue()  # max_num_ref_frames, gaps allowed, width, height
+        bits.ue()  # max_num_ref_frames
+        self.gaps_allowed = bool(bits.u(1))
+        bits.ue(), bits.ue()  # width, height
         self.frame_mbs_only = bool(bits.u(1))
         if not self.frame_mbs_only:
             bits.u(1)

@@ -25,7 +25,7 @@ class Damage:
     Attributes:
         wanted: all wanted frames of the video.
         replaced: those that cannot be decoded, for which a neighbour stands.
-        concealed: those that came out, but marked by the decoder as damaged.
+        concealed: those that came out, but of which the decoder complained.
         farthest_s: largest distance of a neighbour from the frame for which it stands, seconds.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import itertools
 import logging
@@ -20,6 +21,7 @@ from ..contract import VideoError
 from ..packets.pruning import Segment
 from ..packets.scan import complaints
 from ..sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX
+from .damage import LATEST
 
 logger = logging.getLogger(__name__)
 
@@ -62,24 +64,39 @@ def decode_with_pyav(
     reformatter = VideoReformatter()
     due = [int(packet) for packet in segment.wanted]
     next_due = count = 0
+    # (count of the pictures that came out with it, pixels): a frame may refer to a later one that is marked as damaged
+    # when it comes out, so it is held back until all that the decoder held then are out.
+    held: collections.deque[tuple[int, np.ndarray]] = collections.deque()
     try:
         for identity, frame in _undamaged(codec, packets, segment):
             if segment.by_count:
-                identity, count = count, count + 1
+                identity = count
+            count += 1
             while next_due < len(due) and identity == due[next_due]:
-                yield to_rgb(frame, reformatter)
+                held.append((count, to_rgb(frame, reformatter)))
                 next_due += 1
+            while held and count - held[0][0] > LATEST:
+                yield held.popleft()[1]
             if next_due == len(due):
-                return
+                _checked(codec, None, segment)
+                break
+        yield from (pixels for _, pixels in held)
+        if next_due == len(due):
+            return
     finally:
         codec.flush_buffers()
     raise Unprovable(f"{len(due) - next_due} of {len(due)} wanted frames did not come out of the decoder")
 
 
 def decode_whole(
-    codec: VideoCodecContext, packets: Iterable[Packet[AvVideoStream]]
+    codec: VideoCodecContext, packets: Iterable[Packet[AvVideoStream]], damaged: set[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yields (position of its packet, picture), whatever a decoder that gets every packet puts out.
+
+    Args:
+        codec: a decoding context of the stream.
+        packets: all of them.
+        damaged: gets the positions of the packets of which the decoder complains.
 
     Raises:
         VideoError: it puts out nothing at all.
@@ -88,12 +105,16 @@ def decode_whole(
     for position, packet in enumerate(itertools.chain(packets, [None])):
         if packet is not None:
             packet.pts = position
+        before, _ = complaints()
         try:
             pictures = _decoded(codec, packet)
         except av.error.FFmpegError as error:
             cause = str(error)
             logger.debug("packet %d is damaged: %s", position, error)  # what it was to show does not come out
             continue
+        after, complaint = complaints()
+        if after != before and complaint != _HARMLESS:
+            damaged.add(position)
         nothing = nothing and not pictures
         yield from pictures
     if nothing:
@@ -107,14 +128,16 @@ def _undamaged(
     runs = {int(run) for run in segment.runs[1:]}
     for index, (packet, position) in enumerate(zip(packets, segment.packets, strict=True)):
         if index in runs:
-            yield from _checked(codec, None)
+            yield from _checked(codec, None, segment)
             codec.flush_buffers()
         packet.pts = int(position)
-        yield from _unchecked(codec, packet) if segment.leading[index] else _checked(codec, packet)
-    yield from _checked(codec, None)
+        yield from _unchecked(codec, packet) if segment.leading[index] else _checked(codec, packet, segment)
+    yield from _checked(codec, None, segment)
 
 
-def _checked(codec: VideoCodecContext, packet: Packet[AvVideoStream] | None) -> list[tuple[int, VideoFrame]]:
+def _checked(
+    codec: VideoCodecContext, packet: Packet[AvVideoStream] | None, segment: Segment
+) -> list[tuple[int, VideoFrame]]:
     """The pictures that came out; raises Unprovable where the decoder complains, or marks one as damaged."""
     before, _ = complaints()
     try:
@@ -124,7 +147,8 @@ def _checked(codec: VideoCodecContext, packet: Packet[AvVideoStream] | None) -> 
     after, complaint = complaints()
     if after != before and complaint != _HARMLESS:
         raise Unprovable(f"the decoder complains: {complaint}")
-    if any(frame.is_corrupt for _, frame in pictures):
+    corrupt = [position for position, frame in pictures if frame.is_corrupt]
+    if corrupt and not np.isin(corrupt, segment.packets[segment.leading]).all():
         raise Unprovable("the decoder marks a picture as damaged")
     return pictures
 

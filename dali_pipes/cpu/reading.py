@@ -188,10 +188,11 @@ class Reading:
         reformatter = VideoReformatter()
         self.damage = Damage(len(self.wanted))
         with scan.open_video(self.path) as (container, stream):
-            pictures = decoding.decode_whole(stream.codec_context, scan.demux(container, stream))
+            damaged: set[int] = set()
+            pictures = decoding.decode_whole(stream.codec_context, scan.demux(container, stream), damaged)
             done = 0
             for index, picture in damage.nearest(self._indexed(pictures), self.wanted, self.table.times_s):
-                self._note(done, index, picture)
+                self._note(done, index, picture.is_corrupt or int(self.table.shown[index]) in damaged)
                 if done >= first:
                     yield decoding.to_rgb(picture, reformatter)
                 done += 1
@@ -210,10 +211,10 @@ class Reading:
             if 0 <= index < len(self.table.shown):
                 yield index, picture
 
-    def _note(self, done: int, index: int, picture: VideoFrame) -> None:
+    def _note(self, done: int, index: int, marked: bool) -> None:
         """Counts what came for the wanted frame at position `done`; raises VideoError where it is too much."""
         if index == self.wanted[done]:
-            self.damage.concealed += picture.is_corrupt
+            self.damage.concealed += marked
             return
         wanted_s, found_s = self.table.times_s[self.wanted[done]], self.table.times_s[index]
         distance_s = abs(float(found_s - wanted_s))

@@ -32,6 +32,9 @@ if av.logging.get_level() is None:
     av.logging.set_level(av.logging.PANIC)
 # Files up to this size keep their packets in memory after the scan; larger ones are demuxed a second time.
 KEEP_PACKETS_BYTES = 64 << 20
+# User data of MPEG-4 encoders, before the first picture: "p" stands for a packed bitstream.
+_PACKED = re.compile(rb"DivX\d+(?:b|Build)\d+p")
+_USER_DATA_BYTES = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,10 +148,17 @@ def demux(container: InputContainer, stream: AvVideoStream) -> Iterator[VideoPac
 
 
 def _unpack(packets: Iterable[VideoPacket], stream: AvVideoStream) -> Iterator[VideoPacket]:
-    """Undoes DivX's and XviD's packed bitstream: two pictures in a packet, a placeholder where the second belongs."""
+    """Undoes DivX's and XviD's packed bitstream: two pictures in a packet, a placeholder where the second belongs.
+
+    Only a stream that says so is packed. In any other, two pictures in a packet are damage, and decoders see the first.
+    """
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+    packed = bool(_PACKED.search(stream.codec_context.extradata or b""))
     for packet in packets:
-        if packet.size:
+        packed = packed or bool(_PACKED.search(bytes(packet)[:_USER_DATA_BYTES]))
+        if packet.size and not packed:
+            yield packet
+        elif packet.size:
             try:
                 yield from unpack.filter(packet)
             except av.error.FFmpegError as error:

@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from gridclip.dali_pipes.packets.scan import VideoStream
 from gridclip.dali_pipes.sampling import (
     GRACE_S,
     Sampling,
@@ -156,3 +157,16 @@ def test_the_mode_of_older_settings_is_what_they_meant() -> None:
 def test_modes_that_cannot_be(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="mode"):
         Sampling(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("frame_count", "avg_fps", "duration_s"),
+    [(1, 2.9e-5, 34952.6), (41, 4.6e-4, 2185.9), (10**6, 1e-300, 1.0)],
+)
+def test_a_damaged_rate_is_no_order_for_copies(frame_count: int, avg_fps: float, duration_s: float) -> None:
+    length = VideoStream(frame_count, avg_fps, duration_s, "h264", 64, 48)
+    assert "is damaged" in (why_none(length, Sampling(fps=10)) or "")
+
+
+def test_frames_that_stay_long_are_repeated() -> None:
+    assert why_none(VideoStream(6, 0.1, 60.0, "h264", 64, 48), Sampling(fps=2)) is None  # a slide every ten seconds

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from damaged_videos import copied
 from generated_videos import STRUCTURES, Recipe, write
+from gridclip.dali_pipes.bitstream.facts import DISPOSABLE, UNSAFE
 from gridclip.dali_pipes.bitstream.readers import make_reader
 from gridclip.dali_pipes.contract import VideoError
 from gridclip.dali_pipes.cpu import damage, decoding, reading, super_images
+from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import Sampling
 
 SMALL = {recipe.name: recipe for recipe in STRUCTURES}
@@ -134,3 +136,58 @@ def test_more_than_a_tenth_damaged_is_a_failure(tmp_path: pathlib.Path) -> None:
     many = copied(source, tmp_path / "many.mkv", zeroed=(1, 20, 40))
     with reading.open_reading(many, Sampling(fps=30), "nearest") as video, pytest.raises(VideoError, match="cannot be"):
         list(video.frames("auto"))
+
+
+def test_leading_pictures_without_time_stamps_are_no_frames(tmp_path: pathlib.Path) -> None:
+    """What `ffmpeg -ss ... -c copy` makes of an open GOP in Matroska: block times before zero are lost."""
+    source, path = write(tmp_path, SMALL["h264_open_gop.mkv"]), tmp_path / "cut.mkv"
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(source)) as old, av.open(str(path), "w", options=options) as new:
+        stream = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        start = [position for position, packet in enumerate(packets) if packet.is_keyframe][1]
+        start_pts = packets[start].pts
+        for packet in packets[start:]:
+            packet.pts, packet.dts = packet.pts - start_pts, packet.dts - start_pts
+            packet.stream = stream
+            new.mux_one(packet)
+    pictures = every_picture(path)
+    with reading.opened(path, Sampling(fps=12), "fail") as video:
+        missing = [packet.pts is None for packet in video.packets or []]
+        assert 0 < sum(missing) == len(missing) - video.summary.frame_count
+        frames = list(video.frames("auto", cells=4))
+        for packet, frame in zip(video.table.shown[video.wanted].tolist(), frames, strict=True):
+            assert np.array_equal(frame, pictures[packet])
+
+
+@pytest.mark.parametrize("lost", [4, 33])
+def test_a_stream_that_lacks_a_reference_picture_is_decoded_whole(tmp_path: pathlib.Path, lost: int) -> None:
+    source, path = write(tmp_path, SMALL["h264_pyramid.mp4"]), tmp_path / "lost.mp4"
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for position, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            if position != lost:
+                packet.stream = stream
+                new.mux_one(packet)
+    with scan.open_video(source) as (container, stream):
+        _, table, _ = scan.scan(container, stream)
+    with scan.open_video(path) as (container, stream):
+        assert table.prunable
+        assert scan.scan(container, stream)[1].prunable == bool(table.facts[lost] & DISPOSABLE)
+
+
+def test_a_vop_that_is_not_coded_shows_no_picture_of_its_own(tmp_path: pathlib.Path) -> None:
+    with av.open(str(write(tmp_path, SMALL["mpeg4.mp4"]))) as container:
+        stream = container.streams.video[0]
+        headers = bytes(stream.codec_context.extradata)
+        packets = [bytes(packet) for packet in container.demux(stream) if packet.size]
+    reader = make_reader("mpeg4", headers)
+    assert not any(reader.read(memoryview(packet), False) & UNSAFE for packet in packets)
+    # vop_coding_type P, no modulo_time_base, marker, vop_time_increment (5 bits), marker, vop_coded = 0
+    not_coded = b"\0\0\1\xb6" + int("01" + "0" + "1" + "00011" + "1" + "0" + "00000", 2).to_bytes(2, "big") + bytes(10)
+    assert reader.read(memoryview(not_coded), False) & UNSAFE
+
+
+@pytest.mark.parametrize(("codec", "headers"), [("h264", b"\1\x64\0\x1e\xff\xe3\0"), ("av1", b"\x81\0\0\0\x0a\x01\0")])
+def test_damaged_parameter_sets_are_no_crash(codec: str, headers: bytes) -> None:
+    assert make_reader(codec, headers).read(memoryview(b"\0" * 20), True) & UNSAFE
