@@ -86,15 +86,15 @@ def test_what_nobody_has_looked_up_is_not_used() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("gpu", "dali", "runtime", "torch", "decord"), list(itertools.product((True, False), repeat=5))
-)
+# Without those whose torch shows a GPU where the driver shows none.
+MACHINES = [machine for machine in itertools.product((True, False), repeat=5) if machine[0] or not machine[3]]
+
+
+@pytest.mark.parametrize(("gpu", "dali", "runtime", "torch", "decord"), MACHINES)
 def test_the_doctor_and_the_jobs_agree(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, dali: bool, runtime: bool, torch: bool, decord: bool
 ) -> None:
     """The doctor's findings of a machine, and the jobs' own look at the same machine."""
-    if torch and not gpu:
-        pytest.skip("torch shows CUDA only where the driver shows a GPU")
     found = {probe.name: Finding(probe.name, True, probe.optional, "1", "", None) for probe in probes.PROBES}
     for name, usable in (("nvidia-smi", gpu), ("nvidia-dali", dali), ("decord", decord)):
         found[name] = dataclasses.replace(found[name], usable=usable, detail="" if usable else "not there")
