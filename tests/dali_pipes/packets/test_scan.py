@@ -9,7 +9,7 @@ import av
 import pytest
 from generated_videos import STRUCTURES, Recipe, write
 from gridclip.dali_pipes.bitstream.facts import BAD_CONTAINER, BAD_HEADERS, DAMAGED, UNSAFE
-from gridclip.dali_pipes.contract import VideoError, VideoFile
+from gridclip.dali_pipes.contract import SuperImages, VideoError, VideoFile
 from gridclip.dali_pipes.cpu import super_images
 from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import Sampling
@@ -93,11 +93,11 @@ def test_damaged_frames_are_a_failure_or_concealed_never_a_crash(tmp_path: pathl
         data[position] ^= 0xFF
     path.write_bytes(data)
     try:
-        runs = list(super_images.super_images(VideoFile("x", path), Sampling(fps=8)))
+        events = list(super_images.super_images(VideoFile("x", path), Sampling(fps=8)))
     except VideoError as error:
         assert error.stage in ("decode", "demux") and error.reason
     else:
-        assert sum(len(run.images) for run in runs) == 6
+        assert sum(len(event.images) for event in events if isinstance(event, SuperImages)) == 6
 
 
 def test_zeroed_picture_data_is_reported(tmp_path: pathlib.Path) -> None:
