@@ -100,8 +100,6 @@ def _plain_decode(path: pathlib.Path, due: set[int]) -> dict[int, np.ndarray]:
     reformatter = VideoReformatter()
     found = {}
     with scan.open_video(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = 0
         for index, frame in enumerate(container.decode(stream)):
             if index in due:
                 found[index] = to_rgb(frame, reformatter)

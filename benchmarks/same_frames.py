@@ -90,8 +90,6 @@ def thumbnails_around(path: pathlib.Path, wanted: np.ndarray) -> dict[int, np.nd
     near = {index + step for index in wanted.tolist() for step in range(-NEIGHBOURS, NEIGHBOURS + 1)}
     reformatter = VideoReformatter()
     with scan.open_video(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = 0
         decoded = enumerate(container.decode(stream))
         return {index: thumbnails(to_rgb(frame, reformatter)[None])[0] for index, frame in decoded if index in near}
 

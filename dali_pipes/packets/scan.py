@@ -7,6 +7,7 @@ import dataclasses
 import math
 import pathlib
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
@@ -27,9 +28,6 @@ from ..ordinary_file import refuse_special_file
 
 VideoPacket: TypeAlias = "Packet[AvVideoStream]"  # PyAV's class takes no arguments at run time
 
-# PyAV counts what FFmpeg complains of, such as damage that raises nothing, unless its logging is off.
-if av.logging.get_level() is None:
-    av.logging.set_level(av.logging.PANIC)
 # Files up to this size keep their packets in memory after the scan; larger ones are demuxed a second time.
 KEEP_PACKETS_BYTES = 64 << 20
 # User data of MPEG-4 encoders, before the first picture: "p" stands for a packed bitstream.
@@ -84,8 +82,38 @@ class PacketTable:
     reordering_declared: bool
 
 
+class _Counting:
+    """PyAV counts what FFmpeg complains of, such as damage that raises nothing, while its logging is on.
+
+    It is on only while a video is open here, for one decoding thread: every message waits for Python's lock, so that
+    FFmpeg's own threads and whoever waits for them would wait for each other for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._found: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._open:
+                self._found = av.logging.get_level()
+                if self._found is None:
+                    av.logging.set_level(av.logging.PANIC)
+            self._open += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open and self._found is None:
+                av.logging.set_level(None)
+
+
+_counting = _Counting()
+
+
 def complaints() -> tuple[int, str]:
-    """How many errors FFmpeg has logged in this process, and the last of them."""
+    """How many errors FFmpeg has logged in this process while a video was open, and the last of them."""
     count, last = av.logging.get_last_error()
     return count, last[2].strip() if last else ""
 
@@ -108,7 +136,7 @@ def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStre
         raise VideoError("open", "not a video, or its header is missing (invalid data)") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError("open", str(error)) from error
-    with container:
+    with _counting, container:
         stream = container.streams.best("video")
         if not isinstance(stream, AvVideoStream) or "attached_pic" in (stream.disposition.name or "").lower():
             kinds = ", ".join(sorted({other.type for other in container.streams}))

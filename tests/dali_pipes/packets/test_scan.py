@@ -133,3 +133,17 @@ def test_a_packet_that_the_syntax_does_not_allow_is_damaged(tmp_path: pathlib.Pa
     table = table_of(path)
     assert not table.prunable and (table.facts & DAMAGED).nonzero()[0].tolist() == [4]
     assert (table.facts & UNSAFE)[-1] == BAD_CONTAINER  # FFmpeg complains of it, but does not say where
+
+
+def test_ffmpeg_is_listened_to_only_while_a_video_is_open(tmp_path: pathlib.Path) -> None:
+    """With PyAV's logging on, FFmpeg's threads wait for Python's lock: others in this process could hang."""
+    path = write(tmp_path, MP4)
+    assert av.logging.get_level() is None
+    with scan.open_video(path):
+        with scan.open_video(path):
+            assert av.logging.get_level() == av.logging.PANIC
+        assert av.logging.get_level() == av.logging.PANIC
+    assert av.logging.get_level() is None
+    with pytest.raises(VideoError), scan.open_video(tmp_path):
+        pass
+    assert av.logging.get_level() is None
