@@ -369,7 +369,7 @@ def inspect(video: pathlib.Path, fps: float, as_json: bool) -> None:
     from .engine.inspection_text import as_text
 
     found = inspect_video(video, _make_sampling("frames", None, fps=fps), max_shift_s=choices.MAX_SHIFT_S)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else as_text(found))
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else _in_options(as_text(found)))
 
 
 @main.command()

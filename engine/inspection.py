@@ -83,7 +83,7 @@ class Decoding:
         needed: packets to decode by what they are for: `wanted` frames, or `references` that these need.
         left_out: the other packets of the stream, by reason.
         share_left_out: of all packets, 0 to 1.
-        with_keyframes: packets to decode with --sampling keyframes; None where the stream cannot be analysed.
+        with_keyframes: packets to decode with `mode='keyframes'`; None where the stream cannot be analysed.
     """
 
     packets: int
@@ -168,7 +168,7 @@ def inspect_video(path: pathlib.Path, sampling: Sampling, *, max_shift_s: float 
     Args:
         path: a video file.
         sampling: which frames are wanted, and how many make a super image.
-        max_shift_s: for what --sampling keyframes would cost: seconds by which a frame may move.
+        max_shift_s: for what `mode='keyframes'` would cost: seconds by which a frame may move.
 
     Raises:
         GridClipError: the file is missing, no video, cut off, or has no wanted frame.

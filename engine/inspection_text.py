@@ -54,7 +54,7 @@ def _describe_file(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.interlaced:
         shown += ", may be interlaced"
     yield "video", shown
-    rate = " (variable rate: see --sampling time)" if found.variable_rate else ""
+    rate = " (variable rate: see `mode='time'`)" if found.variable_rate else ""
     yield "frames", f"{found.frames:,} at {found.avg_fps:.4g} fps, {found.duration_s:,.2f} s{rate}"
 
 
@@ -93,7 +93,7 @@ def _describe_cost(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "segments", f"{cost.segments:8,}{again}"
     yield "decoding starts", f"{cost.starts:8,}"
     if cost.with_keyframes is not None and cost.with_keyframes < cost.packets:
-        yield "with keyframes", f"{_share(cost.with_keyframes, found.packets)}  decoded with --sampling keyframes"
+        yield "with keyframes", f"{_share(cost.with_keyframes, found.packets)}  decoded with `mode='keyframes'`"
 
 
 def _describe_routes(found: Inspection) -> Iterator[tuple[str, str]]:

@@ -171,7 +171,7 @@ def test_folders_of_super_images_have_them_beside_them(tmp_path, monkeypatch):
             yield video, 1
             yield video, FINISHED
 
-    monkeypatch.setattr(super_images, "_saved", made)
+    monkeypatch.setattr(super_images, "_save", made)
     summary = make_super_images(videos, save_dir, sampling=Sampling(super_img_size=64))
     assert summary.notices == {"decoder": 1} and lines(save_dir) == [("noticed", "decoder")]
     assert len(list_videos(videos).videos) == summary.done
