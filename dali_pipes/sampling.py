@@ -105,7 +105,7 @@ def why_none(length: Length, sampling: Sampling) -> str | None:
     if sampling.mode != "time" and length.avg_fps > 0 and _repeats_damaged(length, sampling.fps):
         return (
             f"{length.frame_count * sampling.fps / length.avg_fps:,.0f} wanted frames of {length.frame_count:,}: its "
-            f"average rate of {length.avg_fps:.2g} fps is damaged, take the frames by time stamps (--sampling time)"
+            f"average rate of {length.avg_fps:.2g} fps is damaged, take the frames by time stamps (`mode='time'`)"
         )
     if not count_wanted(length, sampling):
         return f"{length.duration_s:.2f} s is shorter than one period of {1 / sampling.fps:g} s"
