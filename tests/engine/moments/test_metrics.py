@@ -84,6 +84,26 @@ def test_map_reads_the_querys_own_video_only() -> None:
     assert list(metrics.mean_average_precision(predicted, true((0, [(0, 10)])))) == list(metrics.MAP_THRESHOLDS)
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_map_is_the_mean_over_queries_of_average_precision(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lists = [[(int(rng.integers(2)), *drawn_span(rng)) for _ in range(rng.integers(1, 14))] for _ in range(4)]
+    moments = [[drawn_span(rng) for _ in range(count)] for count in (1, 1, 2, 3)]
+    found = metrics.mean_average_precision(ranked(*lists), true(*[(1, spans) for spans in moments]))
+    each = [
+        metrics.average_precision(
+            np.array([span for video, *span in guesses if video == 1][:10], float).reshape(-1, 2), np.array(truth)
+        )
+        for guesses, truth in zip(lists, moments, strict=True)
+    ]
+    assert list(found.values()) == pytest.approx((100 * np.mean(each, axis=0)).tolist())
+
+
+def drawn_span(rng: np.random.Generator) -> tuple[float, float]:
+    start, length = rng.integers(30), rng.integers(12)
+    return float(start) / 2, float(start + length) / 2
+
+
 @pytest.mark.parametrize(
     ("boundaries", "span", "expected"),
     [
@@ -105,11 +125,6 @@ def naive_iou(a: tuple[float, float], b: tuple[float, float]) -> float:
     shared = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
     union = (a[1] - a[0]) + (b[1] - b[0]) - shared
     return shared / union if union else 0.0
-
-
-def drawn_span(rng: np.random.Generator) -> tuple[float, float]:
-    start, length = rng.integers(30), rng.integers(12)
-    return float(start) / 2, float(start + length) / 2
 
 
 @given(st.integers(0, 2**32 - 1))  # a seed: lists of lists of spans take hypothesis too long to draw

@@ -1,0 +1,152 @@
+"""Queries with times and a store's videos in; the field's moment metrics, their intervals and the ceiling out."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ..retrieval import Scoring
+from ..store.store import QueryTable, SuperImageTable
+from .intervals import Interval, bootstrap
+from .metrics import (
+    TOPK,
+    TrueMoments,
+    first_iou,
+    mean_average_precision,
+    moment_recall,
+    oracle_iou,
+)
+from .ranking import boundaries, rank_moments, rank_own_moments
+
+
+@dataclasses.dataclass(frozen=True)
+class MomentEvaluation:
+    """Moment metrics of one store.
+
+    Attributes:
+        svmr: R@K in percent by IoU threshold and K, the query's own video given.
+        vcmr: the same over all videos.
+        miou: percent, mean IoU of the first moment in the own video.
+        miou_interval: its 95% interval over queries.
+        mean_ap: percent by IoU threshold, in the own video (QVHighlights).
+        oracle: percent, the mean over queries of the best IoU that the sampling's boundaries allow.
+        queries: evaluated queries: with times, and whose video has embeddings and times.
+        without_times: queries that could not be evaluated for want of times, theirs or their video's.
+        own_iou: float64 [queries], IoU of each query's first moment, in the order of the store.
+    """
+
+    svmr: dict[float, dict[int, float]]
+    vcmr: dict[float, dict[int, float]]
+    miou: float
+    miou_interval: Interval
+    mean_ap: dict[float, float]
+    oracle: float
+    queries: int
+    without_times: int
+    own_iou: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for json.dump, under the keys of the design: svmr, vcmr as {IoU: {K: percent}}, miou, oracle."""
+        return {
+            "svmr": {f"{iou:g}": {str(k): value for k, value in row.items()} for iou, row in self.svmr.items()},
+            "vcmr": {f"{iou:g}": {str(k): value for k, value in row.items()} for iou, row in self.vcmr.items()},
+            "miou": self.miou,
+            "miou_interval": [self.miou_interval.low, self.miou_interval.high],
+            "map": {f"{iou:g}": value for iou, value in self.mean_ap.items()},
+            "oracle": self.oracle,
+            "moment_queries": self.queries,
+            "without_times": self.without_times,
+        }
+
+    def __str__(self) -> str:
+        """A table in plain text."""
+        cutoffs = list(next(iter(self.svmr.values())))
+        names = [f"R@{k}" for k in cutoffs]
+        lines = ["moments".ljust(18) + "".join(name.rjust(8) for name in names)]
+        for label, table in (("own video", self.svmr), ("all videos", self.vcmr)):
+            for threshold, row in table.items():
+                cells = "".join(f"{row[k]:8.2f}" for k in cutoffs)
+                lines.append(f"{label}, IoU {threshold:g}".ljust(18) + cells)
+        low, high = self.miou_interval.low, self.miou_interval.high
+        lines.append(
+            f"mIoU {self.miou:.2f} (95%: {low:.2f} to {high:.2f}), at most {self.oracle:.2f} with this sampling; "
+            f"mAP {np.mean(list(self.mean_ap.values())):.2f}"
+        )
+        left_out = f", {self.without_times:,} have no times" if self.without_times else ""
+        lines.append(f"{self.queries:,} queries with times{left_out}")
+        return "\n".join(lines)
+
+
+def evaluate_moments(
+    queries: QueryTable,
+    targets: np.ndarray,
+    videos: SuperImageTable,
+    scoring: Scoring,
+    *,
+    topk: collections.abc.Sequence[int] = TOPK,
+    device: str | None = None,
+) -> MomentEvaluation | None:
+    """Moment metrics, or None where no query and its video both have times.
+
+    Args:
+        queries: Q queries and their vectors.
+        targets: int64 [Q], the position of each query's own video among `videos`; -1 where it has none: left out.
+        videos: the candidates.
+        scoring: of the videos, for VCMR.
+        topk: the K of R@K.
+        device: where videos are scored, by default CUDA if there is one.
+    """
+    timed_videos = np.logical_and.reduceat(np.isfinite(videos.start_s) & np.isfinite(videos.end_s), videos.offsets[:-1])
+    usable = np.array(
+        [
+            target >= 0 and timed_videos[target] and query.start_s is not None and query.end_s is not None
+            for query, target in zip(queries.queries, targets, strict=True)
+        ],
+        bool,
+    )
+    rows = np.flatnonzero(usable)
+    without_times = int((targets >= 0).sum()) - len(rows)
+    if not len(rows):
+        return None
+    if not timed_videos.all():  # moments of videos without times cannot be ranked among those of others
+        videos, targets = _with_times(videos, targets, timed_videos)
+    true = _true_moments(queries, rows, targets)
+    own, _ = rank_own_moments(queries.vectors[rows], targets[rows], videos)
+    ranked, _ = rank_moments(queries.vectors[rows], videos, scoring, device=device)
+    own_iou = first_iou(own, true)
+    return MomentEvaluation(
+        svmr=moment_recall(own, true, topk=topk).recall,
+        vcmr=moment_recall(ranked, true, topk=topk).recall,
+        miou=100 * float(own_iou.mean()),
+        miou_interval=bootstrap(100 * own_iou),
+        mean_ap=mean_average_precision(own, true),
+        oracle=100 * float(oracle_iou(boundaries(targets[rows], videos), true).mean()),
+        queries=len(rows),
+        without_times=without_times,
+        own_iou=own_iou,
+    )
+
+
+def _true_moments(queries: QueryTable, rows: np.ndarray, targets: np.ndarray) -> TrueMoments:
+    spans = np.array([(queries.queries[row].start_s, queries.queries[row].end_s) for row in rows], np.float64)
+    spans.sort(axis=1)  # ActivityNet has moments that end before they start
+    return TrueMoments(targets[rows], np.arange(len(rows)), spans)
+
+
+def _with_times(videos: SuperImageTable, targets: np.ndarray, timed: np.ndarray) -> tuple[SuperImageTable, np.ndarray]:
+    """The videos that have times, and the targets counted among them (-1 where the own video has none)."""
+    kept = np.flatnonzero(timed)
+    renumbered = np.where(timed, np.cumsum(timed) - 1, -1)
+    sizes = np.diff(videos.offsets)
+    rows = np.repeat(timed, sizes)
+    table = SuperImageTable(
+        [videos.video_ids[number] for number in kept],
+        np.concatenate([[0], np.cumsum(sizes[kept])]),
+        videos.vectors[rows],
+        videos.start_s[rows],
+        videos.end_s[rows],
+    )
+    return table, np.where(targets >= 0, renumbered[targets], -1)
