@@ -474,6 +474,7 @@ def evaluate(
     topk: Collection[int] = _choices.TOPK,
     missing: _choices.Missing = _choices.MISSING,
     examples: int = 0,
+    moments: bool = False,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos of a store for each of its queries, and counts how often the query's own is among the first K.
@@ -486,6 +487,8 @@ def evaluate(
         topk: the K of R@K, each >= 1.
         missing: "drop" or "count-as-failures": what becomes of captions whose video has no embeddings.
         examples: queries to return with their best videos.
+        moments: also measure moments of queries with times: R@K at IoU 0.3, 0.5 and 0.7 in the own video and in all
+            videos, mean IoU and what the sampling allows at most, in percent.
         device: torch's name of where to compute; default: CUDA where there is one.
 
     Returns:
@@ -512,6 +515,7 @@ def evaluate(
         topk=tuple(topk),
         missing=missing,
         examples=examples,
+        moments=moments,
         device=device,
     )
 

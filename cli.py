@@ -622,6 +622,12 @@ class _Cutoffs(click.ParamType):
     default=choices.MISSING,
     help="What becomes of captions whose video has no embeddings.",
 )
+@click.option(
+    "--moments",
+    is_flag=True,
+    help="Also measure moments, for captions with times: R@K at IoU 0.3, 0.5 and 0.7 in the own video and in all "
+    "videos, mean IoU, mAP, and what the sampling allows at most.",
+)
 @click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
 @click.option("--report", type=_PATH, help="Write an HTML page with examples to this file.")
 def evaluate(store: pathlib.Path, json_file: pathlib.Path | None, report: pathlib.Path | None, **options: Any) -> None:

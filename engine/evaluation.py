@@ -12,6 +12,7 @@ import numpy as np
 from .. import GridClipError
 from . import choices
 from .annotations import Query, load_annotations
+from .moments.evaluation import MomentEvaluation, evaluate_moments
 from .retrieval import Scoring, best_videos, ranks
 from .store.store import QueryTable, Store, SuperImageTable
 
@@ -46,6 +47,7 @@ class Evaluation:
         scoring: aggregate and temperature.
         model, sampling: the store's record.
         examples: some queries with their best videos, where asked for.
+        moments: the moment metrics, where asked for and where queries have times.
     """
 
     recall: dict[int, float]
@@ -63,6 +65,7 @@ class Evaluation:
     model: dict[str, Any] | None
     sampling: dict[str, Any] | None
     examples: list[Example] = dataclasses.field(default_factory=list)
+    moments: MomentEvaluation | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the examples, ready for json.dump; R@K under "R@1" and so on."""
@@ -83,6 +86,7 @@ class Evaluation:
             "ties": TIE_RULE,
             "model": self.model,
             "sampling": self.sampling,
+            **({} if self.moments is None else self.moments.to_json()),
         }
 
     def __str__(self) -> str:
@@ -108,6 +112,8 @@ class Evaluation:
                 f"{self.missing_queries:,} queries {what}: {len(self.missing_videos):,} videos have no "
                 f"embeddings ({shown})"
             )
+        if self.moments is not None:
+            lines += ["", str(self.moments)]
         return "\n".join(lines)
 
 
@@ -120,6 +126,7 @@ def evaluate(
     topk: collections.abc.Sequence[int] = choices.TOPK,
     missing: str = choices.MISSING,
     examples: int = 0,
+    moments: bool = False,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos for every query and counts how often its own video is among the first K.
@@ -132,6 +139,7 @@ def evaluate(
         topk: the K of R@K, each >= 1.
         missing: "drop" leaves queries of videos without embeddings out, "count-as-failures" counts them in.
         examples: how many queries to return with their best videos.
+        moments: also measure moments, see `moments.evaluation`; takes about twice as long again.
         device: where to compute, by default CUDA if there is one.
 
     Raises:
@@ -181,6 +189,7 @@ def evaluate(
         model=store.model,
         sampling=store.sampling,
         examples=_examples(queries, present, found, videos, scoring, examples, device),
+        moments=evaluate_moments(queries, targets, videos, scoring, topk=cutoffs, device=device) if moments else None,
     )
 
 

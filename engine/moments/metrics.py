@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -197,7 +198,7 @@ def mean_average_precision(
     bounds = np.searchsorted(true.owners, np.arange(len(true.videos) + 1))
     own = predicted.videos == true.videos[:, None]
     overlaps = best_iou(predicted, true)
-    for query, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for query, (first, last) in enumerate(itertools.pairwise(bounds)):
         if last - first == 1:  # of one true moment only the place of the first right prediction counts
             places = overlaps[query, own[query]][:most_predictions] >= np.array(MAP_THRESHOLDS)[:, None]
             total += np.where(places.any(1), 1 / (places.argmax(1) + 1), 0) if places.size else 0

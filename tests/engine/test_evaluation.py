@@ -141,3 +141,20 @@ def test_activitynet_has_the_queries_of_the_readable_videos(tmp_path, shared_dat
     found = evaluate(store, anno_path=folder / "activitynet_val_1.json")
     assert (found.candidates, found.queries, len(found.missing_videos)) == (4901, 17443, 16)
     assert found.recall[100] == pytest.approx(100 * 100 / 4901, abs=1)
+
+
+def test_moments_are_measured_where_asked_for(tmp_path):
+    store = Store.open(tmp_path / "s", create=True)
+    vectors = np.eye(4, dtype=np.float32)
+    times = np.array([0.0, 8.0]), np.array([8.0, 16.0])
+    store.append_videos([VideoEmbedding("a", *times, vectors[:2]), VideoEmbedding("b", *times, vectors[2:])])
+    queries = [Query(0, "a", "one", 8.0, 16.0), Query(1, "b", "two", 0.0, 4.0), Query(2, "b", "no times")]
+    store.put_queries(queries, vectors[[1, 2, 2]])
+    assert evaluate(store).moments is None and "miou" not in evaluate(store).to_json()
+    found = evaluate(store, moments=True)
+    assert found.moments is not None and (found.moments.queries, found.moments.without_times) == (2, 1)
+    content = found.to_json()
+    assert content["miou"] == pytest.approx(75) and content["oracle"] == pytest.approx(75)
+    assert content["svmr"]["0.5"]["1"] == 100 and content["svmr"]["0.7"]["1"] == 50
+    assert content["vcmr"]["0.7"]["100"] == 50
+    assert "all videos, IoU 0.7" in str(found) and content["R@1"] == 100
