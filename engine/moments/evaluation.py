@@ -65,11 +65,11 @@ class MomentEvaluation:
         """A table in plain text."""
         cutoffs = list(next(iter(self.svmr.values())))
         names = [f"R@{k}" for k in cutoffs]
-        lines = ["moments".ljust(18) + "".join(name.rjust(8) for name in names)]
+        lines = ["moments".ljust(20) + "".join(name.rjust(8) for name in names)]
         for label, table in (("own video", self.svmr), ("all videos", self.vcmr)):
             for threshold, row in table.items():
                 cells = "".join(f"{row[k]:8.2f}" for k in cutoffs)
-                lines.append(f"{label}, IoU {threshold:g}".ljust(18) + cells)
+                lines.append(f"{label}, IoU {threshold:g}".ljust(20) + cells)
         low, high = self.miou_interval.low, self.miou_interval.high
         lines.append(
             f"mIoU {self.miou:.2f} (95%: {low:.2f} to {high:.2f}), at most {self.oracle:.2f} with this sampling; "
