@@ -12,6 +12,7 @@ import onnxruntime
 
 from .memory_binding import bind_memory
 from .passes import DEPTH
+from .runtime_errors import explain_runtime_errors
 
 if TYPE_CHECKING:
     import torch
@@ -72,5 +73,6 @@ class CpuPasses:
         embeddings = np.empty((len(images), self._embed_dim), np.float32)
         addresses = images.ctypes.data, embeddings.ctypes.data
         binding = bind_memory(self._session, ("cpu", 0), addresses[0], images.shape, addresses[1], embeddings.shape)
-        self._session.run_with_iobinding(binding)
+        with explain_runtime_errors():
+            self._session.run_with_iobinding(binding)
         return embeddings, time.perf_counter() - began

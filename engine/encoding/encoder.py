@@ -16,6 +16,7 @@ from ...export.model_info import read_model_info
 from .cpu_passes import CpuPasses
 from .passes import Passes
 from .providers import EXECUTION_PROVIDERS, Provider, choose_provider
+from .runtime_errors import explain_runtime_errors
 from .text import Tokenizer
 
 if TYPE_CHECKING:
@@ -203,5 +204,6 @@ class Encoder:
 
 def _run(session: onnxruntime.InferenceSession, name: str, batch: np.ndarray) -> np.ndarray:
     """One batch through a graph whose input has that name, float32 [B, D]."""
-    embeddings: np.ndarray = session.run(["embeddings"], {name: np.ascontiguousarray(batch)})[0]
+    with explain_runtime_errors():
+        embeddings: np.ndarray = session.run(["embeddings"], {name: np.ascontiguousarray(batch)})[0]
     return embeddings

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import pathlib
 import random
+import re
 from typing import Protocol
 
 
@@ -15,12 +16,16 @@ class Outcome(enum.StrEnum):
     REFUSED = "refused"  # a GridClipError, which is a sentence
     IDENTICAL = "identical"  # accepted, and equal to an independent reading
     ACCEPTED = "accepted"  # accepted where no independent reading exists (a flipped bit in a weight is no error)
+    KNOWN = "known"  # a library ends the process, which nothing in Python can catch; see KNOWN_DEATHS
     DIFFERENT = "different"  # accepted, and not what the file holds; or an undamaged file refused
     DEATH = "death"
     HANG = "hang"
     TRACEBACK = "traceback"
     GROWTH = "growth"  # took more memory than any such file needs
 
+
+# Lance reads through Arrow's C stream, and a panic there aborts: some damaged data files of a store end the process.
+KNOWN_DEATHS = re.compile(r"panicked at \S*/arrow-array-[\d.]+/src/ffi_stream\.rs")
 
 DEFECTS = (Outcome.DIFFERENT, Outcome.DEATH, Outcome.HANG, Outcome.TRACEBACK, Outcome.GROWTH)
 

@@ -22,7 +22,7 @@ from typing import cast
 
 from gridclip import GridClipError
 
-from .contract import DEFECTS, Kind, Outcome, Verdict
+from .contract import DEFECTS, KNOWN_DEATHS, Kind, Outcome, Verdict
 
 CASE_FILE = "case.json"
 POLL_S = 0.2
@@ -152,7 +152,9 @@ class _Process:
                 self._deadline = time.monotonic() + self._job.limits.case_s
         except (EOFError, OSError):
             self._process.join(5)
-            return self._killed(Verdict(Outcome.DEATH, f"ended with {self._process.exitcode}: {self._log_start()}"))
+            log = self._log_start()
+            outcome = Outcome.KNOWN if KNOWN_DEATHS.search(log) else Outcome.DEATH
+            return self._killed(Verdict(outcome, f"ended with {self._process.exitcode}: {log}"))
         used = _memory_bytes(cast(int, self._process.pid))
         if used > self._job.limits.memory_bytes:
             return self._killed(Verdict(Outcome.GROWTH, f"took {used >> 20} MiB"))

@@ -14,7 +14,7 @@ from generated_videos import Recipe
 
 from fuzz import damage, pool
 from fuzz.__main__ import KINDS, main
-from fuzz.contract import Outcome
+from fuzz.contract import DEFECTS, KNOWN_DEATHS, Outcome
 from fuzz.videos import Videos
 
 LIMITS = pool.Limits(case_s=3, memory_bytes=200 << 20)
@@ -84,3 +84,9 @@ def test_the_same_seed_makes_the_same_damage() -> None:
     assert damage.damaged_json({"a": [1, {"b": 2}]}, random.Random(3)) == damage.damaged_json(
         {"a": [1, {"b": 2}]}, random.Random(3)
     )
+
+
+def test_only_lances_own_abort_is_known() -> None:
+    panic = "thread '<unnamed>' (12) panicked at /root/crates/arrow-array-58.4.0/src/ffi_stream.rs:257:55:"
+    assert KNOWN_DEATHS.search(panic)
+    assert not KNOWN_DEATHS.search(panic.replace("ffi_stream", "array/list")) and Outcome.KNOWN not in DEFECTS

@@ -1,5 +1,9 @@
 """Batches into the graphs of a model folder, and clear errors for what is no model folder."""
 
+import json
+import pathlib
+import shutil
+
 import fake_model
 import numpy as np
 import pytest
@@ -70,3 +74,12 @@ def test_a_provider_that_is_missing(model_dir, monkeypatch):
     assert Encoder(model_dir).provider == "cpu"
     with pytest.raises(GridClipError, match=r"`provider='cuda'` cannot be used.*onnxruntime-gpu"):
         Encoder(model_dir, provider="cuda")
+
+
+def test_a_graph_that_fails_when_it_runs_is_a_sentence(tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    record = json.loads((folder / "model.json").read_text("utf-8"))
+    (folder / "model.json").write_text(json.dumps(record | {"start_token": 10**6}))
+    with pytest.raises(GridClipError, match="cannot be run.*export it again"):
+        Encoder(folder, provider="cpu").encode_texts(["a red circle"])
