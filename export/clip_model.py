@@ -65,6 +65,9 @@ class ClipConfig:
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation ({self.activation!r}) must be one of {', '.join(ACTIVATIONS)}")
+        for name, size in dataclasses.asdict(self).items():
+            if name.endswith(("_size", "_width", "_layers", "_length", "_dim")) and size < ("mlp" not in name):
+                raise ValueError(f"{name} ({size}) must be >= 1")
         if self.image_size < self.patch_size or self.image_size % self.patch_size:
             raise ValueError(f"image_size ({self.image_size}) must be a multiple of patch_size ({self.patch_size})")
         for tower, width, heads in (

@@ -167,9 +167,14 @@ class Encoder:
 
     def _check_sizes(self, session: onnxruntime.InferenceSession, path: pathlib.Path) -> None:
         """Raises GridClipError where a graph has other sizes than model.json says; sizes that it leaves open pass."""
-        sizes = {"embed_dim": session.get_outputs()[0].shape[-1]}
-        if path.name == "image.onnx":
-            sizes["image_size"] = session.get_inputs()[0].shape[1]
+        try:
+            sizes = {"embed_dim": session.get_outputs()[0].shape[-1]}
+            if path.name == "image.onnx":
+                sizes["image_size"] = session.get_inputs()[0].shape[1]
+        except IndexError as error:
+            raise GridClipError(
+                f"{path} has other inputs and outputs than a model's: export the model again"
+            ) from error
         for name, size in sizes.items():
             told = getattr(self.info, name)
             if isinstance(size, int) and size != told:

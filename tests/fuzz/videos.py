@@ -199,23 +199,21 @@ class WholeDecode:
         self._clean &= not any(frame.is_corrupt for frame in frames)
         return frames
 
-    def candidates(self, index: int, frame_count: int, reach: int) -> range | list[int]:
+    def candidates(self, index: int, frame_count: int, reach: int) -> list[int]:
         """Positions in `frames` that may be frame `index` of frame_count; `reach` more where frames were replaced."""
+        # Damage may leave a decoder's order and that of the time stamps two different ones.
+        by_time = self._position.get(self._order[index]) if len(self._order) == frame_count else None
         missing = max(abs(frame_count - len(self.frames)), abs(frame_count - len(self._packet_pts)))
         if missing == 0 and self._clean:
-            slack = reach
-            # Damage may leave a decoder's order and that of the time stamps two different ones.
-            by_time = self._position.get(self._order[index]) if len(self._order) == frame_count else None
-            if by_time is not None and not reach:
-                return sorted({index, by_time})
-        elif self._timed and frame_count == len(self._order):
-            position = self._position.get(self._order[index])
-            if position is not None and not reach:
-                return [position]
-            slack = missing + reach
+            places = {index: reach} | ({} if by_time is None else {by_time: reach})
+        elif self._timed and by_time is not None:
+            places = {by_time: missing + reach if reach else 0}
+        elif self._timed and len(self._order) == frame_count:
+            places = {index: missing + reach}
         else:
-            slack = missing + 2 + reach
-        return range(max(0, index - slack), min(len(self.frames), index + slack + 1))
+            places = ({} if by_time is None else {by_time: reach}) | {index: missing + 2 + reach}
+        near = {place + step for place, slack in places.items() for step in range(-slack, slack + 1)}
+        return sorted(position for position in near if 0 <= position < len(self.frames))
 
     def repeatable(self) -> bool:
         """Whether whole decodes that hold fewer pictures at a time give the same ones.
