@@ -37,6 +37,7 @@ LOAD_ERRORS = (
     KeyError,
     TypeError,
     MemoryError,
+    RuntimeError,  # a zip entry that is encrypted or packed in a way that is not known here
 )
 
 
