@@ -588,7 +588,7 @@ def embed_videos(
     _finish(gridclip.embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
 
 
-class _Cutoffs(click.ParamType):
+class _Cutoffs(click.ParamType):  # type: ignore[type-arg]  # a generic class in newer versions only
     """Comma-separated whole numbers >= 1."""
 
     name = "K,K,..."

@@ -167,8 +167,9 @@ def wanted_times(duration_s: float, *, fps: float, min_frames: int = 1) -> np.nd
     """
     if not duration_s * fps >= 1:
         return np.zeros(min_frames)
-    times_s = np.arange(int(duration_s * fps) + 1) / fps
-    return times_s[(times_s == 0) | (times_s < duration_s - GRACE_S)]
+    times_s: np.ndarray = np.arange(int(duration_s * fps) + 1) / fps
+    before_the_end: np.ndarray = times_s[(times_s == 0) | (times_s < duration_s - GRACE_S)]
+    return before_the_end
 
 
 def frames_at(shown_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:

@@ -19,12 +19,13 @@ from ..dali_pipes.bitstream.facts import (
     UNSAFE,
 )
 from ..dali_pipes.bitstream.readers import may_hold_fields
+from ..dali_pipes.contract import VideoError
 from ..dali_pipes.cpu.reading import Reading, open_reading
 from ..dali_pipes.nvdali import segments as dali_segments
 from ..dali_pipes.packets import remux
 from ..dali_pipes.packets.keyframes import nearest_keyframes
 from ..dali_pipes.packets.pruning import Segment, plan_segments
-from ..dali_pipes.packets.scan import PacketTable, VideoError
+from ..dali_pipes.packets.scan import PacketTable
 from ..dali_pipes.sampling import Sampling, rate_differs
 from . import inspection_reasons as reasons
 

@@ -139,8 +139,9 @@ class ResidualAttentionBlock(nn.Module):
         self.mlp = MLP(width, mlp_width, activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
+        attended: Tensor = x + self.attn(self.ln_1(x))
+        mixed: Tensor = self.mlp(self.ln_2(attended))
+        return attended + mixed
 
 
 class Transformer(nn.Module):

@@ -11,12 +11,13 @@ from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
+from ..choices import Decoder
 from ..encoding.encoder import Encoder
 from ..listing import list_videos
 from . import devices
 from .ledger import embed, open_store
 from .progress import JobSummary
-from .sources import Decoder, cpu_video_source, video_source
+from .sources import cpu_video_source, video_source
 
 
 def embed_videos(

@@ -24,13 +24,14 @@ from ...dali_pipes.nvdali import sources
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
+from ..choices import Decoder
 from ..listing import Listing, list_videos
 from .failures import FailureLog, failures_path
 from .folder_writing import write_folders
 from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
 from .sharing import SharedFolder
-from .sources import Decoder, uses_dali, video_source
+from .sources import uses_dali, video_source
 
 logger = logging.getLogger(__name__)
 

@@ -95,7 +95,9 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     end = np.minimum(first[..., 1], second[..., 1])
     shared = np.maximum(end - start, 0)
     union = (first[..., 1] - first[..., 0]) + (second[..., 1] - second[..., 0]) - shared
-    return np.divide(shared, union, out=np.zeros(np.broadcast(shared, union).shape), where=union > 0)
+    share = np.zeros(np.broadcast(shared, union).shape)
+    np.divide(shared, union, out=share, where=union > 0)
+    return share
 
 
 def best_iou(predicted: RankedMoments, true: TrueMoments) -> np.ndarray:

@@ -101,7 +101,9 @@ def _similar(queries: np.ndarray, video: int, videos: SuperImageTable) -> tuple[
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     vectors = vectors.astype(np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    lengths: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
+    return vectors
 
 
 def _spans(videos: SuperImageTable) -> np.ndarray:
