@@ -10,6 +10,7 @@ from typing import assert_never
 
 from ... import GridClipError
 from ...dali_pipes.contract import Event, Failure, Finished, Notice, Restarted, Source, SuperImages, VideoFile
+from ..choices import CPU_BATCH_SIZE, GPU_BATCH_SIZE
 from ..encoding.encoder import Encoder
 from ..listing import Listing
 from ..store.store import Store, VideoEmbedding
@@ -21,8 +22,6 @@ from .progress import Interrupted, JobSummary, Tally
 # A store's append costs some milliseconds and a file, and a killed job loses what it has not appended.
 APPEND_VIDEOS = 100
 APPEND_SECONDS = 20.0
-# Large batches feed a GPU. A CPU gains nothing from them, and Ctrl-C has to wait for the one that is running.
-CPU_BATCH_SIZE, GPU_BATCH_SIZE = 8, 100
 
 
 def open_store(

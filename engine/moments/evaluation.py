@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..choices import TOPK
 from ..retrieval import Scoring
 from ..store.store import QueryTable, SuperImageTable
 from .intervals import Interval, bootstrap
 from .metrics import (
-    TOPK,
     TrueMoments,
     first_iou,
     mean_average_precision,

@@ -12,7 +12,8 @@ import itertools
 
 import numpy as np
 
-TOPK = (1, 5, 10, 100)
+from ..choices import TOPK
+
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)
 # 0.5, 0.55, ..., 0.95: those of QVHighlights' mAP. Rounded, so that 0.7 is the 0.7 of the other metrics.
 MAP_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))

@@ -33,9 +33,9 @@ def rank_own_moments(
     numbers = np.full((len(queries), width), -1, np.int64)
     spans = np.zeros((len(queries), width, 2))
     scores = np.full((len(queries), width), -np.inf, np.float32)
-    all_spans = _spans(videos)
+    units, all_spans = _unit(queries), _spans(videos)
     for video, rows in _grouped(targets):
-        first, similar = _similar(queries[rows], video, videos)
+        first, similar = _similar(units[rows], video, videos)
         order = np.argsort(-similar, axis=1, kind="stable")[:, :width]
         kept = order.shape[1]
         numbers[rows, :kept] = video
@@ -66,12 +66,12 @@ def rank_moments(
     """
     scores, best = best_videos(queries, videos.vectors, videos.offsets, scoring, top=depth, device=device)
     spans = np.zeros((*best.shape, 2))
-    all_spans = _spans(videos)
+    units, all_spans = _unit(queries), _spans(videos)
     # Pair by pair would read every video again and again: take each video once, with the queries that found it.
     pairs = best.ravel()
     for video, where in _grouped(pairs):
         rows, columns = np.divmod(where, best.shape[1])
-        first, similar = _similar(queries[rows], video, videos)
+        first, similar = _similar(units[rows], video, videos)
         spans[rows, columns] = all_spans[first + similar.argmax(axis=1)]
     return RankedMoments(best, spans), scores
 
@@ -93,10 +93,10 @@ def _grouped(videos: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return list(zip(found.tolist(), np.split(order, firsts[1:]), strict=True)) if len(found) else []
 
 
-def _similar(queries: np.ndarray, video: int, videos: SuperImageTable) -> tuple[int, np.ndarray]:
-    """(first row of the video, cosines float32 [q, L] of queries and its super images)."""
+def _similar(units: np.ndarray, video: int, videos: SuperImageTable) -> tuple[int, np.ndarray]:
+    """(first row of the video, cosines float32 [q, L] of queries, of unit length, and its super images)."""
     first, last = int(videos.offsets[video]), int(videos.offsets[video + 1])
-    return first, _unit(queries) @ _unit(videos.vectors[first:last]).T
+    return first, units @ _unit(videos.vectors[first:last]).T
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -271,15 +271,6 @@ class Store:
                 record["model"] = None
             self._record.write(record)
 
-    def clear_queries(self) -> None:
-        """Removes the queries."""
-        with self._record.locked():
-            self._tables.remove(QUERIES)
-            record = self._record.read()
-            if self._tables.dataset(SUPER_IMAGES) is None:
-                record["model"] = None
-            self._record.write(record)
-
     def compact(self) -> None:
         """Drops second copies of videos and joins the many small files of appends; call it at the end of a job.
 
