@@ -1,0 +1,26 @@
+"""Several moments of one video: best first, none twice."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gridclip.engine.moments.best import Moment, best_moments
+from gridclip.engine.retrieval import Scoring
+
+
+def test_the_best_moments_come_first_and_what_overlaps_them_is_left_out() -> None:
+    query = np.array([2.0, 0.0], np.float32)
+    vectors = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]], np.float16)
+    spans = np.array([[0, 8], [2, 8], [8, 16], [np.nan, 20]], np.float64)
+
+    found = best_moments(query, vectors, spans, Scoring(), limit=3)
+
+    assert [(moment.start_s, moment.end_s) for moment in found] == [(0, 8), (8, 16)]
+    np.testing.assert_allclose([moment.score for moment in found], [1, 0], atol=1e-3)
+
+
+def test_one_moment_is_the_most_similar_embedding() -> None:
+    spans = np.array([[0, 8], [8, 16]], np.float64)
+    assert best_moments(np.array([0, 1], np.float32), np.eye(2, dtype=np.float16), spans, Scoring()) == [
+        Moment(8.0, 16.0, 1.0)
+    ]
