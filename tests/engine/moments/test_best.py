@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from gridclip.engine.moments.best import Moment, best_moments
 from gridclip.engine.retrieval import Scoring
 
