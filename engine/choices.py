@@ -61,3 +61,7 @@ TOP = 10  # videos that a search shows
 # Features for elsewhere: engine/features.py has one writer for each.
 FEATURE_FORMATS = ("npy", "parquet", "safetensors")
 FEATURE_FORMAT = "npy"
+
+# The page.
+SERVE_HOST = "127.0.0.1"  # this machine only
+SERVE_PORT = 8000
