@@ -49,4 +49,4 @@ def best_moments(
         timed = np.isfinite(spans[number]).all()
         if timed and not (kept and (iou(spans[number], spans[kept]) >= MOST_OVERLAP).any()):
             kept.append(number)
-    return [Moment(*spans[number].tolist(), float(scores[number])) for number in kept]
+    return [Moment(float(spans[number, 0]), float(spans[number, 1]), float(scores[number])) for number in kept]
