@@ -526,22 +526,24 @@ def search(
     store: Store | Path,
     *,
     top: int = _choices.TOP,
+    moments: int = 1,
     aggregate: str = _choices.AGGREGATE,
     temperature: float = _choices.TEMPERATURE,
     device: str | None = None,
 ) -> list[Hit]:
-    """The best videos for a sentence, best first, each with the moment that fits it best.
+    """The best videos for a sentence, best first, each with the moments that fit it best.
 
     Args:
         model: from `load_model`, or what that takes: the one that the store was made with.
         sentence: what to search for.
         store: holds super images; nothing is written to it.
         top: how many videos, >= 1.
+        moments: how many moments of each, >= 1.
         aggregate, temperature, device: as in `evaluate`.
 
     Returns:
-        A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `start_s` and `end_s` of its best super image in
-        seconds, None where the store has no times.
+        A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `moments` (`start_s` and `end_s` in seconds, and
+        `score`), best first, and `start_s` and `end_s` of the best one, None where the store has no times.
 
     Raises:
         ArgumentError: the sentence is empty.
@@ -563,7 +565,9 @@ def search(
     encoder = _encoder(model)
     found.require_model(encoder.info.to_json())
     vector = encoder.encode_texts([sentence])
-    return searching.search(found, vector, top, aggregate=aggregate, temperature=temperature, device=device)
+    return searching.search(
+        found, vector, top, moments=moments, aggregate=aggregate, temperature=temperature, device=device
+    )
 
 
 def import_features(

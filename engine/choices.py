@@ -57,6 +57,10 @@ MISSING_RULES: tuple[Missing, ...] = get_args(Missing)
 MISSING: Missing = "drop"  # what becomes of captions whose video has no embeddings
 REPORT_EXAMPLES = 20  # queries that a report shows with their best videos
 TOP = 10  # videos that a search shows
+UNWANTED_WEIGHT = 1.0  # of the score of what a search does not want, beside that of what it does
+Index = Literal["auto", "exact", "ann"]
+INDEXES: tuple[Index, ...] = get_args(Index)
+INDEX: Index = "auto"  # how a search finds its candidates
 
 # Features for elsewhere: engine/features.py has one writer for each.
 FEATURE_FORMATS = ("npy", "parquet", "safetensors")

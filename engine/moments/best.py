@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from ..retrieval import Scoring
+from ..scoring import Scoring
 from .metrics import iou
 
 MOST_OVERLAP = 0.5  # IoU from which a moment counts as the same as a better one
