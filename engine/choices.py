@@ -55,6 +55,9 @@ TOPK = (1, 5, 10, 100)  # the K of R@K
 Missing = Literal["drop", "count-as-failures"]
 MISSING_RULES: tuple[Missing, ...] = get_args(Missing)
 MISSING: Missing = "drop"  # what becomes of captions whose video has no embeddings
+OtherQueries = Literal["refuse", "leave-out"]
+OTHER_QUERY_RULES: tuple[OtherQueries, ...] = get_args(OtherQueries)
+OTHER_QUERIES: OtherQueries = "refuse"  # what becomes of queries that only one of two compared evaluations has
 REPORT_EXAMPLES = 20  # queries that a report shows with their best videos
 TOP = 10  # videos that a search shows
 
