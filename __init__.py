@@ -23,6 +23,7 @@ from .engine import choices as _choices
 if TYPE_CHECKING:
     from .dali_pipes.errors import ArgumentError, GridClipError
     from .dali_pipes.sampling import Sampling
+    from .engine.comparison import EvaluationComparison
     from .engine.encoding.encoder import Encoder
     from .engine.evaluation import Evaluation
     from .engine.features import Imported
@@ -40,6 +41,7 @@ __all__ = [
     "GridClipError",
     "Sampling",
     "Store",
+    "compare",
     "embed_images",
     "embed_text",
     "embed_videos",
@@ -518,6 +520,43 @@ def evaluate(
         moments=moments,
         device=device,
     )
+
+
+def compare(
+    first: Evaluation | Path,
+    second: Evaluation | Path,
+    *,
+    other_queries: _choices.OtherQueries = _choices.OTHER_QUERIES,
+) -> EvaluationComparison:
+    """Says whether two evaluations of the same queries differ beyond chance: paired bootstrap over the queries.
+
+    Args:
+        first, second: from `evaluate`, or the JSON files that `gridclip evaluate` has written of them.
+        other_queries: "refuse", or "leave-out": what becomes of queries that only one of the two has.
+
+    Returns:
+        `metrics`, by name, each with `first`, `second`, their `difference` and its 95% interval, in percent, and
+        `decided`; `str()` of it is a table, `to_json()` a dict.
+
+    Raises:
+        GridClipError: a file is no evaluation of this version, or the queries differ.
+
+    Example:
+        >>> import gridclip
+        >>> found = gridclip.compare(gridclip.evaluate("store"), gridclip.evaluate("store", aggregate="max"))
+        >>> found.queries, found.metrics["R@100"].decided
+        (4, False)
+    """
+    from .engine import comparison
+
+    named = [
+        (str(each), comparison.read_evaluation(each))
+        if isinstance(each, (str, os.PathLike))
+        else (name, each.to_json())
+        for name, each in (("the first evaluation", first), ("the second evaluation", second))
+    ]
+    sources, contents = zip(*named, strict=True)
+    return comparison.compare_evaluations(*contents, sources=sources, other_queries=other_queries)
 
 
 def search(
