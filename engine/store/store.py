@@ -21,6 +21,7 @@ from ... import GridClipError
 from ...dali_pipes import ids
 from ..annotations import Query
 from . import care
+from .reader import SuperImageReader
 from .record import EMPTY, MODEL_SETTINGS, RECORD_FILE, Record, as_read_back, no_store
 from .rows import QueryTable, SuperImageTable, VideoEmbedding
 from .tables import (
@@ -163,10 +164,7 @@ class Store:
         """
         dataset = self._tables.dataset(SUPER_IMAGES)
         if dataset is None or not dataset.count_rows():
-            raise GridClipError(
-                f"the store {self.path} holds no videos: run gridclip embed-videos, embed-images "
-                "or import-features first"
-            )
+            raise self._tables.no_videos()
         keys = self._tables.read_columns(dataset, list(KEY_COLUMNS[SUPER_IMAGES]))
         copies = self._tables.copies(keys)
         order = copies.first[np.array(sorted(range(len(copies.first)), key=copies.names.__getitem__))]
@@ -190,6 +188,14 @@ class Store:
             start_s=keys["start_s"].to_numpy()[rows],
             end_s=keys["end_s"].to_numpy()[rows],
         )
+
+    def reader(self) -> SuperImageReader:
+        """For searches: whole videos, read a few at a time, all of one version; see reader.py.
+
+        Raises:
+            GridClipError: the store holds no videos, or its rows are damaged.
+        """
+        return SuperImageReader.open(self._tables)
 
     def put_queries(self, queries: collections.abc.Sequence[Query], vectors: np.ndarray) -> None:
         """Adds queries; stored queries that have the video and text of a new one are replaced.

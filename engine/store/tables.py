@@ -61,7 +61,7 @@ class Tables:
         return dataset
 
     def read_columns(self, dataset: lance.LanceDataset, columns: list[str]) -> pa.Table:
-        with self._reading():
+        with self.reading():
             table = dataset.scanner(columns=columns, scan_in_order=True).to_table()
             for name in set(columns) - TIMES:
                 if table[name].null_count:
@@ -75,7 +75,7 @@ class Tables:
         target[rows] = np.arange(len(rows))
         vectors = np.empty((len(rows), width), np.float16)
         first = 0
-        with self._reading():
+        with self.reading():
             for batch in dataset.scanner(columns=["vector"], scan_in_order=True).to_batches():
                 if batch["vector"].null_count:
                     raise ValueError(f"{batch['vector'].null_count} rows have no vector")
@@ -86,7 +86,8 @@ class Tables:
         return vectors
 
     @contextlib.contextmanager
-    def _reading(self) -> collections.abc.Iterator[None]:
+    def reading(self) -> collections.abc.Iterator[None]:
+        """Around reads of rows: what Lance or pyarrow raise becomes an error of this program."""
         try:
             with lance_calls():
                 yield
@@ -143,13 +144,23 @@ class Tables:
             or not np.array_equal(index, np.arange(len(index)) - begins.repeat(sizes))
             or not np.array_equal(row_video, row_video[begins].repeat(sizes))
         ):
-            raise GridClipError(
-                f"the store {self.path} is damaged: the super images of a video are not in order; "
-                "embed again with `overwrite=True`"
-            )
+            raise self.not_in_order()
         video = row_video[begins]
         _, first = np.unique(video, return_index=True)
         return Copies(encoded.dictionary.to_pylist(), begins, sizes, video, first)
+
+    def not_in_order(self) -> GridClipError:
+        """What to raise where the rows of a video do not follow each other."""
+        return GridClipError(
+            f"the store {self.path} is damaged: the super images of a video are not in order; "
+            "embed again with `overwrite=True`"
+        )
+
+    def no_videos(self) -> GridClipError:
+        """What to raise where there are no super images."""
+        return GridClipError(
+            f"the store {self.path} holds no videos: run gridclip embed-videos, embed-images or import-features first"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
