@@ -109,7 +109,8 @@ class Answers:
         vectors, spans = self._video(video_id)
         inside = (spans[:, 0] <= at_s) & (at_s < spans[:, 1])
         chosen = int(inside.argmax()) if inside.any() else len(vectors) - 1
-        return vectors[chosen].astype(np.float32)
+        vector: np.ndarray = vectors[chosen].astype(np.float32)
+        return vector
 
     def _best(self, question: Question, wanted: np.ndarray, unwanted: np.ndarray | None) -> list[Hit]:
         top = self._bounds.looked_at if question.only else question.top
@@ -183,7 +184,8 @@ def _weights(cosines: np.ndarray, scoring: Scoring) -> np.ndarray | None:
         return None
     heated = cosines / scoring.temperature
     weights: np.ndarray = np.exp(heated - heated.max())
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def _finite(vector: np.ndarray) -> np.ndarray:

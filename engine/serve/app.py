@@ -33,7 +33,8 @@ from .orders import NO_FILE, Clip, Made, Order, Pixels, Still, Strip
 from .refusal import BUSY, TOO_LARGE, UNUSABLE, Refusal
 from .workshop import Workshop
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 STRIP_FRAMES = 12  # where nobody says how many

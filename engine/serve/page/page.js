@@ -388,8 +388,10 @@ function playAt(row, seconds, moment) {
   stage.replaceChildren(player, says);
   stage.hidden = false;
   player.addEventListener("loadedmetadata", () => {
-    if (player.videoWidth) player.style.aspectRatio = `${player.videoWidth} / ${player.videoHeight}`;
     if (!player.videoWidth && !player.dataset.clip) clip();
+    if (!player.videoWidth) return;
+    player.style.aspectRatio = `${player.videoWidth} / ${player.videoHeight}`;
+    player.style.maxWidth = `calc(54vh * ${player.videoWidth / player.videoHeight})`;
   });
   player.addEventListener("error", () => {
     if (!player.getAttribute("src")) return;
@@ -501,6 +503,7 @@ document.addEventListener("click", (event) => {
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   picture = null;
+  results.focus({ preventScroll: true }); // the keys of the results work, and a phone's keyboard goes away
   ask({ q: sentence.value.trim() });
 });
 for (const each of filters) {
