@@ -571,6 +571,6 @@ async function begin() {
   addEventListener("pagehide", () => events && events.close());
   addEventListener("pageshow", listen);
   await follow();
-  if (!question().size) sentence.focus();
+  if (!question().size && matchMedia("(pointer: fine)").matches) sentence.focus(); // no keyboard over a phone's page
 }
 begin();

@@ -153,7 +153,10 @@ class Page:
     def shot(self, name: str, folder: pathlib.Path) -> None:
         kept = pathlib.Path(os.environ.get(SHOTS) or folder)
         kept.mkdir(parents=True, exist_ok=True)
-        images = "return [...document.images].every((image) => image.complete || image.loading === 'lazy')"
+        images = (
+            "return [...document.images].every((image) => (image.complete && image.naturalWidth) "
+            "|| !image.offsetHeight || image.getBoundingClientRect().top > innerHeight)"
+        )
         self.until(lambda: self.js(images))
         time.sleep(0.3)  # the last of them are being drawn
         assert self.driver.save_screenshot(str(kept / f"{name}.png"))
@@ -308,7 +311,7 @@ def test_nothing_found_is_said(page: Page, tmp_path: pathlib.Path) -> None:
     page.shot("nothing", tmp_path)
     page.all("#status button")[0].click()
     page.until(lambda: len(page.all(".row")) == 6)
-    page.search("a ring")
+    page.search("a big blue moon over yellow bricks")
     page.shot("weak", tmp_path)
 
 
