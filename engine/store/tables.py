@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
-import dataclasses
 import os
 import pathlib
 import shutil
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from ... import GridClipError
 from ..annotations import Query
+from .copies import view_codes
 
 SUPER_IMAGES, QUERIES = "super_images", "queries"
 # Columns that a dataset must have; further ones are left alone. The vectors' width is the dataset's own.
@@ -29,7 +29,9 @@ KEY_COLUMNS = {
         "end_s": pa.float64(),
     },
 }
-TIMES = {"start_s", "end_s"}  # the columns that may hold nulls
+# Both or neither: stores from before there were levels and several grid sizes do not have them.
+LEVEL_COLUMNS = {"level": pa.string(), "grid_size": pa.int32()}
+MAY_BE_NULL = {"start_s", "end_s", "grid_size"}
 FLOAT16_EXPONENT, FLOAT16_MAGNITUDE = 0x7C00, 0x7FFF  # as bits: from the first on, a value is infinite or no number
 COMMIT_ATTEMPTS = 5  # Lance itself retries a commit 20 times; these are for many writers that start at once
 
@@ -52,7 +54,7 @@ class Tables:
                 dataset = lance.dataset(self.uri(name))
         except (OSError, ValueError) as error:
             raise GridClipError(f"cannot read {self.uri(name)}: {error}") from error
-        wrong = _wrong_columns(dataset.schema, KEY_COLUMNS[name])
+        wrong = _wrong_columns(dataset.schema, KEY_COLUMNS[name] | (LEVEL_COLUMNS if has_levels(dataset) else {}))
         if wrong:
             raise GridClipError(
                 f"{self.uri(name)} is not a table of this program ({wrong}): embed again with "
@@ -60,10 +62,21 @@ class Tables:
             )
         return dataset
 
+    def read_keys(self, dataset: lance.LanceDataset, grid_size: int | None) -> tuple[pa.Table, np.ndarray]:
+        """All columns of the super images but the vectors, and the code of each row's view, see `copies.view_codes`.
+
+        Args:
+            grid_size: of the rows of older stores, which do not say it.
+        """
+        levels = LEVEL_COLUMNS if has_levels(dataset) else {}
+        keys = self.read_columns(dataset, [*KEY_COLUMNS[SUPER_IMAGES], *levels])
+        with self._reading():
+            return keys, view_codes(keys, grid_size)
+
     def read_columns(self, dataset: lance.LanceDataset, columns: list[str]) -> pa.Table:
         with self._reading():
             table = dataset.scanner(columns=columns, scan_in_order=True).to_table()
-            for name in set(columns) - TIMES:
+            for name in set(columns) - MAY_BE_NULL:
                 if table[name].null_count:
                     raise ValueError(f"{table[name].null_count} of {len(table)} rows have no {name}")
             return table
@@ -129,47 +142,6 @@ class Tables:
         except OSError as error:
             raise GridClipError(f"cannot clear the store {self.path}: {error}") from error
 
-    def copies(self, keys: pa.Table) -> Copies:
-        """Every copy of every video, from the columns video_id and index in the order of the rows."""
-        encoded = keys["video_id"].combine_chunks().dictionary_encode()
-        row_video = encoded.indices.to_numpy()
-        index = keys["index"].to_numpy()
-        # The rows of an append are contiguous, so that a row with index 0 starts one copy of one video.
-        begins = np.flatnonzero(index == 0)
-        sizes = np.diff(np.append(begins, len(index)))
-        if (
-            not len(begins)
-            or begins[0] != 0
-            or not np.array_equal(index, np.arange(len(index)) - begins.repeat(sizes))
-            or not np.array_equal(row_video, row_video[begins].repeat(sizes))
-        ):
-            raise GridClipError(
-                f"the store {self.path} is damaged: the super images of a video are not in order; "
-                "embed again with `overwrite=True`"
-            )
-        video = row_video[begins]
-        _, first = np.unique(video, return_index=True)
-        return Copies(encoded.dictionary.to_pylist(), begins, sizes, video, first)
-
-
-@dataclasses.dataclass(frozen=True)
-class Copies:
-    """The copies of videos in a table, C of them, in the order of the rows.
-
-    Attributes:
-        names: ids of the V videos.
-        begins: int64 [C], first row of each copy.
-        sizes: int64 [C], rows of each copy.
-        video: int64 [C], whose copy it is, as a position in `names`.
-        first: int64 [V], the first copy of each video of `names`, the one that is read.
-    """
-
-    names: list[str]
-    begins: np.ndarray
-    sizes: np.ndarray
-    video: np.ndarray
-    first: np.ndarray
-
 
 @contextlib.contextmanager
 def lance_calls() -> collections.abc.Iterator[None]:
@@ -183,6 +155,11 @@ def lance_calls() -> collections.abc.Iterator[None]:
             f"the store's library (Lance) could not work on: {error}; is there a limit on memory or "
             "threads (ulimit -v, ulimit -u)? Raise it"
         ) from error
+
+
+def has_levels(dataset: lance.LanceDataset) -> bool:
+    """Whether the rows say of which level and grid size they are; those of older stores and of queries do not."""
+    return not LEVEL_COLUMNS.keys().isdisjoint(dataset.schema.names)
 
 
 def _wrong_columns(schema: pa.Schema, expected: dict[str, pa.DataType]) -> str | None:
