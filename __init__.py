@@ -23,6 +23,7 @@ from .engine import choices as _choices
 if TYPE_CHECKING:
     from .dali_pipes.errors import ArgumentError, GridClipError
     from .dali_pipes.sampling import Sampling
+    from .engine.comparison import EvaluationComparison
     from .engine.encoding.encoder import Encoder
     from .engine.evaluation import Evaluation
     from .engine.features import Imported
@@ -40,6 +41,7 @@ __all__ = [
     "GridClipError",
     "Sampling",
     "Store",
+    "compare",
     "embed_images",
     "embed_text",
     "embed_videos",
@@ -520,28 +522,67 @@ def evaluate(
     )
 
 
+def compare(
+    first: Evaluation | Path,
+    second: Evaluation | Path,
+    *,
+    other_queries: _choices.OtherQueries = _choices.OTHER_QUERIES,
+) -> EvaluationComparison:
+    """Says whether two evaluations of the same queries differ beyond chance: paired bootstrap over the queries.
+
+    Args:
+        first, second: from `evaluate`, or the JSON files that `gridclip evaluate` has written of them.
+        other_queries: "refuse", or "leave-out": what becomes of queries that only one of the two has.
+
+    Returns:
+        `metrics`, by name, each with `first`, `second`, their `difference` and its 95% interval, in percent, and
+        `decided`; `str()` of it is a table, `to_json()` a dict.
+
+    Raises:
+        GridClipError: a file is no evaluation of this version, or the queries differ.
+
+    Example:
+        >>> import gridclip
+        >>> found = gridclip.compare(gridclip.evaluate("store"), gridclip.evaluate("store", aggregate="max"))
+        >>> found.queries, found.metrics["R@100"].decided
+        (4, False)
+    """
+    from .engine import comparison
+
+    named = [
+        (str(each), comparison.read_evaluation(each))
+        if isinstance(each, (str, os.PathLike))
+        else (name, each.to_json())
+        for name, each in (("the first evaluation", first), ("the second evaluation", second))
+    ]
+    sources, contents = zip(*named, strict=True)
+    return comparison.compare_evaluations(*contents, sources=sources, other_queries=other_queries)
+
+
 def search(
     model: Encoder | Path,
     sentence: str,
     store: Store | Path,
     *,
     top: int = _choices.TOP,
+    moments: int = 1,
     aggregate: str = _choices.AGGREGATE,
     temperature: float = _choices.TEMPERATURE,
     device: str | None = None,
 ) -> list[Hit]:
-    """The best videos for a sentence, best first, each with the moment that fits it best.
+    """The best videos for a sentence, best first, each with the moments that fit it best.
 
     Args:
         model: from `load_model`, or what that takes: the one that the store was made with.
         sentence: what to search for.
         store: holds super images; nothing is written to it.
         top: how many videos, >= 1.
+        moments: how many moments of each, >= 1.
         aggregate, temperature, device: as in `evaluate`.
 
     Returns:
-        A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `start_s` and `end_s` of its best super image in
-        seconds, None where the store has no times.
+        A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `moments` (`start_s` and `end_s` in seconds, and
+        `score`), best first, and `start_s` and `end_s` of the best one, None where the store has no times.
 
     Raises:
         ArgumentError: the sentence is empty.
@@ -563,7 +604,9 @@ def search(
     encoder = _encoder(model)
     found.require_model(encoder.info.to_json())
     vector = encoder.encode_texts([sentence])
-    return searching.search(found, vector, top, aggregate=aggregate, temperature=temperature, device=device)
+    return searching.search(
+        found, vector, top, moments=moments, aggregate=aggregate, temperature=temperature, device=device
+    )
 
 
 def import_features(

@@ -632,14 +632,34 @@ class _Cutoffs(click.ParamType):  # type: ignore[type-arg]  # a generic class in
 @click.option("--report", type=_PATH, help="Write an HTML page with examples to this file.")
 def evaluate(store: pathlib.Path, json_file: pathlib.Path | None, report: pathlib.Path | None, **options: Any) -> None:
     """Print the recall of a store: its captions against its videos."""
+    from .engine.outcomes import as_text
     from .engine.report import write_report
 
     result = gridclip.evaluate(store, examples=choices.REPORT_EXAMPLES if report else 0, **options)
     click.echo(str(result))
     if json_file:
-        _write_json(json_file, result.to_json())
+        _write_text(json_file, as_text(result.to_json()))
     if report:
         write_report(result, report)
+
+
+@main.command()
+@click.argument("first", metavar="A.json", type=_PATH)
+@click.argument("second", metavar="B.json", type=_PATH)
+@click.option(
+    "--other-queries",
+    type=click.Choice(choices.OTHER_QUERY_RULES),
+    default=choices.OTHER_QUERIES,
+    help="What becomes of queries that only one of the two has.",
+)
+@_as_json
+def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options: Any) -> None:
+    """Say whether two evaluations differ beyond chance.
+
+    A.json and B.json are what `gridclip evaluate --json` has written, of the same queries: paired bootstrap.
+    """
+    found = gridclip.compare(first, second, **options)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
 
 
 def _not_empty(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -730,9 +750,9 @@ _benchmark("scaling", "Time and memory over workers and over videos.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 
 
-def _write_json(path: pathlib.Path, content: object) -> None:
+def _write_text(path: pathlib.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    path.write_text(text, "utf-8")
 
 
 def _make_sampling(mode: choices.SamplingMode, max_shift_s: float | None, **settings: Any) -> Sampling:

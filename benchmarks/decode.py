@@ -6,7 +6,7 @@
 
 Every reader returns the same frames, on one thread; that is checked before it is timed. There are two settings: one
 process on one core, and one process for every core, all of which decode the file at the same time, pinned to nothing,
-as a job with many files would.
+as a job with many files would. On one core the floor takes its turns beside them: libavcodec alone, see `floor.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from gridclip.dali_pipes.sampling import wanted_frames
 from . import corpus, measure, same_frames
 from .crew import Crew
 from .decode_peers import Reader, packets_decoded, pruning_seconds, readers_here
+from .floor import FLOOR, floor
 
+LEAST_S = 0.02  # files that take less say more of opening than of decoding
 PACKAGES = ("av", "decord", "torchcodec", "opencv-python-headless", "spdl-io", "nvidia-dali-cuda130", "numpy")
 
 
@@ -51,8 +53,8 @@ def run(
         target: a JSON file.
 
     Returns:
-        One entry a file: frames, packets decoded of all, why readers were left out, `speeds` of one core, and those of
-        all cores under `all_cores`.
+        One entry a file: frames, packets decoded of all, why readers were left out, `speeds` of one core and how many
+        times the floor's time each reader takes there, and the speeds of all cores under `all_cores`.
     """
     readers = readers_here() if readers is None else readers
     with Crew(processes or len(os.sched_getaffinity(0))) as crew:
@@ -126,7 +128,10 @@ def _one_file(
     wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
     with one_core():
         calls, left_out = same_frames.usable(path, fps, wanted, readers)
-        seconds = measure.interleaved(calls, repetitions=repetitions)
+        with floor(path, fps) as decode_only:
+            timed = measure.interleaved({**calls, FLOOR: decode_only}, repetitions=repetitions)
+        floor_s = statistics.median(timed[FLOOR])
+        seconds = {name: timed[name] for name in calls}
         pruning_s = statistics.median(pruning_seconds(path, fps) for _ in range(max(5, repetitions)))
     on_all = {name: functools.partial(crew.do, call) for name, call in calls.items()}
     seconds_on_all = measure.interleaved(on_all, repetitions=repetitions)
@@ -142,10 +147,16 @@ def _one_file(
         "pruning_s": pruning_s,
         "pruning_to_decoding": round(pruning_s / (ours - pruning_s), 4),
         "not_compared": left_out,
+        "floor_s": floor_s,
+        "times_floor": {name: round(value / floor_s, 3) for name, value in measure.medians(seconds).items()},
         **measured(seconds, processes=1),
         "all_cores": measured(seconds_on_all, processes=len(crew)),
     }
-    print(f"{path.name}: {decoded}/{packets} packets, {ours:.3f} s (pruning {pruning_s:.4f})", flush=True)
+    print(
+        f"{path.name}: {decoded}/{packets} packets, {ours:.3f} s (pruning {pruning_s:.4f}), "
+        f"{ours / floor_s:.2f} times {FLOOR}",
+        flush=True,
+    )
     for cores, times in ((1, seconds), (len(crew), seconds_on_all)):
         print(f"  {cores} at a time, times slower: {_times_slower(times)}", flush=True)
     for name, reason in left_out.items():
@@ -157,6 +168,27 @@ def _times_slower(seconds: Mapping[str, list[float]]) -> str:
     medians = measure.medians(seconds)
     ours = medians.pop("gridclip")
     return "  ".join(f"{name} {value / ours:.2f}" for name, value in medians.items())
+
+
+def verdict(results: Sequence[Mapping[str, Any]]) -> str:
+    """What the owner of these files can act on, in one sentence: beside a peer, what pruning leaves out, the floor.
+
+    Args:
+        results: from `run`; those that take less than LEAST_S say more of starting than of decoding and are left out
+            where others are there.
+    """
+    decoding = [entry for entry in results if entry["median_s"]["gridclip"] >= LEAST_S] or list(results)
+    parts = []
+    for peer in ("decord", "torchcodec approximate", "PyAV"):
+        ratios = [entry["ratio_to_peer"][peer] for entry in decoding if peer in entry["ratio_to_peer"]]
+        if ratios:
+            parts.append(f"{measure.geometric_mean(ratios):.2f} times as fast as {peer}")
+            break
+    decoded, packets = (sum(entry[key] for entry in decoding) for key in ("packets_decoded", "packets"))
+    parts.append(f"{1 - decoded / packets:.0%} of the packets are skipped")
+    above = measure.geometric_mean(entry["times_floor"]["gridclip"] for entry in decoding)
+    parts.append(f"{above:.2f} times the time of {FLOOR} on the others")
+    return f"on these files, one core: {'; '.join(parts)}"
 
 
 def readable(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -192,6 +224,8 @@ def main() -> None:
     if ratios:
         mean = measure.geometric_mean(ratios)
         print(f"one core, ratio to the best peer: geometric mean {mean:.2f}, least {min(ratios):.2f}")
+    if results:
+        print(verdict(results))
 
 
 if __name__ == "__main__":

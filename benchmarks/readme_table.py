@@ -1,10 +1,13 @@
-"""benchmarks/results/*.json in, the README's table of measurements out: no figure there is typed.
+"""benchmarks/results/*.json in, the tables of measurements of both READMEs out: no figure there is typed.
 
-python -m gridclip.benchmarks.readme_table         rewrites the part between the two markers in README.md
+python -m gridclip.benchmarks.readme_table         rewrites the part between the two markers in both files
+
+README.md has the headlines, benchmarks/README.md every row.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -16,51 +19,82 @@ from . import measure
 from .charts import crossing_text
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+BENCHMARKS_README = README.parent / "benchmarks" / "README.md"
 BEGIN, END = "<!-- measured: written by benchmarks/readme_table.py -->", "<!-- end of measured -->"
 
 
-def table() -> str:
-    """The table's lines, from the committed results."""
-    lines = ["| what | beside | result | raw |", "|---|---|---|---|"]
-    lines += _decode("decode_generated.json")
-    lines += _decode_real("decode_real_files.json")
-    lines.append(_pruning("decode_generated.json", "decode_real_files.json"))
-    lines += _sweep("sweep.json") if (measure.RESULTS / "sweep.json").exists() else []
-    lines += _keyframes("keyframes.json")
-    lines += _pipelines("pipelines_cpu.json")
-    lines += _encode("encode_cpu.json")
-    lines += _end_to_end("end_to_end.json")
-    lines += _growth("scaling.json")
-    lines += _retrieve("retrieve_cpu.json")
-    return "\n".join(lines)
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        what, beside, outcome: in words, with the figures.
+        name: the raw file in `results/`.
+        headline: whether README.md shows it.
+    """
+
+    what: str
+    beside: str
+    outcome: str
+    name: str
+    headline: bool = False
+
+    def line(self, results: str) -> str:
+        """The row in Markdown; `results` is the path to the raw files from where the table stands."""
+        return f"| {self.what} | {self.beside} | {self.outcome} | [{self.name}]({results}/{self.name}) |"
 
 
-def rewritten(readme: str) -> str:
-    """The README's text with its table made anew."""
-    return re.sub(f"{BEGIN}.*?{END}", f"{BEGIN}\n{table()}\n{END}", readme, flags=re.DOTALL)
+def rows() -> list[Row]:
+    """Every measurement that is committed."""
+    return [
+        *_decode("decode_generated.json"),
+        *_decode_real("decode_real_files.json"),
+        _pruning("decode_generated.json", "decode_real_files.json"),
+        *(_sweep("sweep.json") if (measure.RESULTS / "sweep.json").exists() else []),
+        *_keyframes("keyframes.json"),
+        *_pipelines("pipelines_cpu.json"),
+        *_encode("encode_cpu.json"),
+        *_end_to_end("end_to_end.json"),
+        *_growth("scaling.json"),
+        *_retrieve("retrieve_cpu.json"),
+    ]
+
+
+def headlines(readme: str) -> str:
+    """README.md's text with its table made anew."""
+    return _rewritten(readme, [row for row in rows() if row.headline], "benchmarks/results")
+
+
+def everything(readme: str) -> str:
+    """The text of benchmarks/README.md with its table made anew."""
+    return _rewritten(readme, rows(), "results")
+
+
+def _rewritten(readme: str, shown: Sequence[Row], results: str) -> str:
+    lines = ["| what | beside | result | raw |", "|---|---|---|---|", *(row.line(results) for row in shown)]
+    return re.sub(f"{BEGIN}.*?{END}", "\n".join([BEGIN, *lines, END]), readme, flags=re.DOTALL)
 
 
 def _load(name: str) -> dict[str, Any]:
     return json.loads((measure.RESULTS / name).read_text())
 
 
-def _row(what: str, beside: str, result: str, name: str) -> str:
-    return f"| {what} | {beside} | {result} | [{name}](benchmarks/results/{name}) |"
-
-
-def _decode(name: str) -> list[str]:
-    report = _load(name)
+def _decode(name: str) -> list[Row]:
+    """A row for each file; the headlines are those of the largest and the smallest gain."""
+    results = _load(name)["results"]
+    gains = [entry["ratio_to_peer"]["decord"] for entry in results]
     rows = []
-    for entry in report["results"]:
+    for entry in results:
         ratios = entry["ratio_to_peer"]
         peers = [peer for peer in ("decord", "torchcodec approximate", "OpenCV") if peer in ratios]
         shares = ", ".join(f"{peer} {ratios[peer]:.1f}" for peer in peers)
         what = f"decode `{entry['video']}`, {entry['packets_decoded']} of {entry['packets']} packets, one core"
-        rows.append(_row(what, "decord, torchcodec, OpenCV", f"times as fast as {shares}", name))
+        headline = ratios["decord"] in (min(gains), max(gains))
+        rows.append(Row(what, "decord, torchcodec, OpenCV", f"times as fast as {shares}", name, headline))
     return rows
 
 
-def _decode_real(name: str) -> list[str]:
+def _decode_real(name: str) -> list[Row]:
     report = _load(name)
     rows = []
     for beside, chosen in (
@@ -74,19 +108,20 @@ def _decode_real(name: str) -> list[str]:
         worst = min(ratios, key=lambda video: ratios[video])
         mean = measure.geometric_mean(ratios.values())
         result = f"{mean:.2f} times as fast in geometric mean, {ratios[worst]:.2f} at worst (`{worst}`)"
-        rows.append(_row(f"decode {len(ratios)} real files, one core", beside, result, name))
+        headline = beside == "the best of all peers"
+        rows.append(Row(f"decode {len(ratios)} real files, one core", beside, result, name, headline))
     return rows
 
 
-def _pruning(*names: str) -> str:
+def _pruning(*names: str) -> Row:
     entries = [entry for name in names for entry in _load(name)["results"]]
     shares = {entry["video"]: entry["pruning_to_decoding"] for entry in entries}
     worst = max(shares, key=lambda video: shares[video])
     result = f"{statistics.median(shares.values()):.1%} in the median, {shares[worst]:.1%} at most (`{worst}`)"
-    return _row("choose the packets of these files", "decoding them afterwards", result, names[-1])
+    return Row("choose the packets of these files", "decoding them afterwards", result, names[-1])
 
 
-def _sweep(name: str) -> list[str]:
+def _sweep(name: str) -> list[Row]:
     rows = []
     for entry in _load(name)["results"]:
         rates = [rate for rate in entry["rates"] if rate["ratio_to_best_peer"]]
@@ -96,11 +131,11 @@ def _sweep(name: str) -> list[str]:
         what = f"decode `{entry['video']}` at {sparsest['fps']:g} to {densest['fps']:g} fps, one core"
         gains = " to ".join(f"{rate['ratio_to_best_peer']:.1f}" for rate in (sparsest, densest))
         result = f"{gains} times as fast; pruning {crossing_text(entry['crossover_fps'])}"
-        rows.append(_row(what, "the best of decord, torchcodec and PyAV", result, name))
+        rows.append(Row(what, "the best of decord, torchcodec and PyAV", result, name))
     return rows
 
 
-def _keyframes(name: str) -> list[str]:
+def _keyframes(name: str) -> list[Row]:
     """Speed and shifts of each set of videos, then the recall, at the default --max-shift; nothing before it is run."""
     if not (measure.RESULTS / name).exists():
         return []
@@ -117,11 +152,11 @@ def _keyframes(name: str) -> list[str]:
             for temperature in ("temperature 1", "temperature 0.1")
         ]
         queries = recall[way]["queries"]
-        rows.append(_row(f"`--sampling keyframes`: {corpus}, {queries} queries", "exact", ", ".join(losses), name))
+        rows.append(Row(f"`--sampling keyframes`: {corpus}, {queries} queries", "exact", ", ".join(losses), name))
     return rows
 
 
-def _keyframes_decode(entries: list[dict[str, Any]], way: str, name: str) -> str:
+def _keyframes_decode(entries: list[dict[str, Any]], way: str, name: str) -> Row:
     gains = {entry["name"]: entry["times_as_fast"][way] for entry in entries}
     shifts = [entry["shifts"][way] for entry in entries]
     moved = sum(each["moved_share"] * each["wanted_frames"] for each in shifts)
@@ -132,10 +167,10 @@ def _keyframes_decode(entries: list[dict[str, Any]], way: str, name: str) -> str
     result += f"; {share:.0%} of the frames move, at most {max(each.get('max_s', 0) for each in shifts):.1f} s"
     of = {"generated": "generated files", "real files": "real files", "demo": "ways to encode the demo's videos"}
     what = f"`--sampling keyframes`: decode {len(entries)} {of[entries[0]['set']]}, one core"
-    return _row(what, "exact", result, name)
+    return Row(what, "exact", result, name)
 
 
-def _pipelines(name: str) -> list[str]:
+def _pipelines(name: str) -> list[Row]:
     videos = _load(name)["results"]["videos"]
     rates = videos["wanted_frames_per_s"]
     ours = {way: rates[f"gridclip --decoder {way}"] for way in ("dali", "hybrid", "pyav")}
@@ -143,32 +178,33 @@ def _pipelines(name: str) -> list[str]:
     whole = rates.get("DALI on whole files")
     beside = f"DALI's CPU variant on whole files: {whole:.1f} frames/s" if whole else "DALI on whole files: failed"
     what = f"decode {videos['videos']} VP8 and VP9 files into the encoder, all cores"
-    return [_row(what, beside, f"wanted frames/s: {result}", name)]
+    return [Row(what, beside, f"wanted frames/s: {result}", name)]
 
 
-def _end_to_end(name: str) -> list[str]:
+def _end_to_end(name: str) -> list[Row]:
     rows = []
     for model, entry in _load(name)["results"].items():
         rate, busy = entry["videos_per_s"]["fused"], entry["encoder_busy"]["fused"]
         result = f"{entry['fused_to_two_stages']:.2f} times as fast, {rate:.2f} videos/s, the encoder busy {busy:.0%}"
-        rows.append(_row(f"videos to a store, {model}", "super images to JPEG, then embed-images", result, name))
+        what, beside = f"videos to a store, {model}", "super images to JPEG, then embed-images"
+        rows.append(Row(what, beside, result, name, headline=model.startswith("ViT")))
     return rows
 
 
-def _growth(name: str) -> list[str]:
+def _growth(name: str) -> list[Row]:
     results = _load(name)["results"]
     fit, sizes, workers = results["line"], results["by_videos"], results["by_workers"]
     deviation = f"{fit['largest_deviation']:.0%} off at most"
     straight = f"{1000 * fit['seconds_per_video']:.0f} ms a video and {fit['start_s']:.1f} s to start, {deviation}"
     memory = " to ".join(f"{sizes[at]['parent_peak_mib']:.0f}" for at in (0, -1))
     what = f"embed-videos, {sizes[0]['videos']:,} to {sizes[-1]['videos']:,} short videos"
-    rows = [_row(what, "a straight line", f"{straight}; memory {memory} MiB", name)]
+    rows = [Row(what, "a straight line", f"{straight}; memory {memory} MiB", name)]
     gain = workers[0]["seconds"] / workers[-1]["seconds"]
     what = f"embed-videos, {workers[-1]['workers']} worker processes"
-    return [*rows, _row(what, "one", f"{gain:.2f} times as fast", name)]
+    return [*rows, Row(what, "one", f"{gain:.2f} times as fast", name)]
 
 
-def _encode(name: str) -> list[str]:
+def _encode(name: str) -> list[Row]:
     report = _load(name)
     has_vnni = any("vnni" in flag for flag in report["settings"]["int8_flags"])
     entries = {candidate: entry for candidate, entry in report["results"].items() if "images_per_s" in entry}
@@ -183,11 +219,11 @@ def _encode(name: str) -> list[str]:
         if "int8" in candidate and not has_vnni:
             result += " (a processor without VNNI)"
         what = f"ViT-L/14 with random weights, {candidate.replace('onnxruntime', 'ONNX Runtime')}"
-        rows.append(_row(what, eager, result, name))
+        rows.append(Row(what, eager, result, name, headline="fp16" not in candidate))
     return rows + _encode_peers(entries, eager, name)
 
 
-def _encode_peers(entries: Mapping[str, Mapping[str, Any]], eager: str, name: str) -> list[str]:
+def _encode_peers(entries: Mapping[str, Mapping[str, Any]], eager: str, name: str) -> list[Row]:
     """ONNX Runtime in the peers' own precision beside all of them."""
     peers = [candidate for candidate in entries if not candidate.startswith("onnxruntime") and candidate != eager]
     ours = f"onnxruntime {_precision(eager)}"
@@ -196,14 +232,14 @@ def _encode_peers(entries: Mapping[str, Mapping[str, Any]], eager: str, name: st
     speed = entries[ours]["images_per_s"]
     ratios = ", ".join(f"{peer} {speed / entries[peer]['images_per_s']:.2f}" for peer in peers)
     what = f"ViT-L/14 with random weights, {ours.replace('onnxruntime', 'ONNX Runtime')}"
-    return [_row(what, "torch.compile and other runtimes", f"times as fast as {ratios}", name)]
+    return [Row(what, "torch.compile and other runtimes", f"times as fast as {ratios}", name, headline=True)]
 
 
 def _precision(candidate: str) -> str:
     return candidate.rsplit(maxsplit=1)[-1]
 
 
-def _retrieve(name: str) -> list[str]:
+def _retrieve(name: str) -> list[Row]:
     report = _load(name)
     settings, results = report["settings"], report["results"]
     what = (
@@ -212,15 +248,16 @@ def _retrieve(name: str) -> list[str]:
     )
     took = f"{results['medians']['evaluation']:.0f} s, {results['evaluation_to_bare_product']:.2f} times its time"
     memory = f"{results['peak_mib_above_embeddings']:.0f} MiB above the embeddings"
-    rows = [_row(what, "the bare matrix product", f"{took}; {memory}", name)]
+    rows = [Row(what, "the bare matrix product", f"{took}; {memory}", name, headline=True)]
     peers = {peer: entry for peer, entry in results.get("peers", {}).items() if entry["times_kernel"] > 1}
     if peers:
         ratios = ", ".join(f"{peer} {entry['times_kernel']:.1f}" for peer, entry in peers.items())
-        rows.append(_row("rank by the kernel", "other ways to the same scores", f"times as fast as {ratios}", name))
+        beside = "other ways to the same scores"
+        rows.append(Row("rank by the kernel", beside, f"times as fast as {ratios}", name, headline=True))
     return rows + _scaling(results.get("scaling", []), name)
 
 
-def _scaling(entries: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+def _scaling(entries: Sequence[Mapping[str, Any]], name: str) -> list[Row]:
     """The largest size that was measured in full, and the range of all sizes' ratios to the floor."""
     full = [entry for entry in entries if "extrapolated_from" not in entry]
     if not full:
@@ -230,11 +267,12 @@ def _scaling(entries: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     what = f"search {largest['queries']:,} queries x {largest['videos']:,} videos, generated in blocks"
     others = f"{min(ratios):.2f} to {max(ratios):.2f} at {len(entries)} sizes"
     took = f"{largest['seconds']:.3g} s, {largest['times_floor']:.2f} times its time ({others})"
-    return [_row(what, "the bare matrix product", f"{took}; {largest['peak_mib']} MiB", name)]
+    return [Row(what, "the bare matrix product", f"{took}; {largest['peak_mib']} MiB", name)]
 
 
 def main() -> None:
-    README.write_text(rewritten(README.read_text("utf-8")), "utf-8")
+    for path, made_anew in ((README, headlines), (BENCHMARKS_README, everything)):
+        path.write_text(made_anew(path.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

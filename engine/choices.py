@@ -60,8 +60,15 @@ TOPK = (1, 5, 10, 100)  # the K of R@K
 Missing = Literal["drop", "count-as-failures"]
 MISSING_RULES: tuple[Missing, ...] = get_args(Missing)
 MISSING: Missing = "drop"  # what becomes of captions whose video has no embeddings
+OtherQueries = Literal["refuse", "leave-out"]
+OTHER_QUERY_RULES: tuple[OtherQueries, ...] = get_args(OtherQueries)
+OTHER_QUERIES: OtherQueries = "refuse"  # what becomes of queries that only one of two compared evaluations has
 REPORT_EXAMPLES = 20  # queries that a report shows with their best videos
 TOP = 10  # videos that a search shows
+UNWANTED_WEIGHT = 1.0  # of the score of what a search does not want, beside that of what it does
+Index = Literal["auto", "exact", "ann"]
+INDEXES: tuple[Index, ...] = get_args(Index)
+INDEX: Index = "auto"  # how a search finds its candidates
 
 # Features for elsewhere: engine/features.py has one writer for each.
 FEATURE_FORMATS = ("npy", "parquet", "safetensors")

@@ -13,6 +13,8 @@ from .. import GridClipError
 from . import choices
 from .annotations import Query, load_annotations
 from .moments.evaluation import MomentEvaluation, evaluate_moments
+from .moments.intervals import Interval, bootstrap
+from .outcomes import PER_QUERY, Outcomes, digest, hits, sum_of_hits
 from .retrieval import Scoring, best_videos, ranks
 from .store.store import QueryTable, Store, SuperImageTable
 
@@ -48,6 +50,8 @@ class Evaluation:
         model, sampling: the store's record.
         examples: some queries with their best videos, where asked for.
         moments: the moment metrics, where asked for and where queries have times.
+        intervals: of R@K, by K, and `sum_interval` of SumR: 95%, over queries.
+        evaluated: the evaluated queries, and `outcomes`, what became of each, in this order.
     """
 
     recall: dict[int, float]
@@ -66,10 +70,20 @@ class Evaluation:
     sampling: dict[str, Any] | None
     examples: list[Example] = dataclasses.field(default_factory=list)
     moments: MomentEvaluation | None = None
+    intervals: dict[int, Interval] = dataclasses.field(default_factory=dict)
+    sum_interval: Interval | None = None
+    evaluated: list[Query] = dataclasses.field(default_factory=list)
+    outcomes: Outcomes | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the examples, ready for json.dump; R@K under "R@1" and so on."""
+        """Everything but the examples, ready for json.dump; R@K under "recall", and, as older readers expect, "R@1"."""
         return {
+            "recall": {str(k): value for k, value in self.recall.items()},
+            "sum_recall": self.sum_recall,
+            "recall_intervals": {str(k): [each.low, each.high] for k, each in self.intervals.items()},
+            "sum_recall_interval": None
+            if self.sum_interval is None
+            else [self.sum_interval.low, self.sum_interval.high],
             **{f"R@{k}": value for k, value in self.recall.items()},
             "SumR": self.sum_recall,
             "median_rank": self.median_rank,
@@ -87,6 +101,7 @@ class Evaluation:
             "model": self.model,
             "sampling": self.sampling,
             **({} if self.moments is None else self.moments.to_json()),
+            **({} if self.outcomes is None else {PER_QUERY: self.outcomes.to_json()}),
         }
 
     def __str__(self) -> str:
@@ -97,10 +112,11 @@ class Evaluation:
         chance = [f"{value:.2f}" for value in self.chance.values()]
         middle = (self.candidates + 1) / 2
         chance += [f"{sum(self.chance.values()):.2f}", f"{middle:g}", f"{middle:.1f}"]
-        widths = [max(map(len, column)) for column in zip(names, values, chance, strict=True)]
+        rows = [("", names), ("store", values), *self._interval_rows(), ("chance", chance)]
+        widths = [max(map(len, column)) for column in zip(*(cells for _, cells in rows), strict=True)]
         lines = [
-            label.ljust(8) + "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-            for label, cells in (("", names), ("store", values), ("chance", chance))
+            (label.ljust(9) + "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))).rstrip()
+            for label, cells in rows
         ]
         lines.append(
             f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} super images ({self.scoring})"
@@ -115,6 +131,16 @@ class Evaluation:
         if self.moments is not None:
             lines += ["", str(self.moments)]
         return "\n".join(lines)
+
+    def _interval_rows(self) -> list[tuple[str, list[str]]]:
+        """Where recall lies with 95% confidence, as two rows of the table."""
+        if self.sum_interval is None:
+            return []
+        known = [*self.intervals.values(), self.sum_interval]
+        return [
+            ("95% from", [*(f"{each.low:.2f}" for each in known), "", ""]),
+            ("to", [*(f"{each.high:.2f}" for each in known), "", ""]),
+        ]
 
 
 def evaluate(
@@ -172,6 +198,11 @@ def evaluate(
     counted = found
     if missing == "count-as-failures":
         counted = np.append(found, np.full(len(targets) - len(present), len(videos.video_ids) + 1))
+    rank_of = np.zeros(len(targets), np.int64)
+    rank_of[present] = found
+    measured = evaluate_moments(queries, targets, videos, scoring, topk=cutoffs, device=device) if moments else None
+    kept = targets >= 0 if missing == "drop" else np.ones(len(targets), bool)
+    outcomes = _outcomes(queries.queries, rank_of, measured).take(kept)
     recall = {k: 100 * int((counted <= min(k, len(videos.video_ids))).sum()) / len(counted) for k in cutoffs}
     return Evaluation(
         recall=recall,
@@ -189,7 +220,26 @@ def evaluate(
         model=store.model,
         sampling=store.sampling,
         examples=_examples(queries, present, found, videos, scoring, examples, device),
-        moments=evaluate_moments(queries, targets, videos, scoring, topk=cutoffs, device=device) if moments else None,
+        moments=measured,
+        intervals={k: bootstrap(hits(outcomes.ranks, k)) for k in cutoffs},
+        sum_interval=bootstrap(sum_of_hits(outcomes.ranks, cutoffs)),
+        evaluated=[queries.queries[row] for row in np.flatnonzero(kept)],
+        outcomes=outcomes,
+    )
+
+
+def _outcomes(queries: list[Query], rank_of: np.ndarray, measured: MomentEvaluation | None) -> Outcomes:
+    """Of all queries; `rank_of` is int64 [Q], 0 where the own video has no embeddings."""
+    own_iou = np.full(len(queries), np.nan)
+    places: dict[str, dict[float, np.ndarray]] = {}
+    if measured is not None:
+        own_iou[measured.rows] = measured.own_iou
+        for task, table in measured.places.items():
+            places[task] = {iou: np.full(len(queries), -1, np.int64) for iou in table}
+            for iou, column in table.items():
+                places[task][iou][measured.rows] = column
+    return Outcomes(
+        [query.video_id for query in queries], [digest(query.text) for query in queries], rank_of, own_iou, places
     )
 
 

@@ -12,8 +12,10 @@ import dataclasses
 import numpy as np
 import torch
 
-from . import choices
 from .aggregates import AGGREGATES, Aggregate, Group, Part
+from .scoring import Scoring
+
+__all__ = ["TIE", "BlockSize", "ScoreBlock", "Scoring", "best_videos", "ranks", "score_blocks"]
 
 # Scores nearer than this are ties: float32 sums of the same products differ by some 1e-7 with the order of adding.
 TIE = 1e-6
@@ -50,34 +52,6 @@ class ScoreBlock:
     videos: torch.Tensor
     queries: torch.Tensor
     scores: torch.Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class Scoring:
-    """How the super images of a video become one score.
-
-    Args:
-        aggregate: a name of AGGREGATES: "softmax" (weights by similarity to the query), "mean" (equal weights) or "max"
-            (the best one).
-        temperature: of the softmax, > 0; small values look at the best super images only, tiny ones are its limit: the
-            best one, or the mean of several that are equally good.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    aggregate: str = choices.AGGREGATE
-    temperature: float = choices.TEMPERATURE
-
-    def __post_init__(self) -> None:
-        if self.aggregate not in AGGREGATES:
-            raise ValueError(f"aggregate ({self.aggregate!r}) must be one of {', '.join(AGGREGATES)}")
-        if not (self.temperature > 0 and np.isfinite(self.temperature)):
-            raise ValueError(f"temperature ({self.temperature}) must be a finite number > 0")
-
-    def __str__(self) -> str:
-        """What a table of results says."""
-        return AGGREGATES[self.aggregate].describe(self.temperature)
 
 
 def score_blocks(

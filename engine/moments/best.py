@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from ..retrieval import Scoring
+from ..scoring import Scoring
 from .metrics import iou
 
 MOST_OVERLAP = 0.5  # IoU from which a moment counts as the same as a better one
@@ -49,4 +49,4 @@ def best_moments(
         timed = np.isfinite(spans[number]).all()
         if timed and not (kept and (iou(spans[number], spans[kept]) >= MOST_OVERLAP).any()):
             kept.append(number)
-    return [Moment(*spans[number].tolist(), float(scores[number])) for number in kept]
+    return [Moment(float(spans[number, 0]), float(spans[number, 1]), float(scores[number])) for number in kept]

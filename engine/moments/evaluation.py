@@ -13,8 +13,10 @@ from ..retrieval import Scoring
 from ..store.store import QueryTable, SuperImageTable
 from .intervals import Interval, bootstrap
 from .metrics import (
+    IOU_THRESHOLDS,
     TrueMoments,
     first_iou,
+    first_places,
     mean_average_precision,
     moment_recall,
     oracle_iou,
@@ -35,7 +37,9 @@ class MomentEvaluation:
         oracle: percent, the mean over queries of the best IoU that the sampling's boundaries allow.
         queries: evaluated queries: with times, and whose video has embeddings and times.
         without_times: queries that could not be evaluated for want of times, theirs or their video's.
-        own_iou: float64 [queries], IoU of each query's first moment, in the order of the store.
+        rows: int64 [queries], ascending: which of the queries given these are.
+        own_iou: float64 [queries], IoU of each one's first moment in the own video.
+        places: by "svmr" and "vcmr" and by IoU threshold, int64 [queries], see `metrics.first_places`.
     """
 
     svmr: dict[float, dict[int, float]]
@@ -46,7 +50,9 @@ class MomentEvaluation:
     oracle: float
     queries: int
     without_times: int
+    rows: np.ndarray
     own_iou: np.ndarray
+    places: dict[str, dict[float, np.ndarray]]
 
     def to_json(self) -> dict[str, Any]:
         """Ready for json.dump, under the keys of the design: svmr, vcmr as {IoU: {K: percent}}, miou, oracle."""
@@ -126,7 +132,12 @@ def evaluate_moments(
         oracle=100 * float(oracle_iou(boundaries(targets[rows], videos), true).mean()),
         queries=len(rows),
         without_times=without_times,
+        rows=rows,
         own_iou=own_iou,
+        places={
+            task: dict(zip(IOU_THRESHOLDS, first_places(moments, true), strict=True))
+            for task, moments in (("svmr", own), ("vcmr", ranked))
+        },
     )
 
 

@@ -10,6 +10,7 @@ SAMPLES = 2000
 LEVEL = 95.0  # percent
 SEED = 0  # the same numbers for the same input
 _BLOCK = 1 << 24  # drawn indices at once
+_FEW = 64  # distinct values up to which it is drawn how often each of them comes, which has the same distribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +37,24 @@ def bootstrap(values: np.ndarray, *, samples: int = SAMPLES, level: float = LEVE
     if samples < 1 or not 0 < level < 100:
         raise ValueError(f"samples ({samples}) must be >= 1, level ({level}) in (0, 100)")
     generator = np.random.default_rng(seed)
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= _FEW:  # hits and misses, mostly
+        means = generator.multinomial(len(values), counts / len(values), size=samples) @ distinct / len(values)
+    else:
+        means = _drawn_means(values, samples, generator)
+    low, high = np.percentile(means, [(100 - level) / 2, (100 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def _drawn_means(values: np.ndarray, samples: int, generator: np.random.Generator) -> np.ndarray:
+    """float64 [samples]: the means of as many values as there are, drawn with replacement."""
     step = max(1, _BLOCK // len(values))
-    means = np.concatenate(
+    return np.concatenate(
         [
             values[generator.integers(len(values), size=(min(step, samples - done), len(values)))].mean(axis=1)
             for done in range(0, samples, step)
         ]
     )
-    low, high = np.percentile(means, [(100 - level) / 2, (100 + level) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -153,6 +153,20 @@ def moment_recall(
     return MomentRecall(recall, hits)
 
 
+def first_places(
+    predicted: RankedMoments, true: TrueMoments, thresholds: collections.abc.Sequence[float] = IOU_THRESHOLDS
+) -> np.ndarray:
+    """int64 [thresholds, Q]: the place, from 1, of the first prediction that reaches each threshold; 0 where none does.
+
+    A query is a hit of R@K exactly where its place lies in 1 to K.
+    """
+    overlaps = best_iou(predicted, true)
+    reached = overlaps[None] >= np.array(thresholds)[:, None, None]
+    if not reached.size:
+        return np.zeros(reached.shape[:2], np.int64)
+    return np.where(reached.any(axis=2), reached.argmax(axis=2) + 1, 0)
+
+
 def first_iou(predicted: RankedMoments, true: TrueMoments) -> np.ndarray:
     """float64 [Q]: the IoU of each query's first prediction, 0 without one; mIoU is their mean."""
     overlaps = best_iou(predicted, true)

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from . import tables
-from .copies import find_copies
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ def drop_second_copies(held: tables.Tables, grid_size: int | None) -> None:
     dataset = held.dataset(tables.SUPER_IMAGES)
     if dataset is None or not dataset.count_rows():
         return
-    copies = find_copies(*held.read_keys(dataset, grid_size), held.path)
+    copies = held.copies(*held.read_keys(dataset, grid_size))
     if len(copies.first) == len(copies.begins):
         return
     is_first = np.zeros(len(copies.begins), bool)

@@ -8,14 +8,12 @@ own only cell, and is stored once, as a super image.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from ... import GridClipError
 from ..choices import LEVELS, Level
 
 _WHAT: dict[Level, str] = {"super": "super images", "cell": "cells"}
@@ -103,16 +101,12 @@ class Copies:
     first: np.ndarray
 
 
-def find_copies(keys: pa.Table, codes: np.ndarray, store: pathlib.Path) -> Copies:
-    """Every copy of every video.
+def find_copies(keys: pa.Table, codes: np.ndarray) -> Copies | None:
+    """Every copy of every video; None where the rows of a video are not in order.
 
     Args:
         keys: the columns video_id and index in the order of the rows.
         codes: int64 [rows], of each row's view.
-        store: for the error.
-
-    Raises:
-        GridClipError: the rows of a video are not in order.
     """
     encoded = keys["video_id"].combine_chunks().dictionary_encode()
     row_video = encoded.indices.to_numpy()
@@ -127,10 +121,7 @@ def find_copies(keys: pa.Table, codes: np.ndarray, store: pathlib.Path) -> Copie
         or not np.array_equal(row_video, row_video[parts].repeat(lengths))
         or not np.array_equal(codes, codes[parts].repeat(lengths))
     ):
-        raise GridClipError(
-            f"the store {store} is damaged: the super images of a video are not in order; "
-            "embed again with `overwrite=True`"
-        )
+        return None
     goes_on = (np.diff(row_video[parts]) == 0) & (np.diff(codes[parts]) > 0)
     begins = parts[np.concatenate([[True], ~goes_on])]
     video = row_video[begins]

@@ -23,7 +23,8 @@ from ...dali_pipes import ids
 from ..annotations import Query
 from ..choices import LEVELS, Level
 from . import care
-from .copies import View, choose, find_copies, views
+from .copies import View, views
+from .reader import SuperImageReader
 from .record import EMPTY, FORMAT, MODEL_SETTINGS, RECORD_FILE, SAMPLING_DEFAULTS, Record, as_read_back, no_store
 from .rows import QueryTable, SuperImageTable, VideoEmbedding
 from .tables import (
@@ -188,17 +189,12 @@ class Store:
             GridClipError: the store holds no videos or none of this level and grid size, its rows are damaged, or a
                 vector is not finite.
         """
-        if level is not None and level not in LEVELS:
-            raise ValueError(f"level ({level!r}) must be one of {', '.join(LEVELS)}")
         dataset = self._tables.dataset(SUPER_IMAGES)
         if dataset is None or not dataset.count_rows():
-            raise GridClipError(
-                f"the store {self.path} holds no videos: run gridclip embed-videos, embed-images "
-                "or import-features first"
-            )
+            raise self._tables.no_videos()
         keys, codes = self._tables.read_keys(dataset, self._recorded_grid_size())
-        copies = find_copies(keys, codes, self.path)
-        view = self._choose(views(codes), level, grid_size)
+        copies = self._tables.copies(keys, codes)
+        view = self._tables.choose(views(codes), level, grid_size)
         order = copies.first[np.array(sorted(range(len(copies.first)), key=copies.names.__getitem__))]
         sizes = copies.sizes[order]
         rows = np.repeat(copies.begins[order] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
@@ -226,15 +222,13 @@ class Store:
             grid_size=view.grid_size,
         )
 
-    def _choose(self, found: list[View], level: Level | None, grid_size: int | None) -> View:
-        view = choose(found, level, grid_size)
-        if view is None:
-            asked = [f"`{name}={value!r}`" for name, value in (("level", level), ("grid_size", grid_size)) if value]
-            raise GridClipError(
-                f"the store {self.path} holds nothing of {' and '.join(asked)}: it has {', '.join(map(str, found))}; "
-                "take one of these, or embed the videos again, into another `store`"
-            )
-        return view
+    def reader(self, level: Level | None = None, grid_size: int | None = None) -> SuperImageReader:
+        """For searches: whole videos, read a few at a time, all of one version; see reader.py.
+
+        Args:
+            level, grid_size: as in `read_super_images`, as are the errors.
+        """
+        return SuperImageReader.open(self._tables, level, grid_size, self._recorded_grid_size())
 
     def put_queries(self, queries: collections.abc.Sequence[Query], vectors: np.ndarray) -> None:
         """Adds queries; stored queries that have the video and text of a new one are replaced.
@@ -360,10 +354,10 @@ def _as_table(videos: collections.abc.Sequence[VideoEmbedding], grid_size: int |
         {
             "video_id": pa.array([video.video_id for video in videos for _ in range(len(video.vectors))], pa.string()),
             "index": np.concatenate([video.index for video in videos]),
-            "level": pa.array(np.array(LEVELS, object)[codes % len(LEVELS)], pa.string()),
-            "grid_size": pa.array(grid_sizes, pa.int32(), mask=grid_sizes == 0),
             "start_s": nullable([times(video.start_s, len(video.vectors)) for video in videos]),
             "end_s": nullable([times(video.end_s, len(video.vectors)) for video in videos]),
             "vector": vector_column(np.concatenate([video.vectors.astype(np.float16) for video in videos])),
+            "level": pa.array(np.array(LEVELS, object)[codes % len(LEVELS)], pa.string()),
+            "grid_size": pa.array(grid_sizes, pa.int32(), mask=grid_sizes == 0),
         }
     )

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from ... import GridClipError
 from ..annotations import Query
-from .copies import view_codes
+from ..choices import LEVELS, Level
+from .copies import Copies, View, choose, find_copies, view_codes
 
 SUPER_IMAGES, QUERIES = "super_images", "queries"
 # Columns that a dataset must have; further ones are left alone. The vectors' width is the dataset's own.
@@ -70,11 +71,11 @@ class Tables:
         """
         levels = LEVEL_COLUMNS if has_levels(dataset) else {}
         keys = self.read_columns(dataset, [*KEY_COLUMNS[SUPER_IMAGES], *levels])
-        with self._reading():
+        with self.reading():
             return keys, view_codes(keys, grid_size)
 
     def read_columns(self, dataset: lance.LanceDataset, columns: list[str]) -> pa.Table:
-        with self._reading():
+        with self.reading():
             table = dataset.scanner(columns=columns, scan_in_order=True).to_table()
             for name in set(columns) - MAY_BE_NULL:
                 if table[name].null_count:
@@ -88,7 +89,7 @@ class Tables:
         target[rows] = np.arange(len(rows))
         vectors = np.empty((len(rows), width), np.float16)
         first = 0
-        with self._reading():
+        with self.reading():
             for batch in dataset.scanner(columns=["vector"], scan_in_order=True).to_batches():
                 if batch["vector"].null_count:
                     raise ValueError(f"{batch['vector'].null_count} rows have no vector")
@@ -99,7 +100,8 @@ class Tables:
         return vectors
 
     @contextlib.contextmanager
-    def _reading(self) -> collections.abc.Iterator[None]:
+    def reading(self) -> collections.abc.Iterator[None]:
+        """Around reads of rows: what Lance or pyarrow raise becomes an error of this program."""
         try:
             with lance_calls():
                 yield
@@ -141,6 +143,44 @@ class Tables:
             pass
         except OSError as error:
             raise GridClipError(f"cannot clear the store {self.path}: {error}") from error
+
+    def copies(self, keys: pa.Table, codes: np.ndarray) -> Copies:
+        """Every copy of every video, from what `read_keys` gives."""
+        copies = find_copies(keys, codes)
+        if copies is None:
+            raise self.not_in_order()
+        return copies
+
+    def choose(self, found: collections.abc.Sequence[View], level: Level | None, grid_size: int | None) -> View:
+        """Which of the views that are there is meant, see `copies.choose`.
+
+        Raises:
+            ValueError: an unknown level.
+            GridClipError: there is nothing of this level and grid size.
+        """
+        if level is not None and level not in LEVELS:
+            raise ValueError(f"level ({level!r}) must be one of {', '.join(LEVELS)}")
+        view = choose(found, level, grid_size)
+        if view is None:
+            asked = [f"`{name}={value!r}`" for name, value in (("level", level), ("grid_size", grid_size)) if value]
+            raise GridClipError(
+                f"the store {self.path} holds nothing of {' and '.join(asked)}: it has {', '.join(map(str, found))}; "
+                "take one of these, or embed the videos again, into another `store`"
+            )
+        return view
+
+    def not_in_order(self) -> GridClipError:
+        """What to raise where the rows of a video do not follow each other."""
+        return GridClipError(
+            f"the store {self.path} is damaged: the super images of a video are not in order; "
+            "embed again with `overwrite=True`"
+        )
+
+    def no_videos(self) -> GridClipError:
+        """What to raise where there are no super images."""
+        return GridClipError(
+            f"the store {self.path} holds no videos: run gridclip embed-videos, embed-images or import-features first"
+        )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import tempfile
 
 import numpy as np
 import pytest
-from gridclip.benchmarks import decode, decode_peers, same_frames, sweep
+from gridclip.benchmarks import decode, decode_peers, floor, same_frames, sweep
 from gridclip.benchmarks.crew import Crew
 from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.sampling import wanted_frames
@@ -96,11 +96,37 @@ def test_decode_report(small_videos: pathlib.Path, tmp_path: pathlib.Path) -> No
     assert [(entry["video"], entry["wanted_frames"]) for entry in report["results"]] == [("a.mp4", 4), ("c.mkv", 8)]
     for entry in report["results"]:
         assert list(entry["not_compared"]) == ["broken"]
+        assert set(entry["times_floor"]) == {"gridclip", "PyAV"}
         for part, processes in ((entry, 1), (entry["all_cores"], 2)):
             assert part["processes"] == processes
             assert {name: len(values) for name, values in part["seconds"].items()} == {"gridclip": 2, "PyAV": 2}
             assert part["ratio_to_best_peer"] == part["ratio_to_peer"]["PyAV"] > 0
     assert report["versions"]["av"] and report["machine"]["cores"]
+
+
+def test_the_floor_decodes_what_must_be_decoded_and_nothing_else(shared_data: pathlib.Path) -> None:
+    path = shared_data / "videos" / "car-detection.mp4"
+    decoded, packets = decode_peers.packets_decoded(path, 0.5)
+    assert decoded < packets
+    with floor.floor(path, 0.5) as decode_only:
+        assert decode_only() == decode_only() == decoded
+
+
+def test_the_verdict_leaves_out_files_that_only_start() -> None:
+    long = {
+        "median_s": {"gridclip": 1.0},
+        "ratio_to_peer": {"decord": 2.0, "PyAV": 3.0},
+        "packets_decoded": 36,
+        "packets": 100,
+        "times_floor": {"gridclip": 1.25},
+    }
+    short = {**long, "median_s": {"gridclip": 0.002}, "times_floor": {"gridclip": 9.0}, "packets": 36}
+    sentence = decode.verdict([long, short])
+    assert sentence == (
+        "on these files, one core: 2.00 times as fast as decord; 64% of the packets are skipped; "
+        "1.25 times the time of libavcodec alone on the others"
+    )
+    assert "9.00 times" in decode.verdict([short])
 
 
 def test_sweep_report(small_videos: pathlib.Path, tmp_path: pathlib.Path) -> None:

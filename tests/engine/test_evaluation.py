@@ -70,9 +70,10 @@ def test_table_and_json(tmp_path):
     lines = str(found).splitlines()
     assert lines[0].split() == ["R@1", "R@5", "R@10", "R@100", "SumR", "median", "rank", "mean", "rank"]
     assert lines[1].split() == ["store", "20.00", "100.00", "100.00", "100.00", "320.00", "2", "2.6"]
-    assert lines[2].split() == ["chance", "25.00", "100.00", "100.00", "100.00", "325.00", "2.5", "2.5"]
-    assert lines[3] == "5 queries, 4 videos, 5 super images (softmax, temperature 1)"
-    assert lines[4] == "3 queries dropped: 2 videos have no embeddings (gone, lost)"
+    assert lines[2].split()[:3] == ["95%", "from", "0.00"] and lines[3].split()[0] == "to"
+    assert lines[4].split() == ["chance", "25.00", "100.00", "100.00", "100.00", "325.00", "2.5", "2.5"]
+    assert lines[5] == "5 queries, 4 videos, 5 super images (softmax, temperature 1)"
+    assert lines[6] == "3 queries dropped: 2 videos have no embeddings (gone, lost)"
     content = json.loads(json.dumps(found.to_json()))
     assert content["R@1"] == 20 and content["SumR"] == 320 and content["missing_videos"] == ["gone", "lost"]
     assert content["aggregate"] == "softmax" and content["temperature"] == 1 and "ties" in content

@@ -15,7 +15,7 @@ from gridclip.dali_pipes.nvdali.video_pipeline import VideoPipeline
 from gridclip.dali_pipes.sampling import Sampling
 
 FAST = (("deadline", "realtime"), ("cpu-used", "8"))
-VP9 = Recipe("vp9.webm", codec="libvpx-vp9", gop=15, size=(160, 120), options=FAST)
+VP9 = Recipe("vp9.webm", codec="libvpx-vp9", frames=150, gop=15, size=(160, 120), options=FAST)
 GRIDS = Sampling(fps=10, grid_size=(1, 2, 3), super_img_size=66)
 OVERLAPPING = Sampling(fps=10, grid_size=(1, 2), super_img_size=64, stride=1)
 

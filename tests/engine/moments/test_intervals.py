@@ -21,6 +21,13 @@ def test_blocks_do_not_change_the_interval(monkeypatch: pytest.MonkeyPatch) -> N
     assert bootstrap(values) == whole
 
 
+def test_few_and_many_values_agree() -> None:
+    hits = 100.0 * (np.arange(500) % 3 == 0)
+    drawn = bootstrap(hits + np.arange(500) * 1e-9)  # so many distinct values that each is drawn
+    counted = bootstrap(hits)
+    assert (counted.low, counted.high) == (pytest.approx(drawn.low, abs=0.4), pytest.approx(drawn.high, abs=0.4))
+
+
 def test_a_constant_has_no_width() -> None:
     assert bootstrap(np.full(10, 7.0)).low == bootstrap(np.full(10, 7.0)).high == 7
 
