@@ -35,7 +35,8 @@ from gridclip.dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Samp
 from . import corpus, measure
 
 PACKAGES = ("nvidia-dali-cuda130", "torch", "torchcodec", "PyNvVideoCodec", "av", "numpy")
-SAMPLING = Sampling(super_img_size=224)
+GRID_SIZE = 2
+SAMPLING = Sampling(grid_size=GRID_SIZE, super_img_size=224)
 CLIPS = {
     "cpu": [corpus.Clip("libvpx-vp9", 720, gop_s=5, b_frames=0), corpus.Clip("libvpx", 480, gop_s=5, b_frames=0)],
     "gpu": [
@@ -99,7 +100,7 @@ def whole_files(paths: Sequence[pathlib.Path], device_id: int | None) -> int:
 def whole_file(path: pathlib.Path) -> CompressedSegment:
     """A file with nothing pruned."""
     wanted, _ = _wanted(path)
-    times = np.zeros(super_image_count(len(wanted), SAMPLING.grid_size))
+    times = np.zeros(super_image_count(len(wanted), GRID_SIZE))
     return CompressedSegment(path.name, 0, len(times), times, times, 1.0, 1, path.read_bytes(), wanted.astype(np.int32))
 
 
@@ -137,7 +138,7 @@ def _scaled(frames: torch.Tensor) -> int:
     """Frames uint8 [n, 3, H, W] at the size that GridCLIP decodes to; their super images are not laid out."""
     size = (DECODE_HEIGHT_PX, DECODE_WIDTH_PX)
     torch.nn.functional.interpolate(frames.float(), size, mode="bicubic", antialias=True)
-    return super_image_count(len(frames), SAMPLING.grid_size)
+    return super_image_count(len(frames), GRID_SIZE)
 
 
 def jpeg_rates(folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: int | None, repetitions: int) -> object:
@@ -185,7 +186,7 @@ def _some(save_dir: pathlib.Path) -> list[pathlib.Path]:
 
 def run(paths: Sequence[pathlib.Path], device_id: int | None, *, repetitions: int, num_workers: int) -> object:
     """Times every source on the folder; those that fail, or give another number of super images, are left out."""
-    expected = sum(super_image_count(len(_wanted(path)[0]), SAMPLING.grid_size) for path in paths)
+    expected = sum(super_image_count(len(_wanted(path)[0]), GRID_SIZE) for path in paths)
     wanted = sum(len(_wanted(path)[0]) for path in paths)
     usable, left_out = {}, {}
     for name, candidate in candidates(paths, device_id, num_workers).items():
@@ -242,7 +243,7 @@ def main() -> None:
         "device": args.device,
         "gpu": None if device_id is None else torch.cuda.get_device_name(device_id),
         "fps": SAMPLING.fps,
-        "grid_size": SAMPLING.grid_size,
+        "grid_size": GRID_SIZE,
         "super_img_size": SAMPLING.super_img_size,
         "num_workers": args.num_workers,
         "repetitions": args.repetitions,

@@ -13,6 +13,7 @@ What decodes (PyAV, decord, Pillow) raises VideoError; whoever runs it makes a F
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -61,15 +62,18 @@ class VideoFile:
 
 @dataclasses.dataclass(frozen=True)
 class SuperImages:
-    """A chunk: consecutive super images of one video.
+    """A chunk: consecutive super images of one video, or those of several grid sizes that hold the same frames.
 
     Attributes:
         video_id: the video's id.
-        first: index in the video of the first super image of this chunk.
-        total: super images in the whole video.
+        first: super images in the video before those of this chunk, of all grid sizes; chunks are ordered by it.
+        total: super images in the whole video, of all grid sizes.
         images: uint8 [L, S, S, 3], RGB; a tensor where they are in a GPU's memory.
         start_s: float64 [L], seconds from the video's start of the first frame of each super image; NaN if unknown.
-        end_s: float64 [L], seconds at which the next super image starts, or the video ends; NaN if unknown.
+        end_s: float64 [L], seconds at which the frame after its last one starts, or the video ends; NaN if unknown.
+        grid_sizes: int32 [L], cells per row of each; those of one grid size come one after the other. None if unknown.
+        frame_bounds_s: float64 [W + 1], seconds at which each of the chunk's wanted frames begins to stand for the
+            video, and the end of the last one; None if unknown.
     """
 
     video_id: str
@@ -78,6 +82,24 @@ class SuperImages:
     images: np.ndarray | torch.Tensor
     start_s: np.ndarray
     end_s: np.ndarray
+    grid_sizes: np.ndarray | None = None
+    frame_bounds_s: np.ndarray | None = None
+
+    @property
+    def frames(self) -> int:
+        """The chunk's wanted frames, where they are known."""
+        if self.frame_bounds_s is None:
+            raise ValueError(f"the wanted frames of super image {self.first} of {self.video_id} are not known")
+        return len(self.frame_bounds_s) - 1
+
+    def by_grid(self) -> Iterator[tuple[int | None, slice]]:
+        """(grid size, which super images) of each grid size; None where it is unknown."""
+        if self.grid_sizes is None:
+            yield None, slice(0, len(self.start_s))
+            return
+        begins = [0, *(np.flatnonzero(np.diff(self.grid_sizes)) + 1).tolist(), len(self.grid_sizes)]
+        for first, last in itertools.pairwise(begins):
+            yield int(self.grid_sizes[first]), slice(first, last)
 
     def on_cpu(self) -> np.ndarray:
         """The images in the host's memory."""
@@ -144,7 +166,7 @@ class Compressed:
     """A chunk that is still to be decoded: what worker processes hand to DALI.
 
     Attributes:
-        video_id, first, total, start_s, end_s: as in SuperImages.
+        video_id, first, total, start_s, end_s, grid_sizes, frame_bounds_s: as in SuperImages.
         cost: what decoding takes, compared with other chunks of the same kind: packets x pixels.
         decoded_bytes: size of the decoded frames or images at their own resolution, which DALI holds at once.
     """
@@ -156,10 +178,21 @@ class Compressed:
     end_s: np.ndarray
     cost: float
     decoded_bytes: int
+    grid_sizes: np.ndarray | None = dataclasses.field(default=None, kw_only=True)
+    frame_bounds_s: np.ndarray | None = dataclasses.field(default=None, kw_only=True)
 
     def with_images(self, images: np.ndarray | torch.Tensor) -> SuperImages:
         """The chunk with its pixels, uint8 [L, S, S, 3]."""
-        return SuperImages(self.video_id, self.first, self.total, images, self.start_s, self.end_s)
+        return SuperImages(
+            self.video_id,
+            self.first,
+            self.total,
+            images,
+            self.start_s,
+            self.end_s,
+            self.grid_sizes,
+            self.frame_bounds_s,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +201,7 @@ class CompressedSegment(Compressed):
 
     Attributes:
         data: a video file.
-        positions: int32 [W], the wanted frames, counted in presentation order; the last super image may be partial.
+        positions: int32 [W], the wanted frames, counted in presentation order; last super images may be partial.
     """
 
     data: bytes

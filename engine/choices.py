@@ -31,6 +31,11 @@ ON_DAMAGE: OnDamage = "nearest"
 TIME_LIMIT_S = 300.0  # seconds without a result after which a decoder counts as hung
 IMAGE_WORKERS = 16  # processes that read JPEG files; those that decode videos are as many as there are CPU cores
 
+# What a store holds and is asked for.
+Level = Literal["super", "cell"]  # vectors of super images, and of the frames in their cells
+LEVELS: tuple[Level, ...] = get_args(Level)
+CELLS = False  # whether embedding makes vectors of cells, too
+
 # Models.
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)

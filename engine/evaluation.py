@@ -267,12 +267,13 @@ def _choose_videos(table: SuperImageTable, wanted: set[str], source: str, store:
     sizes = np.diff(table.offsets)[kept]
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     rows = np.repeat(table.offsets[kept] - offsets[:-1], sizes) + np.arange(offsets[-1])
-    return SuperImageTable(
-        [table.video_ids[number] for number in kept],
-        offsets,
-        table.vectors[rows],
-        table.start_s[rows],
-        table.end_s[rows],
+    return dataclasses.replace(
+        table,
+        video_ids=[table.video_ids[number] for number in kept],
+        offsets=offsets,
+        vectors=table.vectors[rows],
+        start_s=table.start_s[rows],
+        end_s=table.end_s[rows],
     )
 
 

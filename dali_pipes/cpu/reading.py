@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream as AvVideoStream
 
 from ..contract import Notice, VideoError
+from ..layout import Layout
 from ..packets import remux, scan
 from ..packets.keyframes import nearest_keyframes
 from ..packets.pruning import Segment, plan_segments
@@ -98,13 +99,10 @@ class Reading:
     def __post_init__(self) -> None:
         self.damage = Damage(len(self.wanted))
 
-    def times_s(self, cells: int) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds from the video's start at which each super image of `cells` frames starts and ends, float64 [L].
-
-        They are the planned times: the part of the video that a super image stands for.
-        """
-        start_s = self.planned_s[::cells]
-        return start_s, np.append(start_s[1:], max(self.summary.duration_s, float(self.planned_s[-1])))
+    def layout(self) -> Layout:
+        """The video's super images; their times are the planned ones: the part of the video that they stand for."""
+        end_s = max(self.summary.duration_s, float(self.planned_s[-1]))
+        return Layout(np.append(self.planned_s, end_s), self.sampling)
 
     def damage_notices(self, video_id: str) -> Iterator[Notice]:
         """Says what damage has cost, once all frames have been read."""
