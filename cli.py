@@ -662,30 +662,67 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
 
 
-def _not_empty(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not value.strip():
-        raise click.UsageError("the sentence is empty: say what to search for", ctx)
-    return value
-
-
 @main.command()
-@click.argument("sentence", callback=_not_empty)
+@click.argument("sentence", required=False)
 @_store
 @_model
+@click.option("--then", multiple=True, metavar="SENTENCE", help="What comes after SENTENCE. May be repeated.")
+@click.option("--not", "unwanted", multiple=True, metavar="SENTENCE", help="What counts against a video. Repeatable.")
+@click.option("--image", type=_PATH, help="A picture to search for, in place of SENTENCE or before it.")
 @click.option("--top", type=click.IntRange(min=1), default=choices.TOP, help="Videos to print.")
+@click.option("--moments", type=click.IntRange(min=1), default=1, help="Moments of each video to print.")
 @_scoring
+@click.option("--video-dir", type=_PATH, help="The videos, for links to them (in terminals that have them) and clips.")
+@click.option("--clip-dir", type=_PATH, help="Write the moments that are printed to this folder, as clips (MP4).")
+@_as_json
 @_num_gpus
 def search(
-    sentence: str, store: pathlib.Path, model: str, tokenizer: pathlib.Path | None, num_gpus: int, **options: Any
+    sentence: str | None,
+    store: pathlib.Path,
+    model: str,
+    tokenizer: pathlib.Path | None,
+    then: tuple[str, ...],
+    unwanted: tuple[str, ...],
+    image: pathlib.Path | None,
+    top: int,
+    moments: int,
+    video_dir: pathlib.Path | None,
+    clip_dir: pathlib.Path | None,
+    as_json: bool,
+    num_gpus: int,
+    **options: Any,
 ) -> None:
-    """Print the best videos and moments for SENTENCE."""
+    """Print the best videos and moments for SENTENCE.
+
+    With --then, videos that show one thing after the other: the mean of the cosines of the best moments in that order.
+    With --not, the score of what is not wanted is taken off. SENTENCE may be `-`: every line of standard input is one.
+    """
+    from .engine import questions, search_files, search_text
+    from .engine.search import Searcher
+
+    if clip_dir is not None and video_dir is None:
+        raise click.UsageError("--clip-dir needs --video-dir, the videos to cut")
+    firsts = [[sentence]] if sentence not in (None, "-") else [[]]
+    if sentence == "-":
+        firsts = [[line] for line in sys.stdin.read().splitlines() if line.strip()]
+    asked = [questions.Question([*first, *then], unwanted, image) for first in firsts]
     opened = gridclip.Store.open(store)  # where there is none, no checkpoint is exported for it
     encoder = gridclip.load_model(model, num_gpus=num_gpus, tokenizer=tokenizer)
-    hits = gridclip.search(encoder, sentence, opened, **options)
-    width = max(len(hit.video_id) for hit in hits)
-    for rank, hit in enumerate(hits, start=1):
-        moment = "time unknown" if hit.start_s is None else f"{hit.start_s:.1f} to {hit.end_s:.1f} s"
-        click.echo(f"{rank:4}  {hit.video_id:{width}}  {hit.score:.4f}  {moment}")
+    opened.require_model(encoder.info.to_json())
+    searcher = Searcher(opened, **options)
+    style = search_text.TERMINAL if sys.stdout.isatty() and not as_json else search_text.PLAIN
+    for question in asked:
+        hits = questions.answer(searcher, encoder, question, top=top, moments=moments)
+        videos = search_files.find_videos(video_dir, hits) if video_dir else {}
+        clips = search_files.write_clips(hits, videos, clip_dir) if clip_dir else {}
+        files = search_files.Files(videos, clips)
+        if as_json:
+            click.echo(search_text.as_json(hits, question.to_json(), files))
+            continue
+        if len(asked) > 1:
+            click.echo(style.strong(question.sentences[0]))
+        for line in search_text.as_lines(hits, style, files):
+            click.echo(line)
 
 
 @main.command()
