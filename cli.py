@@ -766,15 +766,16 @@ def bench() -> None:
     """Measure this machine beside other programs."""
 
 
-def _benchmark(name: str, help: str) -> None:
-    """Adds a benchmark; it reads its own options, as it does without this command."""
+def _benchmark(name: str, help: str, module: str | None = None) -> None:
+    """Adds a benchmark; it reads its own options, as it does without this command. `module`: where not of its name."""
+    module = module or name.replace("-", "_")
 
     @bench.command(name, help=help, context_settings={"ignore_unknown_options": True}, add_help_option=False)
     @click.option("--json", "json_file", type=_PATH, default=f"bench-{name}.json")
     @click.argument("options", nargs=-1, type=click.UNPROCESSED)
     def run(json_file: pathlib.Path, options: tuple[str, ...]) -> None:
         sys.argv = [f"gridclip bench {name}", "--json", str(json_file), *options]
-        importlib.import_module(f".benchmarks.{name.replace('-', '_')}", __package__).main()
+        importlib.import_module(f".benchmarks.{module}", __package__).main()
 
 
 _benchmark("decode", "Frames per second of the decoders.")
@@ -784,6 +785,7 @@ _benchmark("pipelines", "Frames per second into the encoder: DALI, hybrid, worke
 _benchmark("encode", "Super images per second of ViT-L/14 in ONNX Runtime and torch.")
 _benchmark("end-to-end", "Videos per second to a store: the two-stage procedure and the fused path.")
 _benchmark("scaling", "Time and memory over workers and over videos.")
+_benchmark("gpu", "Prove the GPU path on this machine: frames, embeddings, ranks, rates.", module="gpu.battery")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 
 
