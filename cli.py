@@ -727,6 +727,7 @@ _benchmark("pipelines", "Frames per second into the encoder: DALI, hybrid, worke
 _benchmark("encode", "Super images per second of ViT-L/14 in ONNX Runtime and torch.")
 _benchmark("end-to-end", "Videos per second to a store: the two-stage procedure and the fused path.")
 _benchmark("scaling", "Time and memory over workers and over videos.")
+_benchmark("moments", "Recall and moments of every way to score, over encoder passes, on long generated videos.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 
 
