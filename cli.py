@@ -786,6 +786,7 @@ _benchmark("encode", "Super images per second of ViT-L/14 in ONNX Runtime and to
 _benchmark("end-to-end", "Videos per second to a store: the two-stage procedure and the fused path.")
 _benchmark("scaling", "Time and memory over workers and over videos.")
 _benchmark("gpu", "Prove the GPU path on this machine: frames, embeddings, ranks, rates.", module="gpu.battery")
+_benchmark("moments", "Recall and moments of every way to score, over encoder passes, on long generated videos.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 
 
