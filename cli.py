@@ -726,6 +726,42 @@ def search(
 
 
 @main.command()
+@_store
+@_model
+@click.option("--video-dir", type=_PATH, help="Where the videos are; without it nothing can be looked at or played.")
+@click.option("--host", default=choices.SERVE_HOST, help="Another address than this machine's own needs --token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=choices.SERVE_PORT, help="0: any free one.")
+@click.option(
+    "--token",
+    envvar="GRIDCLIP_TOKEN",
+    show_envvar=True,
+    help="What a visitor has to know, at least 16 characters; it travels unencrypted.",
+)
+@_scoring
+@_num_gpus
+def serve(
+    store: pathlib.Path,
+    model: str,
+    tokenizer: pathlib.Path | None,
+    video_dir: pathlib.Path | None,
+    num_gpus: int,
+    **options: Any,
+) -> None:
+    """Serve a page to search a store with, play the moments, and the same as JSON.
+
+    It follows a store that a job is filling. /openapi.json describes the JSON interface. Ctrl-C stops it.
+    """
+    from .engine.serve import addresses, server
+
+    addresses.check_host(options["host"], options["token"])
+    opened = gridclip.Store.open(store)
+    encoder = gridclip.load_model(model, num_gpus=num_gpus, tokenizer=tokenizer)
+    server.serve(
+        encoder, opened, video_dir, started=lambda address: click.echo(f"Serving {store} at {address}"), **options
+    )
+
+
+@main.command()
 @click.option("--image-dir", type=_PATH, required=True, help="Holds one <video id>.npy, float [L, D], per video.")
 @click.option("--text-file", type=_PATH, help="An npz with video_id [Q], embedding [Q, D] and perhaps text [Q].")
 @_store
