@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TURBOJPEG := $(VENV)/.turbojpeg
 
-.PHONY: help setup demo test lint fuzz kills bench bench-long clean
+.PHONY: help setup demo serve test lint fuzz kills bench bench-long clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    set up, then: make videos, export a tiny CLIP, embed, evaluate and search'
+	@echo 'make serve   open the demo to search in a browser, on this machine only (PORT=8000)'
 	@echo 'make test    set up, then: ruff, mypy and the tests'
 	@echo 'make fuzz    damage files of every kind for MINUTES=2; none may be read wrong, or end in a crash or a hang'
 	@echo 'make kills   kill the long commands RUNS=100 times; --resume must end as if nothing had happened'
@@ -26,6 +27,14 @@ setup: $(READY) $(TURBOJPEG)
 
 demo: setup
 	$(BIN)/python -m gridclip.benchmarks.demo.run
+
+# The demo's videos, model and store are made first where they are missing.
+PORT ?= 8000
+
+serve: setup
+	@test -f demo-output/store/store.json || $(MAKE) --no-print-directory demo
+	$(BIN)/gridclip serve --store demo-output/store --model demo-output/model --video-dir demo-output/videos \
+	  --temperature 0.1 --port $(PORT)
 
 test: lint
 	$(BIN)/pytest -n 2
@@ -75,7 +84,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "$(PYTHON) cannot make virtual environments (on Debian and Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 1; }
 	@echo 'Installing the Python packages into $(VENV) (a few minutes the first time) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,dali,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,dali,serve,test]'
 	@mkdir -p $(VENV)/typecheck && ln -sfn ../.. $(VENV)/typecheck/gridclip
 	@touch $@
 

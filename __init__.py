@@ -575,13 +575,16 @@ def compare(
 
 def search(
     model: Encoder | Path,
-    sentence: str,
+    sentence: str | Sequence[str],
     store: Store | Path,
     *,
+    unwanted: Sequence[str] = (),
+    image: Path | None = None,
     top: int = _choices.TOP,
     moments: int = 1,
     aggregate: str = _choices.AGGREGATE,
     temperature: float = _choices.TEMPERATURE,
+    index: _choices.Index = _choices.INDEX,
     level: _choices.Level | None = None,
     grid_size: int | None = None,
     device: str | None = None,
@@ -590,19 +593,25 @@ def search(
 
     Args:
         model: from `load_model`, or what that takes: the one that the store was made with.
-        sentence: what to search for.
+        sentence: what to search for; several are to come one after the other, and score as the mean of the cosines of
+            the best moments in that order; none where there is an `image`.
         store: holds super images; nothing is written to it.
+        unwanted: sentences whose largest score, where it is above 0, is taken off.
+        image: a picture to search for; it comes before the sentences.
         top: how many videos, >= 1.
-        moments: how many moments of each, >= 1.
-        aggregate, temperature, level, grid_size, device: as in `evaluate`.
+        moments: how many moments of each, >= 1; of several sentences it is one for each of them.
+        aggregate, temperature: as in `evaluate`.
+        index: "exact" scores all videos, "ann" those that the store's index finds, see `gridclip index`; "auto" takes
+             the index where there is one and the store is large. Scores are exact always.
+        level, grid_size, device: as in `evaluate`.
 
     Returns:
         A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `moments` (`start_s` and `end_s` in seconds, and
         `score`), best first, and `start_s` and `end_s` of the best one, None where the store has no times.
 
     Raises:
-        ArgumentError: the sentence is empty.
-        GridClipError: there is no such store, it holds no videos, or it is of another model.
+        ArgumentError: a sentence is empty, or there is neither one nor an image.
+        GridClipError: there is no such store, it holds no videos, or it is of another model; or the image is none.
 
     Example:
         >>> import gridclip
@@ -610,27 +619,26 @@ def search(
         >>> best, second = gridclip.search(model, "a red circle", "store", top=2)
         >>> best.score >= second.score, best.start_s < best.end_s
         (True, True)
+        >>> hits = gridclip.search(model, ["a red circle", "a star"], "store", unwanted=["a square"])
     """
-    from .dali_pipes.errors import ArgumentError
-    from .engine import search as searching
+    from .engine.questions import Question, answer
+    from .engine.search import Searcher
 
-    if not sentence.strip():
-        raise ArgumentError("the sentence is empty: say what to search for")
+    sentences = [sentence] if isinstance(sentence, str) else sentence
+    question = Question(sentences, unwanted, _path(image))
     found = _opened(store)
     encoder = _encoder(model)
     found.require_model(encoder.info.to_json())
-    vector = encoder.encode_texts([sentence])
-    return searching.search(
+    searcher = Searcher(
         found,
-        vector,
-        top,
-        moments=moments,
         aggregate=aggregate,
         temperature=temperature,
+        index=index,
         level=level,
         grid_size=grid_size,
         device=device,
     )
+    return answer(searcher, encoder, question, top=top, moments=moments)
 
 
 def import_features(

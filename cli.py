@@ -721,31 +721,104 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
 
 
-def _not_empty(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not value.strip():
-        raise click.UsageError("the sentence is empty: say what to search for", ctx)
-    return value
+@main.command()
+@click.argument("sentence", required=False)
+@_store
+@_model
+@click.option("--then", multiple=True, metavar="SENTENCE", help="What comes after SENTENCE. May be repeated.")
+@click.option("--not", "unwanted", multiple=True, metavar="SENTENCE", help="What counts against a video. Repeatable.")
+@click.option("--image", type=_PATH, help="A picture to search for, in place of SENTENCE or before it.")
+@click.option("--top", type=click.IntRange(min=1), default=choices.TOP, help="Videos to print.")
+@click.option("--moments", type=click.IntRange(min=1), default=1, help="Moments of each video to print.")
+@_scoring
+@click.option("--video-dir", type=_PATH, help="The videos, for links to them (in terminals that have them) and clips.")
+@click.option("--clip-dir", type=_PATH, help="Write the moments that are printed to this folder, as clips (MP4).")
+@_as_json
+@_num_gpus
+def search(
+    sentence: str | None,
+    store: pathlib.Path,
+    model: str,
+    tokenizer: pathlib.Path | None,
+    then: tuple[str, ...],
+    unwanted: tuple[str, ...],
+    image: pathlib.Path | None,
+    top: int,
+    moments: int,
+    video_dir: pathlib.Path | None,
+    clip_dir: pathlib.Path | None,
+    as_json: bool,
+    num_gpus: int,
+    **options: Any,
+) -> None:
+    """Print the best videos and moments for SENTENCE.
+
+    With --then, videos that show one thing after the other: the mean of the cosines of the best moments in that order.
+    With --not, the score of what is not wanted is taken off. SENTENCE may be `-`: every line of standard input is one.
+    """
+    from .engine import questions, search_files, search_text
+    from .engine.search import Searcher
+
+    if clip_dir is not None and video_dir is None:
+        raise click.UsageError("--clip-dir needs --video-dir, the videos to cut")
+    firsts = [[sentence]] if sentence not in (None, "-") else [[]]
+    if sentence == "-":
+        firsts = [[line] for line in sys.stdin.read().splitlines() if line.strip()]
+    asked = [questions.Question([*first, *then], unwanted, image) for first in firsts]
+    opened = gridclip.Store.open(store)  # where there is none, no checkpoint is exported for it
+    encoder = gridclip.load_model(model, num_gpus=num_gpus, tokenizer=tokenizer)
+    opened.require_model(encoder.info.to_json())
+    searcher = Searcher(opened, **options)
+    style = search_text.TERMINAL if sys.stdout.isatty() and not as_json else search_text.PLAIN
+    for question in asked:
+        hits = questions.answer(searcher, encoder, question, top=top, moments=moments)
+        videos = search_files.find_videos(video_dir, hits) if video_dir else {}
+        clips = search_files.write_clips(hits, videos, clip_dir) if clip_dir else {}
+        files = search_files.Files(videos, clips)
+        if as_json:
+            click.echo(search_text.as_json(hits, question.to_json(), files))
+            continue
+        if len(asked) > 1:
+            click.echo(style.strong(question.sentences[0]))
+        for line in search_text.as_lines(hits, style, files):
+            click.echo(line)
 
 
 @main.command()
-@click.argument("sentence", callback=_not_empty)
 @_store
 @_model
-@click.option("--top", type=click.IntRange(min=1), default=choices.TOP, help="Videos to print.")
+@click.option("--video-dir", type=_PATH, help="Where the videos are; without it nothing can be looked at or played.")
+@click.option("--host", default=choices.SERVE_HOST, help="Another address than this machine's own needs --token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=choices.SERVE_PORT, help="0: any free one.")
+@click.option(
+    "--token",
+    envvar="GRIDCLIP_TOKEN",
+    show_envvar=True,
+    help="What a visitor has to know, at least 16 characters; it travels unencrypted.",
+)
 @_scoring
 @_view
 @_num_gpus
-def search(
-    sentence: str, store: pathlib.Path, model: str, tokenizer: pathlib.Path | None, num_gpus: int, **options: Any
+def serve(
+    store: pathlib.Path,
+    model: str,
+    tokenizer: pathlib.Path | None,
+    video_dir: pathlib.Path | None,
+    num_gpus: int,
+    **options: Any,
 ) -> None:
-    """Print the best videos and moments for SENTENCE."""
-    opened = gridclip.Store.open(store)  # where there is none, no checkpoint is exported for it
+    """Serve a page to search a store with, play the moments, and the same as JSON.
+
+    It follows a store that a job is filling. /openapi.json describes the JSON interface. Ctrl-C stops it.
+    """
+    from .engine.serve import addresses, server
+
+    addresses.check_host(options["host"], options["token"])
+    opened = gridclip.Store.open(store)
     encoder = gridclip.load_model(model, num_gpus=num_gpus, tokenizer=tokenizer)
-    hits = gridclip.search(encoder, sentence, opened, **options)
-    width = max(len(hit.video_id) for hit in hits)
-    for rank, hit in enumerate(hits, start=1):
-        moment = "time unknown" if hit.start_s is None else f"{hit.start_s:.1f} to {hit.end_s:.1f} s"
-        click.echo(f"{rank:4}  {hit.video_id:{width}}  {hit.score:.4f}  {moment}")
+    server.serve(
+        encoder, opened, video_dir, started=lambda address: click.echo(f"Serving {store} at {address}"), **options
+    )
 
 
 @main.command()
@@ -790,15 +863,16 @@ def bench() -> None:
     """Measure this machine beside other programs."""
 
 
-def _benchmark(name: str, help: str) -> None:
-    """Adds a benchmark; it reads its own options, as it does without this command."""
+def _benchmark(name: str, help: str, module: str | None = None) -> None:
+    """Adds a benchmark; it reads its own options, as it does without this command. `module`: where not of its name."""
+    module = module or name.replace("-", "_")
 
     @bench.command(name, help=help, context_settings={"ignore_unknown_options": True}, add_help_option=False)
     @click.option("--json", "json_file", type=_PATH, default=f"bench-{name}.json")
     @click.argument("options", nargs=-1, type=click.UNPROCESSED)
     def run(json_file: pathlib.Path, options: tuple[str, ...]) -> None:
         sys.argv = [f"gridclip bench {name}", "--json", str(json_file), *options]
-        importlib.import_module(f".benchmarks.{name.replace('-', '_')}", __package__).main()
+        importlib.import_module(f".benchmarks.{module}", __package__).main()
 
 
 _benchmark("decode", "Frames per second of the decoders.")
@@ -808,6 +882,8 @@ _benchmark("pipelines", "Frames per second into the encoder: DALI, hybrid, worke
 _benchmark("encode", "Super images per second of ViT-L/14 in ONNX Runtime and torch.")
 _benchmark("end-to-end", "Videos per second to a store: the two-stage procedure and the fused path.")
 _benchmark("scaling", "Time and memory over workers and over videos.")
+_benchmark("gpu", "Prove the GPU path on this machine: frames, embeddings, ranks, rates.", module="gpu.battery")
+_benchmark("moments", "Recall and moments of every way to score, over encoder passes, on long generated videos.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 
 

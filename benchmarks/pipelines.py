@@ -60,10 +60,10 @@ def candidates(paths: Sequence[pathlib.Path], device_id: int | None, num_workers
         events = sources.decode_videos(
             videos, SAMPLING, size, device_id=device_id, hybrid=hybrid, num_pipelines=num_pipelines, **shared
         )
-        return _count(events)
+        return count(events)
 
     def cpu() -> int:
-        return _count(pool.run(videos, tasks.embedding_tasks(SAMPLING, "auto", size), **shared))
+        return count(pool.run(videos, tasks.embedding_tasks(SAMPLING, "auto", size), **shared))
 
     candidates: dict[str, Candidate] = {
         "gridclip --decoder dali": functools.partial(dali, False),
@@ -79,7 +79,8 @@ def candidates(paths: Sequence[pathlib.Path], device_id: int | None, num_workers
     return candidates
 
 
-def _count(events: Generator[tuple[VideoFile, Any], None, None]) -> int:
+def count(events: Generator[tuple[VideoFile, Any], None, None]) -> int:
+    """Super images that come out of a source, drawn to its end."""
     with contextlib.closing(events) as found:
         return sum(len(event.images) for _, event in found if isinstance(event, SuperImages))
 
@@ -90,18 +91,26 @@ def whole_files(paths: Sequence[pathlib.Path], device_id: int | None) -> int:
     pipeline = VideoPipeline(
         SAMPLING, SAMPLING.super_img_size, device_id=device_id, max_items=WHOLE_FILES_AT_ONCE, num_threads=threads
     )
-    count = 0
+    made = 0
     for first in range(0, len(paths), WHOLE_FILES_AT_ONCE):
         batch = [whole_file(path) for path in paths[first : first + WHOLE_FILES_AT_ONCE]]
-        count += sum(len(images) for images in pipeline.decode(batch))
-    return count
+        made += sum(len(images) for images in pipeline.decode(batch))
+    return made
 
 
 def whole_file(path: pathlib.Path) -> CompressedSegment:
     """A file with nothing pruned."""
     wanted, _ = _wanted(path)
+    summary = scan.summarise(path)
     times = np.zeros(super_image_count(len(wanted), GRID_SIZE))
-    return CompressedSegment(path.name, 0, len(times), times, times, 1.0, 1, path.read_bytes(), wanted.astype(np.int32))
+    decoded_bytes = len(wanted) * summary.width * summary.height * 3
+    data, positions = path.read_bytes(), wanted.astype(np.int32)
+    return CompressedSegment(path.name, 0, len(times), times, times, 1.0, decoded_bytes, data, positions)
+
+
+def expected_super_images(path: pathlib.Path) -> int:
+    """How many super images a video gives."""
+    return super_image_count(len(_wanted(path)[0]), GRID_SIZE)
 
 
 @functools.cache
@@ -141,7 +150,9 @@ def _scaled(frames: torch.Tensor) -> int:
     return super_image_count(len(frames), GRID_SIZE)
 
 
-def jpeg_rates(folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: int | None, repetitions: int) -> object:
+def jpeg_rates(
+    folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: int | None, repetitions: int
+) -> dict[str, Any]:
     """Files per second of 336-pixel JPEG super images, over what can be set."""
     save_dir = folder / "jpegs"
     save_dir.mkdir(parents=True, exist_ok=True)
@@ -186,7 +197,7 @@ def _some(save_dir: pathlib.Path) -> list[pathlib.Path]:
 
 def run(paths: Sequence[pathlib.Path], device_id: int | None, *, repetitions: int, num_workers: int) -> object:
     """Times every source on the folder; those that fail, or give another number of super images, are left out."""
-    expected = sum(super_image_count(len(_wanted(path)[0]), GRID_SIZE) for path in paths)
+    expected = sum(expected_super_images(path) for path in paths)
     wanted = sum(len(_wanted(path)[0]) for path in paths)
     usable, left_out = {}, {}
     for name, candidate in candidates(paths, device_id, num_workers).items():

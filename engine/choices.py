@@ -73,3 +73,7 @@ INDEX: Index = "auto"  # how a search finds its candidates
 # Features for elsewhere: engine/features.py has one writer for each.
 FEATURE_FORMATS = ("npy", "parquet", "safetensors")
 FEATURE_FORMAT = "npy"
+
+# The page.
+SERVE_HOST = "127.0.0.1"  # this machine only
+SERVE_PORT = 8000

@@ -321,7 +321,10 @@ def _placed_moments(sentences: np.ndarray, vectors: np.ndarray, spans: np.ndarra
     places = placement(similar)
     if not np.isfinite(spans[places]).all():
         return []
-    return [Moment(*spans[place].tolist(), float(similar[place, number])) for number, place in enumerate(places)]
+    return [
+        Moment(float(spans[place, 0]), float(spans[place, 1]), float(similar[place, number]))
+        for number, place in enumerate(places)
+    ]
 
 
 def _require_counts(**counts: int) -> None:

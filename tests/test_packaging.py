@@ -23,7 +23,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RUNTIMES = {"onnxruntime", "onnxruntime-gpu"}
-OPTIONAL_IMPORTS = {"nvidia"}  # DALI: the CPU decodes without it
+# DALI: the CPU decodes without it; the rest is for the page, an extra of its own.
+OPTIONAL_IMPORTS = {"nvidia", "prometheus_client", "starlette", "uvicorn"}
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -213,13 +214,13 @@ def test_the_wheel_has_the_modules_and_their_data_and_nothing_else(wheel: pathli
     modules = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
     assert {name for name in product if name.endswith(".py")} == {str(path.relative_to(ROOT)) for path in modules}
     data = {name for name in product if not name.endswith(".py")}
-    beside = {"dali_pipes/nvdali/samples", "export/verify_images"}
+    beside = {"dali_pipes/nvdali/samples", "engine/serve/page", "export/verify_images"}
     assert {name for name in data if str(pathlib.PurePosixPath(name).parent) not in beside} == {
         "py.typed",
         "benchmarks/demo/tiny_clip.pt",
         "benchmarks/demo/tiny_clip.tokenizer.json",
     }
-    assert len(data) == 3 + 3 + 4
+    assert len(data) == 3 + 3 + 4 + 4
 
 
 def test_commands_run_from_the_wheel_in_another_folder(

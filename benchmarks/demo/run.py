@@ -94,6 +94,8 @@ def run_demo(out: pathlib.Path, *, count: int, seed: int, processes: int) -> Non
     report = {"videos": count, "recall": recall, "seconds": {name: round(each, 1) for name, each in seconds.items()}}
     paths.result.write_text(json.dumps(report, indent=1) + "\n")
     print(f"\n{table(recall, count)}\nAs JSON: {paths.result}. {sum(seconds.values()):.0f} s in all.")
+    looking = ["gridclip", "serve", *store, *model, *files[:2], "--temperature", TEMPERATURES[-1]]
+    print(f"To look at it: make serve, or {shlex.join(looking)}", flush=True)
 
 
 def forget_other_settings(paths: Paths, settings: dict[str, object]) -> None:

@@ -33,6 +33,9 @@ CODECS: dict[Device, tuple[str, ...]] = {
 }
 PIXEL_FORMATS = ("yuv420p", "yuvj420p")
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+# AVCOL_SPC_UNSPECIFIED, _BT470BG and _SMPTE170M: the matrices of which DALI's CPU variant makes the colours that FFmpeg
+# makes. It takes all others for BT.601, too, and is 31 dB off with BT.709 (`gridclip bench gpu`, step C).
+_BT601_MATRICES = (2, 5, 6)
 # DALI holds the wanted frames of a segment at their own size: 64 frames of 1080p are 380 MiB. A segment is cut shorter
 # where frames are larger, and one that cannot be cut (a long GOP) and would take twice as much is not for DALI.
 SEGMENT_BYTES = 512 << 20
@@ -121,6 +124,8 @@ def why_not(reading: Reading, device: Device, limits: Mapping[str, DecoderLimits
         return f"its pixels are {context.pix_fmt}, not 8-bit 4:2:0"
     if device == "gpu" and codec == "mjpeg" and _is_full_range(context):
         return "NVDEC takes its pixels, of full range, for limited range"
+    if device == "cpu" and context.colorspace not in _BT601_MATRICES:
+        return "DALI's CPU variant takes its colours, of another matrix, for BT.601"
     if not reading.table.prunable:
         return "its packets cannot be analysed"
     if may_hold_fields(codec, context):

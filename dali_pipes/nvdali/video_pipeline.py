@@ -13,6 +13,10 @@ from ..sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Sampling, super_image_
 from .graph import as_torch, check_shape, describe, ops, start
 from .pipeline_threads import PipelineError
 
+# Whether DALI pins the threads of a pipeline to cores: those of every pipeline to the same, the first ones. Not swept
+# yet: no card was at hand (`gridclip bench gpu` on one sweeps it).
+AFFINE = False
+
 
 class VideoPipeline:
     """One DALI pipeline: video bytes -> NVDEC (or the CPU) -> 446 x 336 -> cell -> grid -> the model's size.
@@ -85,10 +89,9 @@ def _graph(sampling: Sampling, image_size: int, device_id: int | None) -> tuple[
     bicubic = {"interp_type": types.INTERP_CUBIC, "antialias": True}
     data = fn.external_source(name="data", dtype=types.UINT8, ndim=1)
     frames = fn.external_source(name="frames", dtype=types.INT32, ndim=1)
-    # Without pad_mode="none" DALI makes up black frames where the video has none; with affine=True the threads of every
-    # pipeline would be pinned to the same cores, the first ones.
+    # Without pad_mode="none" DALI makes up black frames where the video has none.
     device = "cpu" if device_id is None else "mixed"
-    video = fn.decoders.video(data, frames=frames, pad_mode="none", affine=False, device=device)
+    video = fn.decoders.video(data, frames=frames, pad_mode="none", affine=AFFINE, device=device)
     resized = fn.resize(video, size=[DECODE_HEIGHT_PX, DECODE_WIDTH_PX], **bicubic)
     grids = []
     for grid_size in sampling.grid_sizes:

@@ -40,6 +40,7 @@ def test_model_json_says_everything(checkpoint, tmp_path):
     made = export_model(str(checkpoint), tmp_path / "out")
     assert made == read_model_info(tmp_path / "out")
     info = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert info.pop("cells_smallest_cosine") > 0.99999
     cosines = info.pop("smallest_cosine")
     assert set(cosines) == {"image", "text"} and min(cosines.values()) > 0.99999
     assert len(info.pop("fingerprint")) == 64
@@ -64,9 +65,11 @@ def test_model_json_says_everything(checkpoint, tmp_path):
         "text_cleaning": "clip",
         "activation": "quick_gelu",
         "fused_attention": {"image": 2, "text": 3},
+        "has_cells": True,
+        "cells_fused_attention": 4,
     }
-    files = {"image.onnx", "image.onnx.data", "text.onnx", "text.onnx.data", "tokenizer.json", "model.json"}
-    assert {file.name for file in (tmp_path / "out").iterdir()} == files
+    graphs = {"image.onnx", "image.onnx.data", "image_cells.onnx", "text.onnx", "text.onnx.data"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == graphs | {"tokenizer.json", "model.json"}
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
     assert (
         tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).get_vocab_size() == CONFIG.vocab_size

@@ -1,0 +1,173 @@
+"""A request's query string in, one checked question out; what is out of bounds becomes a sentence for its sender."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Protocol
+
+from ...dali_pipes import ids
+from .. import choices
+from .bounds import LONGEST_CLIP_S, LONGEST_ID_BYTES, LONGEST_TEXT, MOST_MOMENTS, MOST_RESULTS, MOST_SENTENCES
+from .refusal import BAD_REQUEST, Refusal
+
+MOMENTS = 3  # of a video, where nobody says how many
+
+
+class Parameters(Protocol):
+    """What Starlette makes of a query string."""
+
+    def get(self, key: str, /) -> str | None: ...
+    def getlist(self, key: str, /) -> list[str]: ...
+    def keys(self) -> Iterable[str]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Filter:
+    """Which videos may answer.
+
+    Attributes:
+        folder: the id begins with it and a slash; empty: any.
+        shortest_s, longest_s: of the video by its times in the store; None: any.
+    """
+
+    folder: str = ""
+    shortest_s: float | None = None
+    longest_s: float | None = None
+
+    def __bool__(self) -> bool:
+        return self != Filter()
+
+    def lets_through(self, video_id: str) -> bool:
+        """Whether the folder fits."""
+        return not self.folder or video_id.startswith(f"{self.folder}/")
+
+    def fits_length(self, duration_s: float | None) -> bool:
+        """Whether the length fits; one that is unknown fits no bound."""
+        if duration_s is None:
+            return self.shortest_s is None and self.longest_s is None
+        return (self.shortest_s or 0.0) <= duration_s <= (math.inf if self.longest_s is None else self.longest_s)
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What to search for: sentences, or a moment to find more of; neither where a picture is posted with it.
+
+    Attributes:
+        sentences: the first, and what is to follow it in time.
+        like: a video's id and the second of the moment in it.
+        top: how many videos.
+        moments: how many of each.
+        only: which videos may answer.
+    """
+
+    sentences: tuple[str, ...] = ()
+    like: tuple[str, float] | None = None
+    top: int = choices.TOP
+    moments: int = MOMENTS
+    only: Filter = dataclasses.field(default_factory=Filter)
+
+
+def read_question(given: Parameters, *, with_picture: bool = False) -> Question:
+    """The question of a query string; raises Refusal.
+
+    Args:
+        given: q (a sentence), then (more of them, in time order), like and at (a video's id and a second), top,
+            moments, folder, shortest, longest (seconds).
+        with_picture: the request's body asks; q, then and like are not read.
+    """
+    _only_known(given, {"q", "then", "like", "at", "top", "moments", "folder", "shortest", "longest"})
+    bounded = Question(
+        top=_whole(given, "top", choices.TOP, MOST_RESULTS),
+        moments=_whole(given, "moments", MOMENTS, MOST_MOMENTS),
+        only=Filter(
+            folder=_text(given.get("folder") or "", "folder", LONGEST_ID_BYTES).strip("/"),
+            shortest_s=_seconds(given, "shortest"),
+            longest_s=_seconds(given, "longest"),
+        ),
+    )
+    if with_picture:
+        return bounded
+    like = given.get("like")
+    if like is not None:
+        return dataclasses.replace(bounded, like=(read_id(like, "like"), _seconds(given, "at") or 0.0))
+    sentences = [_text(each, "q", LONGEST_TEXT) for each in (given.get("q") or "", *given.getlist("then"))]
+    if not all(sentence.strip() for sentence in sentences):
+        raise Refusal(BAD_REQUEST, "q is empty: say what to search for, /api/search?q=a+dog")
+    if len(sentences) > MOST_SENTENCES:
+        raise Refusal(BAD_REQUEST, f"{len(sentences)} sentences, expected at most {MOST_SENTENCES}")
+    return dataclasses.replace(bounded, sentences=tuple(sentences))
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Seconds of a video that are to become a clip."""
+
+    start_s: float
+    end_s: float
+
+
+def read_span(given: Parameters) -> Span:
+    """Start and end of a clip in seconds; raises Refusal."""
+    start_s, end_s = _seconds(given, "start"), _seconds(given, "end")
+    if start_s is None or end_s is None or not start_s < end_s:
+        raise Refusal(BAD_REQUEST, "expected start and end in seconds, start before end: ?start=10&end=18")
+    if end_s - start_s > LONGEST_CLIP_S:
+        raise Refusal(
+            BAD_REQUEST, f"the clip would be {end_s - start_s:g} s long, at most {LONGEST_CLIP_S:g} s are made"
+        )
+    return Span(start_s, end_s)
+
+
+def read_second(given: Parameters, name: str) -> float:
+    """A moment in seconds, 0 where none is given; raises Refusal."""
+    return _seconds(given, name) or 0.0
+
+
+def read_count(given: Parameters, name: str, default: int, most: int) -> int:
+    """A whole number from 1; raises Refusal."""
+    return _whole(given, name, default, most)
+
+
+def read_id(text: str, name: str = "video_id") -> str:
+    """A text that can be a video's id; raises Refusal."""
+    return _text(text, name, LONGEST_ID_BYTES)
+
+
+def _text(text: str, name: str, longest: int) -> str:
+    if len(text) > longest:
+        raise Refusal(BAD_REQUEST, f"{name} has {len(text)} characters, expected at most {longest}")
+    if "\0" in text or ids.text_problem(text):
+        raise Refusal(BAD_REQUEST, f"{name} is not Unicode text, or holds a NUL character")
+    return text
+
+
+def _whole(given: Parameters, name: str, default: int, most: int) -> int:
+    text = given.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+        raise Refusal(BAD_REQUEST, f"{name} is {text[:40]!r}, expected a whole number from 1 to {most}")
+    return int(text)
+
+
+def _seconds(given: Parameters, name: str) -> float | None:
+    text = given.get(name)
+    if text is None or not text:
+        return None
+    try:
+        seconds = float(text[:40])
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < 1e7:
+        raise Refusal(BAD_REQUEST, f"{name} is {text[:40]!r}, expected seconds, 0 or more")
+    return seconds
+
+
+def _only_known(given: Parameters, known: set[str]) -> None:
+    unknown = sorted(set(given.keys()) - known)
+    if unknown:
+        raise Refusal(
+            BAD_REQUEST, f"unknown parameter {unknown[0][:40]!r}, expected some of {', '.join(sorted(known))}"
+        )
