@@ -136,6 +136,8 @@ def superimages(
 ) -> JobSummary:
     """Writes `<save_dir>/<video id>/img_0001.jpg` ... for every video: super images as JPEG files, RGB, quality 75.
 
+    With several grid sizes the folders of each lie in `<save_dir>/grid_<N>`, all from one decode.
+
     Several jobs on one `save_dir` share its videos. A video that fails is a line of `<save_dir>/failures.jsonl`.
 
     Args:
@@ -300,6 +302,7 @@ def embed_videos(
     shard_id: int = 0,
     num_gpus: int = _choices.NUM_GPUS,
     on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
+    cells: bool = _choices.CELLS,
 ) -> JobSummary:
     """Embeds videos into a store, one vector per super image, without JPEG files.
 
@@ -322,6 +325,7 @@ def embed_videos(
         num_gpus: 0: the CPU; 1: what `model` was loaded with; more: a process for each.
         on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
             seconds away, with a notice; with "fail" the video fails.
+        cells: also make a vector of each wanted frame, from its cell of the super image, in the same pass.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
@@ -364,6 +368,7 @@ def embed_videos(
         shard_id=shard_id,
         num_gpus=num_gpus,
         on_damage=on_damage,
+        cells=cells,
     )
 
 
@@ -378,6 +383,7 @@ def embed_images(
     resume: bool = False,
     overwrite: bool = False,
     num_gpus: int = _choices.NUM_GPUS,
+    cells: bool = _choices.CELLS,
 ) -> JobSummary:
     """Embeds JPEG super images into a store; other sizes than the model's are resized.
 
@@ -389,6 +395,7 @@ def embed_images(
         num_workers: reading processes.
         time_limit_s: seconds without a result after which a reader counts as hung, > 0.
         resume, overwrite, num_gpus: as in `embed_videos`, as are the result and the errors.
+        cells: also make a vector of each frame; a folder that does not say when its frames are is a failure.
 
     Example:
         >>> import gridclip
@@ -408,6 +415,7 @@ def embed_images(
         resume=resume,
         overwrite=overwrite,
         num_gpus=num_gpus,
+        cells=cells,
     )
 
 
@@ -477,6 +485,8 @@ def evaluate(
     missing: _choices.Missing = _choices.MISSING,
     examples: int = 0,
     moments: bool = False,
+    level: _choices.Level | None = None,
+    grid_size: int | None = None,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos of a store for each of its queries, and counts how often the query's own is among the first K.
@@ -491,6 +501,8 @@ def evaluate(
         examples: queries to return with their best videos.
         moments: also measure moments of queries with times: R@K at IoU 0.3, 0.5 and 0.7 in the own video and in all
             videos, mean IoU and what the sampling allows at most, in percent.
+        level: "super" (super images) or "cell" (frames); default: cells where the store has them.
+        grid_size: of the super images, where the store has several; default: the smallest.
         device: torch's name of where to compute; default: CUDA where there is one.
 
     Returns:
@@ -518,6 +530,8 @@ def evaluate(
         missing=missing,
         examples=examples,
         moments=moments,
+        level=level,
+        grid_size=grid_size,
         device=device,
     )
 
@@ -571,6 +585,8 @@ def search(
     aggregate: str = _choices.AGGREGATE,
     temperature: float = _choices.TEMPERATURE,
     index: _choices.Index = _choices.INDEX,
+    level: _choices.Level | None = None,
+    grid_size: int | None = None,
     device: str | None = None,
 ) -> list[Hit]:
     """The best videos for a sentence, best first, each with the moments that fit it best.
@@ -586,8 +602,8 @@ def search(
         moments: how many moments of each, >= 1; of several sentences it is one for each of them.
         aggregate, temperature: as in `evaluate`.
         index: "exact" scores all videos, "ann" those that the store's index finds, see `gridclip index`; "auto" takes
-            the index where there is one and the store is large. Scores are exact always.
-        device: as in `evaluate`.
+             the index where there is one and the store is large. Scores are exact always.
+        level, grid_size, device: as in `evaluate`.
 
     Returns:
         A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `moments` (`start_s` and `end_s` in seconds, and
@@ -613,7 +629,15 @@ def search(
     found = _opened(store)
     encoder = _encoder(model)
     found.require_model(encoder.info.to_json())
-    searcher = Searcher(found, aggregate=aggregate, temperature=temperature, index=index, device=device)
+    searcher = Searcher(
+        found,
+        aggregate=aggregate,
+        temperature=temperature,
+        index=index,
+        level=level,
+        grid_size=grid_size,
+        device=device,
+    )
     return answer(searcher, encoder, question, top=top, moments=moments)
 
 
@@ -647,13 +671,21 @@ def import_features(
     return features.import_features(to, image_dir, text_file, allow_pickle=allow_pickle)
 
 
-def export_features(store: Store | Path, out: Path, format: str = _choices.FEATURE_FORMAT) -> list[pathlib.Path]:
+def export_features(
+    store: Store | Path,
+    out: Path,
+    format: str = _choices.FEATURE_FORMAT,
+    *,
+    level: _choices.Level | None = None,
+    grid_size: int | None = None,
+) -> list[pathlib.Path]:
     """Writes a store's vectors as files, float32: per video (npy), or for all (parquet, safetensors).
 
     Args:
         store: holds super images, and perhaps queries.
         out: a new or empty folder.
         format: "npy", "parquet" or "safetensors".
+        level, grid_size: as in `evaluate`; of level "cell" a video has a row for each wanted frame.
 
     Returns:
         The files.
@@ -669,7 +701,7 @@ def export_features(store: Store | Path, out: Path, format: str = _choices.FEATU
     """
     from .engine import features
 
-    return features.export_features(_opened(store), out, format)
+    return features.export_features(_opened(store), out, format, level=level, grid_size=grid_size)
 
 
 def _path(path: Path | None) -> pathlib.Path | None:

@@ -16,7 +16,7 @@ import pathlib
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -138,6 +138,23 @@ class _FiniteRange(click.FloatRange):
         return number
 
 
+class _Numbers(click.ParamType):  # type: ignore[type-arg]  # a generic class in newer versions only
+    """Comma-separated whole numbers >= 1."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            numbers = [int(part) for part in value.split(",")]
+        except ValueError:
+            numbers = []
+        if not numbers or min(numbers) < 1:
+            self.fail(f"{value!r} is not a list of numbers >= 1, such as 1,5,10", param, ctx)
+        return numbers
+
+
 # Options that several commands have. A path that must exist is checked by the engine, whose messages say more.
 _PATH = click.Path(path_type=pathlib.Path)
 
@@ -184,13 +201,43 @@ _sampling = _options(
         "--fps", type=_FiniteRange(min=0, min_open=True), default=choices.FPS, help="Wanted frames per second."
     ),
     click.option(
-        "--grid-size", type=click.IntRange(min=1), default=choices.GRID_SIZE, help="Cells per row of a super image."
+        "--grid-size",
+        type=_Numbers(),
+        default=choices.GRID_SIZE,
+        help="Cells per row of a super image. Several (1,2): every frame is decoded once and laid out in each.",
+    ),
+    click.option(
+        "--stride",
+        type=click.IntRange(min=1),
+        show_default="as many as a super image has cells",
+        help="Frames from the start of one super image to that of the next; fewer make them overlap.",
     ),
     click.option(
         "--min-frames",
         type=click.IntRange(0, 1),
         default=choices.MIN_FRAMES,
         help="1: a video shorter than one period gives its first frame; 0: it counts as failed.",
+    ),
+)
+
+
+_cells = click.option(
+    "--cells/--no-cells",
+    default=choices.CELLS,
+    help="Also store a vector of each frame, from its cell, in the same pass.",
+)
+_view = _options(
+    click.option(
+        "--level",
+        type=click.Choice(choices.LEVELS),
+        show_default="cell where the store has them",
+        help="Vectors of super images, or of the frames in their cells (see --cells of embed-videos).",
+    ),
+    click.option(
+        "--grid-size",
+        type=click.IntRange(min=1),
+        show_default="the finest of the store",
+        help="Cells per row of the super images, where the store has several grid sizes.",
     ),
 )
 
@@ -341,7 +388,13 @@ def doctor(model: pathlib.Path | None, as_json: bool) -> None:
 @_num_workers
 @_as_json
 def plan(
-    fps: float, grid_size: int, min_frames: int, mode: choices.SamplingMode, as_json: bool, **options: Any
+    fps: float,
+    grid_size: Sequence[int],
+    stride: int | None,
+    min_frames: int,
+    mode: choices.SamplingMode,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Say how big a job is before it runs.
 
@@ -349,7 +402,7 @@ def plan(
     """
     from .engine.plan import as_text
 
-    sampling = _make_sampling(mode, None, fps=fps, grid_size=grid_size, min_frames=min_frames)
+    sampling = _make_sampling(mode, None, fps=fps, grid_size=grid_size, stride=stride, min_frames=min_frames)
     found = gridclip.plan(sampling=sampling, **options)
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else _in_options(as_text(found)))
     if not found.videos:
@@ -430,7 +483,8 @@ def superimages(
     video_dir: pathlib.Path,
     save_dir: pathlib.Path,
     fps: float,
-    grid_size: int,
+    grid_size: Sequence[int],
+    stride: int | None,
     super_img_size: int,
     min_frames: int,
     mode: choices.SamplingMode,
@@ -438,15 +492,25 @@ def superimages(
     strict: bool,
     **options: Any,
 ) -> None:
-    """Write super images of videos as JPEG files."""
+    """Write super images of videos as JPEG files.
+
+    With several grid sizes those of each lie in a folder of their own: SAVE_DIR/grid_1/<video id>/img_0001.jpg ...
+    """
+    from .dali_pipes.image_folders.grids import folders
     from .engine.jobs import handover
 
     sampling = _make_sampling(
-        mode, max_shift_s, fps=fps, grid_size=grid_size, super_img_size=super_img_size, min_frames=min_frames
+        mode,
+        max_shift_s,
+        fps=fps,
+        grid_size=grid_size,
+        stride=stride,
+        super_img_size=super_img_size,
+        min_frames=min_frames,
     )
     summary = gridclip.superimages(video_dir, save_dir, sampling=sampling, **options)
     if summary.succeeded:
-        handover.note(image_dir=save_dir)
+        handover.note(image_dir=next(iter(folders(save_dir, sampling))))
     _finish(summary, strict)
 
 
@@ -502,6 +566,7 @@ def embed_text(
     help="Reading processes.",
 )
 @click.option("--image-size", type=click.IntRange(min=1), show_default="the model's", help="Side of its images, px.")
+@_cells
 @_time_limit
 @_resume
 @_strict
@@ -545,6 +610,7 @@ def embed_images(
     show_default="the model's image size",
     help="Side of a super image in pixels; resized where the model's image size differs.",
 )
+@_cells
 @_batch_size
 @_decoder
 @_on_damage
@@ -563,7 +629,8 @@ def embed_videos(
     video_dir: pathlib.Path,
     store: pathlib.Path,
     fps: float,
-    grid_size: int,
+    grid_size: Sequence[int],
+    stride: int | None,
     super_img_size: int | None,
     min_frames: int,
     mode: choices.SamplingMode,
@@ -583,26 +650,15 @@ def embed_videos(
     )
     size = super_img_size or encoder.info.image_size
     sampling = _make_sampling(
-        mode, max_shift_s, fps=fps, grid_size=grid_size, super_img_size=size, min_frames=min_frames
+        mode,
+        max_shift_s,
+        fps=fps,
+        grid_size=grid_size,
+        stride=stride,
+        super_img_size=size,
+        min_frames=min_frames,
     )
     _finish(gridclip.embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
-
-
-class _Cutoffs(click.ParamType):  # type: ignore[type-arg]  # a generic class in newer versions only
-    """Comma-separated whole numbers >= 1."""
-
-    name = "K,K,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            cutoffs = [int(part) for part in value.split(",")]
-        except ValueError:
-            cutoffs = []
-        if not cutoffs or min(cutoffs) < 1:
-            self.fail(f"{value!r} is not a list of numbers >= 1, such as 1,5,10", param, ctx)
-        return cutoffs
 
 
 @main.command()
@@ -615,7 +671,10 @@ class _Cutoffs(click.ParamType):  # type: ignore[type-arg]  # a generic class in
     help="Only the captions of this annotation file, and only its videos as candidates.  [default: all of the store]",
 )
 @_scoring
-@click.option("--topk", type=_Cutoffs(), default=",".join(map(str, choices.TOPK)), help="The K of R@K.")
+@_view
+@click.option(
+    "--topk", type=_Numbers(), metavar="K,K,...", default=",".join(map(str, choices.TOPK)), help="The K of R@K."
+)
 @click.option(
     "--missing",
     type=click.Choice(choices.MISSING_RULES),
@@ -738,6 +797,7 @@ def search(
     help="What a visitor has to know, at least 16 characters; it travels unencrypted.",
 )
 @_scoring
+@_view
 @_num_gpus
 def serve(
     store: pathlib.Path,
@@ -791,9 +851,10 @@ def import_features(
 @_store
 @click.option("--out", type=_PATH, required=True, help="A new or empty folder.")
 @click.option("--format", type=click.Choice(choices.FEATURE_FORMATS), default=choices.FEATURE_FORMAT)
-def export_features(store: pathlib.Path, out: pathlib.Path, format: str) -> None:
+@_view
+def export_features(store: pathlib.Path, out: pathlib.Path, format: str, **options: Any) -> None:
     """Write a store's embeddings as files for elsewhere."""
-    files = gridclip.export_features(store, out, format)
+    files = gridclip.export_features(store, out, format, **options)
     click.echo(f"wrote {len(files):,} files to {out}")
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from gridclip.dali_pipes.contract import CompressedImages, CompressedSegment, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images, tasks
-from gridclip.dali_pipes.image_folders import jpeg
+from gridclip.dali_pipes.image_folders import grids, jpeg
 from gridclip.dali_pipes.nvdali import sources
 from gridclip.dali_pipes.nvdali.jpeg_pipeline import JpegPipeline
 from gridclip.dali_pipes.nvdali.video_pipeline import VideoPipeline
@@ -162,7 +162,7 @@ def jpeg_rates(
         video = VideoFile(str(number), path)
         if not (save_dir / video.video_id).is_dir():
             decode = functools.partial(super_images.super_images, sampling=sampling)
-            list(jpeg.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
+            list(grids.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
         files += [file.read_bytes() for file in sorted((save_dir / video.video_id).glob("*.jpg"))]
     batch = (files * (256 // len(files) + 1))[:256]
     times = np.zeros(len(batch))

@@ -13,7 +13,6 @@ What decodes (PyAV, decord, Pillow) raises VideoError; whoever runs it makes a F
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from .. import GridClipError
+from .layout import Part
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,8 @@ class SuperImages:
         images: uint8 [L, S, S, 3], RGB; a tensor where they are in a GPU's memory.
         start_s: float64 [L], seconds from the video's start of the first frame of each super image; NaN if unknown.
         end_s: float64 [L], seconds at which the frame after its last one starts, or the video ends; NaN if unknown.
-        grid_sizes: int32 [L], cells per row of each; those of one grid size come one after the other. None if unknown.
+        parts: what these are: one part after the other, each of its own grid size, L super images in all; empty where
+            the grid size is unknown.
         frame_bounds_s: float64 [W + 1], seconds at which each of the chunk's wanted frames begins to stand for the
             video, and the end of the last one; None if unknown.
     """
@@ -82,7 +83,7 @@ class SuperImages:
     images: np.ndarray | torch.Tensor
     start_s: np.ndarray
     end_s: np.ndarray
-    grid_sizes: np.ndarray | None = None
+    parts: tuple[Part, ...] = ()
     frame_bounds_s: np.ndarray | None = None
 
     @property
@@ -92,14 +93,26 @@ class SuperImages:
             raise ValueError(f"the wanted frames of super image {self.first} of {self.video_id} are not known")
         return len(self.frame_bounds_s) - 1
 
-    def by_grid(self) -> Iterator[tuple[int | None, slice]]:
-        """(grid size, which super images) of each grid size; None where it is unknown."""
-        if self.grid_sizes is None:
-            yield None, slice(0, len(self.start_s))
+    def by_grid(self) -> Iterator[tuple[int | None, SuperImages]]:
+        """(grid size, the super images of this size as the chunk that they are alone) for each; None where unknown."""
+        if len(self.parts) < 2:
+            yield self.parts[0].grid_size if self.parts else None, self
             return
-        begins = [0, *(np.flatnonzero(np.diff(self.grid_sizes)) + 1).tolist(), len(self.grid_sizes)]
-        for first, last in itertools.pairwise(begins):
-            yield int(self.grid_sizes[first]), slice(first, last)
+        begin = 0
+        for part in self.parts:
+            rows = slice(begin, begin + part.count)
+            yield (
+                part.grid_size,
+                dataclasses.replace(
+                    self,
+                    first=part.first,
+                    images=self.images[rows],
+                    start_s=self.start_s[rows],
+                    end_s=self.end_s[rows],
+                    parts=(part,),
+                ),
+            )
+            begin += part.count
 
     def on_cpu(self) -> np.ndarray:
         """The images in the host's memory."""
@@ -166,7 +179,7 @@ class Compressed:
     """A chunk that is still to be decoded: what worker processes hand to DALI.
 
     Attributes:
-        video_id, first, total, start_s, end_s, grid_sizes, frame_bounds_s: as in SuperImages.
+        video_id, first, total, start_s, end_s, parts, frame_bounds_s: as in SuperImages.
         cost: what decoding takes, compared with other chunks of the same kind: packets x pixels.
         decoded_bytes: size of the decoded frames or images at their own resolution, which DALI holds at once.
     """
@@ -178,7 +191,7 @@ class Compressed:
     end_s: np.ndarray
     cost: float
     decoded_bytes: int
-    grid_sizes: np.ndarray | None = dataclasses.field(default=None, kw_only=True)
+    parts: tuple[Part, ...] = dataclasses.field(default=(), kw_only=True)
     frame_bounds_s: np.ndarray | None = dataclasses.field(default=None, kw_only=True)
 
     def with_images(self, images: np.ndarray | torch.Tensor) -> SuperImages:
@@ -190,7 +203,7 @@ class Compressed:
             images,
             self.start_s,
             self.end_s,
-            self.grid_sizes,
+            self.parts,
             self.frame_bounds_s,
         )
 

@@ -8,6 +8,7 @@ anew, so that decoding can go on there with nothing of what came before.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class Layout:
         """Super images, of all grid sizes, that begin before this wanted frame."""
         return sum(part.count for part in self.parts(0, frame))
 
-    def parts(self, begin: int, end: int) -> list[Part]:
+    def parts(self, begin: int, end: int) -> tuple[Part, ...]:
         """The super images that begin in the wanted frames from `begin` (where a block begins) to before `end`."""
         found = []
         for grid_size in self.sampling.grid_sizes:
@@ -69,7 +70,7 @@ class Layout:
             count = min(self.count(grid_size), -(-end // stride)) - first
             if count > 0:
                 found.append(Part(grid_size, first, count))
-        return found
+        return tuple(found)
 
     def frame_of(self, first: int) -> int:
         """The wanted frame at which the block begins before which there are `first` super images of all grid sizes."""
@@ -78,17 +79,14 @@ class Layout:
             frame += self.sampling.block
         return frame
 
-    def spans_s(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds at which each super image of a part starts and ends, float64 [part.count] each.
+    def spans_s(self, parts: Iterable[Part]) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds at which each super image of some parts starts and ends, float64 [L] each.
 
         It stands for the part of the video that its frames stand for.
         """
-        begins = (part.first + np.arange(part.count)) * self.sampling.stride_of(part.grid_size)
-        return self.bounds_s[begins], self.bounds_s[np.minimum(begins + part.grid_size**2, self.frames)]
-
-
-def concatenated(layout: Layout, parts: list[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(starts, ends, float64 [L], and grid sizes, int32 [L]) of the super images of some parts, one after the other."""
-    spans = [layout.spans_s(part) for part in parts]
-    grid_sizes = np.repeat([part.grid_size for part in parts], [part.count for part in parts]).astype(np.int32)
-    return np.concatenate([start for start, _ in spans]), np.concatenate([end for _, end in spans]), grid_sizes
+        begins, ends = [], []
+        for part in parts:
+            first_frames = (part.first + np.arange(part.count)) * self.sampling.stride_of(part.grid_size)
+            begins.append(first_frames)
+            ends.append(np.minimum(first_frames + part.grid_size**2, self.frames))
+        return self.bounds_s[np.concatenate(begins)], self.bounds_s[np.concatenate(ends)]

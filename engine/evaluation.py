@@ -16,8 +16,9 @@ from .moments.evaluation import MomentEvaluation, evaluate_moments
 from .moments.intervals import Interval, bootstrap
 from .outcomes import PER_QUERY, Outcomes, digest, hits, sum_of_hits
 from .retrieval import Scoring, best_videos, ranks
-from .store.store import QueryTable, Store, SuperImageTable
+from .store.store import QueryTable, Store, SuperImageTable, View
 
+SUPER_IMAGES = View("super", None)
 TIE_RULE = "videos with equal scores (to within 1e-6) rank in the order of their ids"
 
 
@@ -42,7 +43,7 @@ class Evaluation:
         chance: R@K in percent of a random order, by K.
         queries: evaluated queries.
         candidates: videos that are ranked.
-        super_images: super images of the candidates.
+        super_images: embeddings of the candidates: super images, or cells.
         missing_queries: queries whose video has no embeddings.
         missing_videos: those videos, sorted.
         missing: what happened to these queries, "drop" or "count-as-failures".
@@ -52,6 +53,7 @@ class Evaluation:
         moments: the moment metrics, where asked for and where queries have times.
         intervals: of R@K, by K, and `sum_interval` of SumR: 95%, over queries.
         evaluated: the evaluated queries, and `outcomes`, what became of each, in this order.
+        view: the level and grid size of the embeddings.
     """
 
     recall: dict[int, float]
@@ -74,6 +76,7 @@ class Evaluation:
     sum_interval: Interval | None = None
     evaluated: list[Query] = dataclasses.field(default_factory=list)
     outcomes: Outcomes | None = None
+    view: View = SUPER_IMAGES
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the examples, ready for json.dump; R@K under "recall", and, as older readers expect, "R@1"."""
@@ -92,6 +95,8 @@ class Evaluation:
             "queries": self.queries,
             "candidates": self.candidates,
             "super_images": self.super_images,
+            "level": self.view.level,
+            "grid_size": self.view.grid_size,
             "missing": self.missing,
             "missing_queries": self.missing_queries,
             "missing_videos": self.missing_videos,
@@ -119,7 +124,7 @@ class Evaluation:
             for label, cells in rows
         ]
         lines.append(
-            f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} super images ({self.scoring})"
+            f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} {self.view} ({self.scoring})"
         )
         if self.missing_queries:
             what = "dropped" if self.missing == "drop" else "counted as failures"
@@ -153,6 +158,8 @@ def evaluate(
     missing: str = choices.MISSING,
     examples: int = 0,
     moments: bool = False,
+    level: choices.Level | None = None,
+    grid_size: int | None = None,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos for every query and counts how often its own video is among the first K.
@@ -166,12 +173,13 @@ def evaluate(
         missing: "drop" leaves queries of videos without embeddings out, "count-as-failures" counts them in.
         examples: how many queries to return with their best videos.
         moments: also measure moments, see `moments.evaluation`; takes about twice as long again.
+        level, grid_size: which of the store's embeddings, see `Store.read_super_images`.
         device: where to compute, by default CUDA if there is one.
 
     Raises:
         ValueError: an argument is out of range.
-        GridClipError: the store holds no videos or no queries, or vectors that are not finite, the annotation file is
-            not usable or has captions that are not embedded, or no query has a video.
+        GridClipError: the store holds no videos (of this level and grid size) or no queries, or vectors that are not
+            finite, the annotation file is not usable or has captions that are not embedded, or no query has a video.
     """
     scoring = Scoring(aggregate, temperature)
     cutoffs = sorted(set(topk))
@@ -180,7 +188,7 @@ def evaluate(
     if missing not in choices.MISSING_RULES:
         raise ValueError(f"missing ({missing!r}) must be one of {', '.join(choices.MISSING_RULES)}")
 
-    videos, queries = store.read_super_images(), store.read_queries()
+    videos, queries = store.read_super_images(level, grid_size), store.read_queries()
     if anno_path is not None:
         annotations = load_annotations(anno_path)
         queries = _choose_queries(queries, annotations.queries, f"{anno_path}", store)
@@ -225,6 +233,7 @@ def evaluate(
         sum_interval=bootstrap(sum_of_hits(outcomes.ranks, cutoffs)),
         evaluated=[queries.queries[row] for row in np.flatnonzero(kept)],
         outcomes=outcomes,
+        view=View(videos.level, videos.grid_size),
     )
 
 

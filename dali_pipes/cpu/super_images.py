@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import grid
 from ..contract import Notice, SuperImages, VideoFile
-from ..layout import Layout, Part, concatenated
+from ..layout import Layout, Part
 from ..sampling import Sampling
 from . import decoders
 from .damage import OnDamage
@@ -70,10 +70,10 @@ def pack(video_id: str, layout: Layout, frames: Iterator[np.ndarray], *, first_f
     while True:
         held += itertools.islice(frames, at_once + overlap - len(held))
         end = begin + min(at_once, len(held))
-        parts = layout.parts(begin, end) if held else []
+        parts = layout.parts(begin, end) if held else ()
         if not parts:
             return
-        start_s, end_s, grid_sizes = concatenated(layout, parts)
+        start_s, end_s = layout.spans_s(parts)
         images = [_lay_out(held, end - begin, part, layout.sampling) for part in parts]
         yield SuperImages(
             video_id,
@@ -82,7 +82,7 @@ def pack(video_id: str, layout: Layout, frames: Iterator[np.ndarray], *, first_f
             images[0] if len(images) == 1 else np.concatenate(images),
             start_s,
             end_s,
-            grid_sizes,
+            parts,
             layout.bounds_s[begin : end + 1],
         )
         begin, held = end, held[at_once:]

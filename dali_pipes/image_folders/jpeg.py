@@ -24,7 +24,8 @@ from PIL import Image
 
 from ... import GridClipError
 from .. import grid, ids
-from ..contract import CompressedImages, Notice, SuperImages, VideoError, VideoFile
+from ..contract import CompressedImages, SuperImages, VideoError, VideoFile
+from ..layout import Part
 from ..ordinary_file import refuse_special_file
 from ..sampling import Sampling, super_image_count
 from .jpeg_decoding import Decode, JpegError, decode, decode_with_pillow, pixel_count
@@ -54,46 +55,6 @@ class Sidecar:
     start_s: list[float]
     end_s: list[float]
     frame_bounds_s: list[float] | None = None
-
-
-def save(
-    video: VideoFile,
-    /,
-    *,
-    skip: int,
-    decode: Callable[[VideoFile], Iterator[SuperImages | Notice]],
-    sampling: Sampling,
-    save_dir: pathlib.Path,
-    part_dir: pathlib.Path,
-) -> Iterator[int | Notice]:
-    """Writes the folder of one video, replacing an older one; yields after every chunk how many super images are in it.
-
-    Notices of the decoder are passed on.
-
-    Args:
-        video: the video to decode.
-        skip: must be 0: a folder is written whole.
-        decode: yields the video's super images.
-        sampling, save_dir, part_dir: see FolderWriter.
-
-    Raises:
-        VideoError: the video cannot be decoded, or its folder cannot be replaced.
-        GridClipError: the disk is full or read-only.
-    """
-    assert skip == 0
-    writer = FolderWriter(video.video_id, sampling, save_dir, part_dir)
-    count = 0
-    try:
-        for event in decode(video):
-            if isinstance(event, Notice):
-                yield event
-                continue
-            writer.write(event)
-            count += len(event.images)
-            yield count
-        writer.finish()
-    finally:
-        writer.discard()
 
 
 class FolderWriter:
@@ -246,7 +207,7 @@ def read_compressed(
             cost,
             int(cost) * 3,
             contents,
-            grid_sizes=files.grid_sizes,
+            parts=files.parts,
             frame_bounds_s=files.frame_bounds_s,
         )
 
@@ -261,7 +222,7 @@ class _Files:
     paths: list[pathlib.Path]
     start_s: np.ndarray
     end_s: np.ndarray
-    grid_sizes: np.ndarray | None
+    parts: tuple[Part, ...]
     frame_bounds_s: np.ndarray | None
 
     def decode(self, decode: Decode, super_img_size: int) -> SuperImages:
@@ -274,7 +235,7 @@ class _Files:
             images,
             self.start_s,
             self.end_s,
-            self.grid_sizes,
+            self.parts,
             self.frame_bounds_s,
         )
 
@@ -289,19 +250,19 @@ def _files(folder: VideoFile, skip: int, at_once: int) -> Iterator[_Files]:
     end_s = unknown if sidecar is None else np.array(sidecar.end_s)
     for first in range(skip, len(paths), at_once):
         some = slice(first, first + at_once)
-        grid_sizes, frame_bounds_s = (None, None) if sidecar is None else _cells(sidecar, range(len(paths))[some])
-        times = start_s[some], end_s[some], grid_sizes, frame_bounds_s
+        parts, frame_bounds_s = ((), None) if sidecar is None else _cells(sidecar, range(len(paths))[some])
+        times = start_s[some], end_s[some], parts, frame_bounds_s
         yield _Files(folder.video_id, first, len(paths), paths[some], *times)
 
 
-def _cells(sidecar: Sidecar, files: range) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(grid size of each of some super images, bounds of their frames), each None where it is unknown."""
+def _cells(sidecar: Sidecar, files: range) -> tuple[tuple[Part, ...], np.ndarray | None]:
+    """What some super images of a folder are, and the bounds of their frames, None where these are unknown."""
     (grid_size,) = sidecar.sampling.grid_sizes
-    grid_sizes = np.full(len(files), grid_size, np.int32)
+    parts = (Part(grid_size, files.start, len(files)),)
     if sidecar.frame_bounds_s is None:
-        return grid_sizes, None
+        return parts, None
     stride = sidecar.sampling.stride_of(grid_size)
-    return grid_sizes, np.array(sidecar.frame_bounds_s)[files.start * stride : files.stop * stride + 1]
+    return parts, np.array(sidecar.frame_bounds_s)[files.start * stride : files.stop * stride + 1]
 
 
 def _read_file(path: pathlib.Path) -> bytes:

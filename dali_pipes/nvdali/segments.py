@@ -16,7 +16,7 @@ from ..cpu import decoding
 from ..cpu.damage import OnDamage
 from ..cpu.reading import Feed, Reading, open_reading
 from ..cpu.super_images import pack, resize
-from ..layout import Layout, concatenated
+from ..layout import Layout
 from ..packets import remux
 from ..packets.pruning import SEGMENT_FRAMES, Segment, plan_segments
 from ..sampling import Sampling
@@ -160,7 +160,8 @@ def _compress(video_id: str, reading: Reading, segment: Segment, feed: Feed, lay
     pixels = reading.summary.width * reading.summary.height
     data = reading.remuxed(segment, list(feed.packets(segment)))
     end = segment.first + len(segment.wanted)
-    start_s, end_s, grid_sizes = concatenated(layout, layout.parts(segment.first, end))
+    parts = layout.parts(segment.first, end)
+    start_s, end_s = layout.spans_s(parts)
     return CompressedSegment(
         video_id=video_id,
         first=layout.before(segment.first),
@@ -171,6 +172,6 @@ def _compress(video_id: str, reading: Reading, segment: Segment, feed: Feed, lay
         decoded_bytes=len(segment.wanted) * pixels * 3,
         data=data,
         positions=remux.find_wanted(segment, reading.table).astype(np.int32),
-        grid_sizes=grid_sizes,
+        parts=parts,
         frame_bounds_s=layout.bounds_s[segment.first : end + 1],
     )

@@ -89,9 +89,7 @@ def check_device(device_id: int | None) -> None:
 
 def _of_grid(chunks: list[SuperImages], grid_size: int) -> np.ndarray:
     """The super images of one grid size, uint8 [L, S, S, 3]."""
-    return np.concatenate(
-        [chunk.on_cpu()[rows] for chunk in chunks for size, rows in chunk.by_grid() if size == grid_size]
-    )
+    return np.concatenate([part.on_cpu() for chunk in chunks for size, part in chunk.by_grid() if size == grid_size])
 
 
 def _on_cpu(images: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -45,7 +45,7 @@ class _Run:
 
     Attributes:
         view: of the super images; the grid size may be unknown.
-        first: of the chunk: runs of one grid size are ordered by it.
+        first: index of its first super image: runs of one grid size are ordered by it.
         start_s, end_s: float64 [L], of the super images.
         frame_bounds_s: of the chunk, see SuperImages.
         passed: what the passes gave, float16 [B, D] or, with cells, [B, 1 + N * N, D]; L rows in all.
@@ -187,12 +187,11 @@ class Batches:
         video = self._open.setdefault(chunk.video_id, _Video(chunk.video_id))
         video.total = chunk.total
         video.delivered += len(chunk.images)
-        for grid_size, rows in chunk.by_grid():
-            times_s = chunk.start_s[rows], chunk.end_s[rows], chunk.frame_bounds_s
-            run = _Run(View("super", grid_size), chunk.first, *times_s)
+        for grid_size, part in chunk.by_grid():
+            run = _Run(View("super", grid_size), part.first, part.start_s, part.end_s, part.frame_bounds_s)
             video.runs.append(run)
             stream = self._streams.get(grid_size) or self._streams[None]
-            stream.add(video, run, chunk.images[rows])
+            stream.add(video, run, part.images)
         self.collect_ready()
 
     def finish(self, video_id: str) -> None:

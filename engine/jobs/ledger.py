@@ -13,7 +13,6 @@ from ...dali_pipes.contract import Event, Failure, Finished, Notice, Restarted, 
 from ...dali_pipes.sampling import Sampling
 from ..choices import CPU_BATCH_SIZE, GPU_BATCH_SIZE
 from ..encoding.encoder import Encoder
-from ..encoding.passes import Passes
 from ..listing import Listing
 from ..store.store import Store, VideoEmbedding
 from .batches import Batches, Sink
@@ -177,7 +176,7 @@ def embed_all(
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(events))
         passes = {
-            cells: stack.enter_context(contextlib.closing(_image_passes(encoder, batch_size, cells))) for cells in kinds
+            cells: stack.enter_context(contextlib.closing(encoder.image_passes(batch_size, cells))) for cells in kinds
         }
         batches = Batches(passes, sink)
         try:
@@ -202,12 +201,6 @@ def embed_all(
             batches.collect_ready()
             raise
         sink.add_encoder_time(sum(each.busy_s for each in passes.values()))
-
-
-def _image_passes(encoder: Encoder, batch_size: int, cells: int | None) -> Passes:
-    if cells is None:
-        return encoder.image_passes(batch_size)
-    return encoder.image_passes(batch_size, cells=cells)  # type: ignore[call-arg]
 
 
 class StoreSink:

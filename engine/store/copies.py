@@ -27,8 +27,7 @@ class View:
     grid_size: int | None
 
     def __str__(self) -> str:
-        grid = "an unknown grid size" if self.grid_size is None else f"grid size {self.grid_size}"
-        return f"{_WHAT[self.level]} at {grid}"
+        return _WHAT[self.level] + ("" if self.grid_size is None else f" at grid size {self.grid_size}")
 
     @property
     def code(self) -> int:

@@ -162,9 +162,10 @@ class Tables:
             raise ValueError(f"level ({level!r}) must be one of {', '.join(LEVELS)}")
         view = choose(found, level, grid_size)
         if view is None:
+            there = ", ".join(f"{each}" if each.grid_size else f"{each} at an unknown grid size" for each in found)
             asked = [f"`{name}={value!r}`" for name, value in (("level", level), ("grid_size", grid_size)) if value]
             raise GridClipError(
-                f"the store {self.path} holds nothing of {' and '.join(asked)}: it has {', '.join(map(str, found))}; "
+                f"the store {self.path} holds nothing of {' and '.join(asked)}: it has {there}; "
                 "take one of these, or embed the videos again, into another `store`"
             )
         return view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gridclip.dali_pipes.layout import Layout, concatenated
+from gridclip.dali_pipes.layout import Layout
 from gridclip.dali_pipes.sampling import Sampling, super_image_count
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,10 +42,12 @@ def test_blocks_give_every_super_image_once_in_order(frames: int, sizes: tuple[i
         assert layout.before(begin) == rows
         if parts:
             assert layout.frame_of(rows) == begin
-            start_s, end_s, grid_sizes = concatenated(layout, parts)
-            for size, start, end in zip(grid_sizes.tolist(), start_s.tolist(), end_s.tolist(), strict=True):
-                found[size].append((start, end))
-            rows += len(grid_sizes)
+            spans = zip(*(times.tolist() for times in layout.spans_s(parts)), strict=True)
+            for part in parts:
+                assert part.first == len(found[part.grid_size])
+                found[part.grid_size] += [next(spans) for _ in range(part.count)]
+                rows += part.count
+            assert next(spans, None) is None
     assert rows == layout.total == sum(layout.count(size) for size in sizes)
     for size in sizes:
         step = min(stride or size**2, size**2)

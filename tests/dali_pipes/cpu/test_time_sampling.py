@@ -83,7 +83,7 @@ def assert_shows_what_is_on_screen(path: pathlib.Path, fps: float, decoder="pyav
     with open_reading(path, sampling) as reading:
         found = list(reading.frames(decoder, cells=4))
         assert reading.planned_s.tolist() == pytest.approx([time for time, _ in expected])
-        start_s, end_s = reading.layout().spans_s(Part(2, 0, reading.layout().count(2)))
+        start_s, end_s = reading.layout().spans_s([Part(2, 0, reading.layout().count(2))])
         duration_s = reading.summary.duration_s
     assert len(found) == len(expected)
     for index, (frame, (time, pixels)) in enumerate(zip(found, expected, strict=True)):

@@ -32,8 +32,8 @@ def by_grid(chunks: list[SuperImages]) -> dict[int, list[np.ndarray]]:
     """Per grid size the pixels, starts, ends and frame bounds of a video's super images in order."""
     found: dict[int, list] = {}
     for chunk in sorted(chunks, key=lambda chunk: chunk.first):
-        for size, rows in chunk.by_grid():
-            found.setdefault(size, []).append((chunk.on_cpu()[rows], chunk.start_s[rows], chunk.end_s[rows]))
+        for size, part in chunk.by_grid():
+            found.setdefault(size, []).append((part.on_cpu(), part.start_s, part.end_s))
     return {size: [np.concatenate(column) for column in zip(*parts, strict=True)] for size, parts in found.items()}
 
 
