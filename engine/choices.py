@@ -15,6 +15,9 @@ STORE = "gridclip-store"  # the folder of the embeddings
 SamplingMode = Literal["frames", "keyframes", "time"]
 SAMPLING_MODES: tuple[SamplingMode, ...] = get_args(SamplingMode)
 SAMPLING_MODE: SamplingMode = "frames"
+EditLists = Literal["apply", "ignore"]
+EDIT_LIST_RULES: tuple[EditLists, ...] = get_args(EditLists)
+EDIT_LISTS: EditLists = "apply"
 FPS = 0.5  # wanted frames per second of video
 GRID_SIZE = 2  # cells per row and column of a super image
 SUPER_IMG_SIZE = 336  # side of a super image in pixels, where no model says another
@@ -58,6 +61,7 @@ MISSING: Missing = "drop"  # what becomes of captions whose video has no embeddi
 OtherQueries = Literal["refuse", "leave-out"]
 OTHER_QUERY_RULES: tuple[OtherQueries, ...] = get_args(OtherQueries)
 OTHER_QUERIES: OtherQueries = "refuse"  # what becomes of queries that only one of two compared evaluations has
+BENCHMARKS = ("activitynet",)  # of which engine/published.py has figures
 REPORT_EXAMPLES = 20  # queries that a report shows with their best videos
 TOP = 10  # videos that a search shows
 
