@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .engine.features import Imported
     from .engine.jobs.progress import JobSummary
     from .engine.plan import Plan
+    from .engine.prediction_evaluation import PredictionEvaluation
+    from .engine.reproduction import Reproduction
     from .engine.search import Hit
     from .engine.store.store import Store
     from .export.model_info import ModelInfo
@@ -46,11 +48,13 @@ __all__ = [
     "embed_text",
     "embed_videos",
     "evaluate",
+    "evaluate_predictions",
     "export_features",
     "export_model",
     "import_features",
     "load_model",
     "plan",
+    "reproduce",
     "search",
     "superimages",
 ]
@@ -536,6 +540,38 @@ def evaluate(
     )
 
 
+def evaluate_predictions(
+    predictions: Path, anno_file: Path, *, topk: Collection[int] = _choices.TOPK
+) -> PredictionEvaluation:
+    """Measures anyone's predicted moments, in the format of TVRetrieval or QVHighlights; no store is needed.
+
+    Args:
+        predictions: the file, recognised by content.
+        anno_file: the annotation file with the true moments.
+        topk: the K of R@K, each >= 1.
+
+    Returns:
+        `svmr` and `vcmr` {IoU: {K: percent}}, `miou`, `mean_ap`, None for what the file does not predict; `str()` of it
+        is a table, `to_json()` a dict.
+
+    Raises:
+        ValueError: a K is less than 1.
+        GridClipError: a file cannot be used, no caption has times, or none has predictions.
+
+    Example:
+        >>> import gridclip, json, pathlib
+        >>> moments = {"qid": 1, "query": "a star", "vid": "c", "pred_relevant_windows": [[2, 6, 0.9]]}
+        >>> truth = {"qid": 1, "query": "a star", "vid": "c", "relevant_windows": [[2, 4], [4, 10]]}
+        >>> _ = pathlib.Path("moments.jsonl").write_text(json.dumps(moments))
+        >>> _ = pathlib.Path("truth.jsonl").write_text(json.dumps(truth))
+        >>> gridclip.evaluate_predictions("moments.jsonl", "truth.jsonl").svmr[0.5][1]
+        100.0
+    """
+    from .engine import prediction_evaluation
+
+    return prediction_evaluation.evaluate_predictions(predictions, anno_file, topk=tuple(topk))
+
+
 def compare(
     first: Evaluation | Path,
     second: Evaluation | Path,
@@ -571,6 +607,65 @@ def compare(
     ]
     sources, contents = zip(*named, strict=True)
     return comparison.compare_evaluations(*contents, sources=sources, other_queries=other_queries)
+
+
+def reproduce(
+    procedure: str,
+    video_dir: Path,
+    anno_file: Path,
+    work_dir: Path,
+    *,
+    model: Encoder | Path = "ViT-L/14",
+    tokenizer: Path | None = None,
+    super_img_size: int = _choices.SUPER_IMG_SIZE,
+    grid_sizes: Collection[int] = (1, 2, 3, 4, 5),
+    decoder: _choices.Decoder = _choices.DECODER,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    num_gpus: int = _choices.NUM_GPUS,
+    on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
+) -> Reproduction:
+    """Measures a published procedure again, from videos to a table; a second call goes on from what the first left.
+
+    Args:
+        procedure: "activitynet": the super-image procedure on ActivityNet Captions val_1, its settings and ours; or
+            "grids": its ablation, several grid sizes, each with attention and without.
+        video_dir: the benchmark's videos.
+        anno_file: their captions.
+        work_dir: gets the stores, a JSON file for each row, and `table.json`.
+        model, tokenizer, num_gpus: as in `load_model`.
+        super_img_size: side of a super image in pixels; the procedure has 336 or 224.
+        grid_sizes: of "grids"; "activitynet" has 2.
+        decoder, batch_size, num_workers, on_damage: as in `embed_videos`.
+
+    Returns:
+        `evaluations` by the rows' titles, and `notes`; `str()` of it is the table.
+
+    Raises:
+        ArgumentError: an unknown procedure.
+        GridClipError: a file or folder cannot be used, or no video can be embedded.
+
+    Example:
+        >>> import gridclip
+        >>> table = gridclip.reproduce("grids", "videos", "captions.json", "w", model="ViT-L-14.pt", grid_sizes=[2])
+        >>> list(table.evaluations)
+        ['grid 2, attention', 'grid 2, mean']
+    """
+    from .dali_pipes.errors import ArgumentError
+    from .dali_pipes.sampling import Sampling
+    from .engine import reproduction
+
+    if procedure not in ("activitynet", "grids"):
+        raise ArgumentError(f"procedure ({procedure!r}) must be activitynet or grids")
+    paths = pathlib.Path(video_dir), pathlib.Path(anno_file), pathlib.Path(work_dir)
+    encoder = (
+        load_model(model, num_gpus=num_gpus, tokenizer=tokenizer) if isinstance(model, (str, os.PathLike)) else model
+    )
+    decoding = reproduction.Decoding(decoder, batch_size, num_workers or os.cpu_count() or 1, num_gpus, on_damage)
+    if procedure == "activitynet":
+        return reproduction.activitynet(encoder, *paths, super_img_size=super_img_size, decoding=decoding)
+    sampling = Sampling(super_img_size=super_img_size)
+    return reproduction.grids(encoder, *paths, grid_sizes=tuple(grid_sizes), sampling=sampling, decoding=decoding)
 
 
 def search(

@@ -19,6 +19,7 @@ LONGEST_FRAME_S = 3600.0
 MOST_STRETCHED = 10.0
 
 Mode = Literal["frames", "keyframes", "time"]
+EditLists = Literal["apply", "ignore"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +38,11 @@ class Sampling:
         stride: wanted frames from the start of one super image to that of the next, 1 to the cells of the largest grid.
             Fewer than a super image has cells make them overlap; a grid of fewer cells than this does not. None: as
             many as there are cells, so that none do.
+        edit_lists: `apply` counts the frames that a player shows; `ignore` counts those that an mp4's edit list hides,
+            too, and takes the pictures that decord gives for such numbers, see packets/edit_lists.py.
 
     Raises:
-        ValueError: a value is out of range, or max_shift_s and mode contradict each other.
+        ValueError: a value is out of range, or max_shift_s or edit_lists and mode contradict each other.
     """
 
     fps: float = 0.5
@@ -49,6 +52,7 @@ class Sampling:
     max_shift_s: float | None = None
     mode: Mode | None = None
     stride: int | None = None
+    edit_lists: EditLists = "apply"
 
     def __post_init__(self) -> None:
         sizes = self.grid_sizes
@@ -67,6 +71,10 @@ class Sampling:
             object.__setattr__(self, "mode", _mode_without_time(self.max_shift_s))
         if self.mode not in get_args(Mode):
             raise ValueError(f"mode ({self.mode!r}) must be one of {', '.join(get_args(Mode))}")
+        if self.edit_lists not in get_args(EditLists):
+            raise ValueError(f"edit_lists ({self.edit_lists!r}) must be one of {', '.join(get_args(EditLists))}")
+        if self.edit_lists == "ignore" and self.mode == "time":
+            raise ValueError("edit_lists (ignore) is about counting frames, and mode is time: hidden ones have no time")
         if (self.mode == "keyframes") != (self.max_shift_s is not None):
             raise ValueError(f"max_shift_s ({self.max_shift_s}) is for mode keyframes, and mode is {self.mode}")
         most = sizes[-1] ** 2
@@ -113,10 +121,10 @@ class Length(Protocol):
 
 
 def completed(record: dict[str, Any]) -> dict[str, Any]:
-    """Recorded settings with the mode that they mean, where they were recorded before there was one."""
-    if record.get("fps") is None or "mode" in record:
+    """Recorded settings with what they mean where they were recorded before there was a mode, or edit lists."""
+    if record.get("fps") is None:
         return record
-    return {**record, "mode": _mode_without_time(record.get("max_shift_s"))}
+    return {"mode": _mode_without_time(record.get("max_shift_s")), "edit_lists": "apply", **record}
 
 
 def why_none(length: Length, sampling: Sampling) -> str | None:

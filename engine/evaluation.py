@@ -14,6 +14,7 @@ from . import choices
 from .annotations import Query, load_annotations
 from .moments.evaluation import MomentEvaluation, evaluate_moments
 from .moments.intervals import Interval, bootstrap
+from .moments.predictions import write_predictions
 from .outcomes import PER_QUERY, Outcomes, digest, hits, sum_of_hits
 from .retrieval import Scoring, best_videos, ranks
 from .store.store import QueryTable, Store, SuperImageTable, View
@@ -108,6 +109,22 @@ class Evaluation:
             **({} if self.moments is None else self.moments.to_json()),
             **({} if self.outcomes is None else {PER_QUERY: self.outcomes.to_json()}),
         }
+
+    def sum_over(self, cutoffs: collections.abc.Sequence[int]) -> float:
+        """SumR over other K than those of `recall`, percent."""
+        if self.outcomes is None:
+            raise ValueError("there are no outcomes")
+        return float(sum_of_hits(self.outcomes.ranks, cutoffs).mean())
+
+    def write_predictions(self, path: str | os.PathLike[str]) -> None:
+        """Writes the ranked moments in the format that the name asks for, see `moments.predictions`.
+
+        Raises:
+            GridClipError: moments were not measured, or the file cannot be written.
+        """
+        if self.moments is None:
+            raise GridClipError("there are no moments to write: no query and its video have times, or `moments` is off")
+        write_predictions(path, self.moments.timed, self.moments.predictions["svmr"], self.moments.predictions["vcmr"])
 
     def __str__(self) -> str:
         """A table in plain text."""

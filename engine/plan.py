@@ -6,6 +6,7 @@ Files are demuxed, never decoded.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import assert_never
@@ -14,8 +15,9 @@ from .. import GridClipError
 from ..dali_pipes import ids
 from ..dali_pipes.contract import Failure, Finished, Notice, Restarted, VideoFile
 from ..dali_pipes.packets import scan
+from ..dali_pipes.packets.edit_lists import counted
 from ..dali_pipes.processes import pool
-from ..dali_pipes.sampling import Sampling, count_wanted, rate_differs, super_image_count, why_none
+from ..dali_pipes.sampling import EditLists, Sampling, count_wanted, rate_differs, super_image_count, why_none
 from .annotations import Annotations, VideoInfo, load_annotations, load_video_info
 from .listing import list_videos
 
@@ -91,7 +93,8 @@ def plan_folder(
     videos = [video for video in listing.videos if video.video_id not in exclude]
     lost = [failure for failure in listing.failures if failure.video_id not in exclude]
     measured: list[VideoInfo] = []
-    for _, event in pool.run(videos, [_measure], num_workers=num_workers):
+    measure = functools.partial(_measure, edit_lists=sampling.edit_lists)
+    for _, event in pool.run(videos, [measure], num_workers=num_workers):
         match event:
             case VideoInfo():
                 measured.append(event)
@@ -263,7 +266,9 @@ def _plan(
     )
 
 
-def _measure(video: VideoFile, /, *, skip: int) -> Iterator[VideoInfo]:
+def _measure(video: VideoFile, /, *, skip: int, edit_lists: EditLists) -> Iterator[VideoInfo]:
     """A task of pool.run with one result, which is never cut short."""
     stream = scan.summarise(video.path)
+    if edit_lists == "ignore":
+        stream = counted(stream)
     yield VideoInfo(video.video_id, stream.frame_count, stream.avg_fps, stream.duration_s)

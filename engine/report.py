@@ -19,7 +19,7 @@ th { text-align: left } td.number, th.number { text-align: right; font-variant-n
 """
 
 
-def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
+def write_report(evaluation: Evaluation, path: str | os.PathLike[str], *, beside: str | None = None) -> None:
     """Writes the page; `evaluation.examples` become its second half.
 
     Raises:

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from ..contract import Notice, VideoError
 from ..layout import Layout
-from ..packets import remux, scan
+from ..packets import edit_lists, remux, scan
 from ..packets.keyframes import nearest_keyframes
 from ..packets.pruning import Segment, plan_segments
 from ..packets.scan import PacketTable, VideoStream
@@ -44,6 +44,8 @@ def open_reading(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "
     """
     with scan.open_video(path) as (container, stream):
         summary, table, packets = scan.scan(container, stream)
+        if sampling.edit_lists == "ignore":
+            summary = edit_lists.counted(summary)
         if reason := why_none(summary, sampling):
             raise VideoError("sample", reason)
         planned_s, planned = _planned(summary, table, sampling)
@@ -60,6 +62,8 @@ def _planned(summary: VideoStream, table: PacketTable, sampling: Sampling) -> tu
         times_s = wanted_times(summary.duration_s, fps=fps, min_frames=min_frames)
         return times_s, frames_at(table.times_s, times_s)
     frames = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps, min_frames=min_frames)
+    if sampling.edit_lists == "ignore":
+        frames = edit_lists.given_by_decord(table, frames)
     return table.times_s[frames], frames
 
 

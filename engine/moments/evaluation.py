@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..annotations import Query
 from ..choices import TOPK
 from ..retrieval import Scoring
 from ..store.store import QueryTable, SuperImageTable
@@ -21,6 +22,7 @@ from .metrics import (
     moment_recall,
     oracle_iou,
 )
+from .predictions import Predictions
 from .ranking import boundaries, rank_moments, rank_own_moments
 
 
@@ -37,9 +39,10 @@ class MomentEvaluation:
         oracle: percent, the mean over queries of the best IoU that the sampling's boundaries allow.
         queries: evaluated queries: with times, and whose video has embeddings and times.
         without_times: queries that could not be evaluated for want of times, theirs or their video's.
-        rows: int64 [queries], ascending: which of the queries given these are.
+        rows: int64 [queries], ascending: which of the queries given these are; `timed` holds them.
         own_iou: float64 [queries], IoU of each one's first moment in the own video.
         places: by "svmr" and "vcmr" and by IoU threshold, int64 [queries], see `metrics.first_places`.
+        predictions: by "svmr" and "vcmr", the moments themselves, of these queries.
     """
 
     svmr: dict[float, dict[int, float]]
@@ -51,8 +54,10 @@ class MomentEvaluation:
     queries: int
     without_times: int
     rows: np.ndarray
+    timed: list[Query]
     own_iou: np.ndarray
     places: dict[str, dict[float, np.ndarray]]
+    predictions: dict[str, Predictions]
 
     def to_json(self) -> dict[str, Any]:
         """Ready for json.dump, under the keys of the design: svmr, vcmr as {IoU: {K: percent}}, miou, oracle."""
@@ -69,13 +74,7 @@ class MomentEvaluation:
 
     def __str__(self) -> str:
         """A table in plain text."""
-        cutoffs = list(next(iter(self.svmr.values())))
-        names = [f"R@{k}" for k in cutoffs]
-        lines = ["moments".ljust(20) + "".join(name.rjust(8) for name in names)]
-        for label, table in (("own video", self.svmr), ("all videos", self.vcmr)):
-            for threshold, row in table.items():
-                cells = "".join(f"{row[k]:8.2f}" for k in cutoffs)
-                lines.append(f"{label}, IoU {threshold:g}".ljust(20) + cells)
+        lines = table_lines({"own video": self.svmr, "all videos": self.vcmr})
         low, high = self.miou_interval.low, self.miou_interval.high
         lines.append(
             f"mIoU {self.miou:.2f} (95%: {low:.2f} to {high:.2f}), at most {self.oracle:.2f} with this sampling; "
@@ -84,6 +83,16 @@ class MomentEvaluation:
         left_out = f", {self.without_times:,} have no times" if self.without_times else ""
         lines.append(f"{self.queries:,} queries with times{left_out}")
         return "\n".join(lines)
+
+
+def table_lines(tables: dict[str, dict[float, dict[int, float]]]) -> list[str]:
+    """R@K by IoU threshold of several tasks, by their titles, as lines of a table."""
+    cutoffs = list(next(iter(next(iter(tables.values())).values())))
+    lines = ["moments".ljust(20) + "".join(f"R@{k}".rjust(8) for k in cutoffs)]
+    for title, table in tables.items():
+        for threshold, row in table.items():
+            lines.append(f"{title}, IoU {threshold:g}".ljust(20) + "".join(f"{row[k]:8.2f}" for k in cutoffs))
+    return lines
 
 
 def evaluate_moments(
@@ -120,8 +129,8 @@ def evaluate_moments(
     if not timed_videos.all():  # moments of videos without times cannot be ranked among those of others
         videos, targets = _with_times(videos, targets, timed_videos)
     true = _true_moments(queries, rows, targets)
-    own, _ = rank_own_moments(queries.vectors[rows], targets[rows], videos)
-    ranked, _ = rank_moments(queries.vectors[rows], videos, scoring, device=device)
+    own, own_scores = rank_own_moments(queries.vectors[rows], targets[rows], videos)
+    ranked, scores = rank_moments(queries.vectors[rows], videos, scoring, device=device)
     own_iou = first_iou(own, true)
     return MomentEvaluation(
         svmr=moment_recall(own, true, topk=topk).recall,
@@ -133,18 +142,23 @@ def evaluate_moments(
         queries=len(rows),
         without_times=without_times,
         rows=rows,
+        timed=[queries.queries[row] for row in rows],
         own_iou=own_iou,
         places={
             task: dict(zip(IOU_THRESHOLDS, first_places(moments, true), strict=True))
             for task, moments in (("svmr", own), ("vcmr", ranked))
         },
+        predictions={
+            "svmr": Predictions(own, own_scores, videos.video_ids),
+            "vcmr": Predictions(ranked, scores, videos.video_ids),
+        },
     )
 
 
 def _true_moments(queries: QueryTable, rows: np.ndarray, targets: np.ndarray) -> TrueMoments:
-    spans = np.array([(queries.queries[row].start_s, queries.queries[row].end_s) for row in rows], np.float64)
-    spans.sort(axis=1)  # ActivityNet has moments that end before they start
-    return TrueMoments(targets[rows], np.arange(len(rows)), spans)
+    spans = [queries.queries[row].moments for row in rows]
+    owners = np.repeat(np.arange(len(rows)), list(map(len, spans)))
+    return TrueMoments(targets[rows], owners, np.array([span for each in spans for span in each], np.float64))
 
 
 def _with_times(videos: SuperImageTable, targets: np.ndarray, timed: np.ndarray) -> tuple[SuperImageTable, np.ndarray]:

@@ -24,7 +24,7 @@ from gridclip.export.model_info import ModelInfo
 
 COMMANDS = (
     "doctor plan inspect export superimages embed-text embed-images embed-videos evaluate compare search "
-    "import-features export-features bench"
+    "import-features export-features reproduce bench"
 ).split()
 HEAVY = {"av", "decord", "lance", "numpy", "onnx", "onnxruntime", "PIL", "pyarrow", "rich", "tokenizers", "torch"}
 
