@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import collections
+import dataclasses
 import logging
 import pathlib
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -13,19 +12,21 @@ from typing import Any, Protocol
 import numpy as np
 
 from ... import GridClipError
+from ...dali_pipes import grid
 from ...export.model_info import ModelInfo
-from ..moments.best import Moment
-from ..retrieval import Scoring
+from ..scoring import Scoring
+from ..search import Hit, Searcher
+from ..search_scores import unit
 from . import noise
 from .bounds import CURVE_POINTS, LONGEST_TEXT, Bounds
-from .in_order import moments_in_order
 from .questions import Question
+from .recent import Recent
 from .refusal import NOT_FOUND, UNUSABLE, Refusal
-from .standin import Hit, Searcher
 
 logger = logging.getLogger(__name__)
 
 _TEXTS_HELD = 1024  # vectors of sentences, some KB each
+_VIDEOS_HELD = 512  # vectors and times of videos that answered, 20 KB for two minutes of 768 wide ones
 
 
 class TextEncoder(Protocol):
@@ -44,13 +45,14 @@ class Answers:
     Args:
         searcher: of the store.
         encoder: the model that the store was made with.
-        scoring: how the searcher scores, for the weights of the curves.
+        grid_size: of the store's super images: a posted picture is laid out like a video in which nothing moves.
+        bounds: see there.
     """
 
-    def __init__(self, searcher: Searcher, encoder: TextEncoder, scoring: Scoring, bounds: Bounds) -> None:
-        self._searcher, self._encoder, self._scoring, self._bounds = searcher, encoder, scoring, bounds
-        self._texts: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
-        self._lock = threading.Lock()
+    def __init__(self, searcher: Searcher, encoder: TextEncoder, grid_size: int, bounds: Bounds) -> None:
+        self._searcher, self._encoder, self._grid_size, self._bounds = searcher, encoder, grid_size, bounds
+        self._texts: Recent[str, np.ndarray] = Recent(_TEXTS_HELD)
+        self._videos: Recent[str, tuple[np.ndarray, np.ndarray]] = Recent(_VIDEOS_HELD)
         self._noise: noise.Noise | None = None
 
     @property
@@ -58,11 +60,18 @@ class Answers:
         """Side of the pictures that `of_picture` takes."""
         return self._encoder.info.image_size
 
+    def refresh(self) -> None:
+        """Follows the store to its newest version; raises GridClipError."""
+        if self._searcher.refresh():
+            self._videos.clear()  # one of them may have been embedded again
+
     def measure_noise(self) -> None:
         """Measures what nonsense scores in the store as it is now; takes as long as that many searches."""
         try:
             sentences = noise.nonsense(self._encoder.model_dir)
-            self._noise = noise.measure_noise(sentences, lambda each: self._best(self._vector(each), 1, 0)[0].score)
+            if sentences:
+                found = self._searcher.search_many(self._encoder.encode_texts(sentences), top=1)
+                self._noise = noise.of_scores([hits[0].score for hits in found])
         except (GridClipError, OSError, ValueError, KeyError, TypeError) as error:  # a vocabulary of another make
             logger.info("the noise of the store is not known: %s", error)
 
@@ -70,44 +79,42 @@ class Answers:
         """The answer as JSON; raises Refusal."""
         begun = time.perf_counter()
         if question.like is not None:
-            results = self._alike(question, *question.like)
-        elif len(question.sentences) > 1:
-            results = self._in_order(question)
+            wanted = self._moment_vector(*question.like)[None]
         else:
-            results = self._plain(question, self._vector(question.sentences[0]))
-        told = self._noise if len(question.sentences) == 1 else None
-        return _answer(results, told, begun)
+            wanted = self._vectors(question.sentences)
+        unwanted = self._vectors(question.unwanted) if question.unwanted else None
+        hits = self._best(question, wanted, unwanted)
+        # Measured for one sentence: more of them, and pictures, score on other scales.
+        told = self._noise if len(question.sentences) == 1 and unwanted is None else None
+        return self._answer(hits, wanted, told, begun)
 
     def of_picture(self, question: Question, pixels: bytes) -> dict[str, Any]:
         """The same for a picture, uint8 [S, S, 3] as bytes."""
         begun = time.perf_counter()
         size = self.picture_size_px
-        picture = np.frombuffer(pixels, np.uint8).reshape(1, size, size, 3)
-        vector = _finite(self._encoder.encode_images(picture)[0])
-        return _answer(self._plain(question, vector), None, begun)
+        picture = np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
+        still = grid.assemble([picture] * self._grid_size**2, self._grid_size, size)
+        wanted = _finite(self._encoder.encode_images(still))
+        return self._answer(self._best(question, wanted, None), wanted, None, begun)
 
-    def _vector(self, sentence: str) -> np.ndarray:
-        with self._lock:
-            known = self._texts.get(sentence)
-            if known is not None:
-                self._texts.move_to_end(sentence)
-                return known
-        vector = _finite(self._encoder.encode_texts([sentence[:LONGEST_TEXT]])[0])
-        with self._lock:
-            self._texts[sentence] = vector
-            if len(self._texts) > _TEXTS_HELD:
-                self._texts.popitem(last=False)
-        return vector
+    def _vectors(self, sentences: Sequence[str]) -> np.ndarray:
+        """float32 [n, D] of the sentences."""
+        return np.stack([self._texts.get(each, self._encoded) for each in sentences])
 
-    def _best(self, vector: np.ndarray, top: int, moments: int) -> list[Hit]:
-        return self._searcher.search(vector, top=top, moments=moments)
+    def _encoded(self, sentence: str) -> np.ndarray:
+        return _finite(self._encoder.encode_texts([sentence[:LONGEST_TEXT]])[0])
 
-    def _plain(self, question: Question, vector: np.ndarray) -> list[dict[str, Any]]:
-        if not question.only:
-            hits = self._best(vector, question.top, question.moments)
-        else:
-            hits = self._filtered(question, self._best(vector, self._bounds.looked_at, question.moments))
-        return [self._row(hit.video_id, hit.score, hit.moments, vector[None]) for hit in hits]
+    def _moment_vector(self, video_id: str, at_s: float) -> np.ndarray:
+        """float32 [D]: the embedding on screen at a second, the last one behind the end."""
+        vectors, spans = self._video(video_id)
+        inside = (spans[:, 0] <= at_s) & (at_s < spans[:, 1])
+        chosen = int(inside.argmax()) if inside.any() else len(vectors) - 1
+        return vectors[chosen].astype(np.float32)
+
+    def _best(self, question: Question, wanted: np.ndarray, unwanted: np.ndarray | None) -> list[Hit]:
+        top = self._bounds.looked_at if question.only else question.top
+        hits = self._searcher.search_terms(wanted, unwanted, top, question.moments)
+        return self._filtered(question, hits) if question.only else hits
 
     def _filtered(self, question: Question, hits: list[Hit]) -> list[Hit]:
         kept: list[Hit] = []
@@ -118,49 +125,28 @@ class Answers:
                 kept.append(hit)
         return kept
 
-    def _alike(self, question: Question, video_id: str, at_s: float) -> list[dict[str, Any]]:
-        """Videos like a moment: its embedding is the query. The moment's own video is among them."""
-        vectors, spans = self._video(video_id)
-        inside = (spans[:, 0] <= at_s) & (at_s < spans[:, 1])
-        chosen = int(inside.argmax()) if inside.any() else len(vectors) - 1
-        return self._plain(question, vectors[chosen].astype(np.float32))
+    def _answer(self, hits: list[Hit], wanted: np.ndarray, told: noise.Noise | None, begun: float) -> dict[str, Any]:
+        results = [self._row(hit, wanted) for hit in hits]
+        level = None if told is None else dataclasses.asdict(told)
+        return {"results": results, "noise": level, "took_ms": round(1000 * (time.perf_counter() - begun), 1)}
 
-    def _in_order(self, question: Question) -> list[dict[str, Any]]:
-        """Videos that show one sentence after the other; their score is the mean cosine of these moments."""
-        vectors = np.stack([self._vector(sentence) for sentence in question.sentences])
-        candidates = dict.fromkeys(
-            hit.video_id
-            for vector in vectors
-            for hit in self._best(vector, self._bounds.looked_at // len(vectors), 0)
-            if question.only.lets_through(hit.video_id)
-        )
-        found = []
-        for video_id in candidates:
-            moments = moments_in_order(vectors, *self._video(video_id))
-            if moments and question.only.fits_length(self._duration_s(video_id)):
-                found.append((float(np.mean([moment.score for moment in moments])), video_id, moments))
-        found.sort(key=lambda each: (-each[0], each[1]))
-        return [self._row(video_id, score, moments, vectors) for score, video_id, moments in found[: question.top]]
-
-    def _row(self, video_id: str, score: float, moments: list[Moment], queries: np.ndarray) -> dict[str, Any]:
-        vectors, spans = self._video(video_id)
-        units = vectors.astype(np.float32)
-        units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        cosines = units @ (queries / np.linalg.norm(queries, axis=1, keepdims=True)).T
+    def _row(self, hit: Hit, wanted: np.ndarray) -> dict[str, Any]:
+        vectors, spans = self._video(hit.video_id)
+        cosines = (unit(vectors) @ unit(wanted).T).max(axis=1)
         return {
-            "video_id": video_id,
-            "score": round(score, 6),
-            "duration_s": self._duration_s(video_id),
+            "video_id": hit.video_id,
+            "score": round(hit.score, 6),
+            "duration_s": self._duration_s(hit.video_id),
             "moments": [
                 {"start_s": moment.start_s, "end_s": moment.end_s, "score": round(moment.score, 6)}
-                for moment in moments
+                for moment in hit.moments
             ],
-            "curve": _curve(cosines.max(axis=1), spans, self._scoring),
+            "curve": _curve(cosines, spans, self._searcher.scoring),
         }
 
     def _video(self, video_id: str) -> tuple[np.ndarray, np.ndarray]:
         try:
-            return self._searcher.video(video_id)
+            return self._videos.get(video_id, self._searcher.video)
         except KeyError:
             raise Refusal(NOT_FOUND, "the store has no video of this id") from None
 
@@ -168,11 +154,6 @@ class Answers:
         """The end of its last super image, None where the store has no times."""
         end_s = self._video(video_id)[1][:, 1]
         return float(np.nanmax(end_s)) if np.isfinite(end_s).any() else None
-
-
-def _answer(results: list[dict[str, Any]], told: noise.Noise | None, begun: float) -> dict[str, Any]:
-    level = None if told is None else {"level": told.level, "median": told.median, "sentences": told.sentences}
-    return {"results": results, "noise": level, "took_ms": round(1000 * (time.perf_counter() - begun), 1)}
 
 
 def _curve(cosines: np.ndarray, spans: np.ndarray, scoring: Scoring) -> dict[str, list[float] | None] | None:

@@ -1,11 +1,11 @@
-"""A store and its model in, the score that nonsense reaches out: what a result has to exceed to say anything."""
+"""A model's vocabulary in, nonsense out; its best scores in a store in, the level that an answer has to exceed out."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,18 +30,10 @@ class Noise:
     sentences: int
 
 
-def measure_noise(sentences: list[str], best_score: Callable[[str], float]) -> Noise | None:
-    """The noise of a store; None where there are no sentences to try.
-
-    Args:
-        sentences: from `nonsense`.
-        best_score: of a sentence, the score of the store's best video.
-    """
-    scores = [best_score(sentence) for sentence in sentences]
-    if not scores:
-        return None
-    median, level = np.percentile(scores, [50, PERCENTILE])
-    return Noise(float(level), float(median), len(scores))
+def of_scores(best: Sequence[float]) -> Noise:
+    """The noise of a store in which the best videos of nonsense have these scores, one or more."""
+    median, level = np.percentile(best, [50, PERCENTILE])
+    return Noise(float(level), float(median), len(best))
 
 
 def nonsense(model_dir: pathlib.Path) -> list[str]:

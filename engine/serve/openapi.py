@@ -32,6 +32,11 @@ def document(version: str) -> dict[str, Any]:
                         {"type": "array", "items": _TEXT, "maxItems": MOST_SENTENCES - 1},
                         "What is to follow it.",
                     ),
+                    _query(
+                        "not",
+                        {"type": "array", "items": _TEXT, "maxItems": MOST_SENTENCES},
+                        "What is not to be seen: the score is less by that of the worst of them.",
+                    ),
                     _query("like", {"type": "string"}, "A video's id: more like its moment `at`."),
                     _query("at", _SECONDS),
                     *_answer_parameters(),

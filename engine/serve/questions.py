@@ -56,6 +56,7 @@ class Question:
 
     Attributes:
         sentences: the first, and what is to follow it in time.
+        unwanted: what is not to be seen.
         like: a video's id and the second of the moment in it.
         top: how many videos.
         moments: how many of each.
@@ -63,6 +64,7 @@ class Question:
     """
 
     sentences: tuple[str, ...] = ()
+    unwanted: tuple[str, ...] = ()
     like: tuple[str, float] | None = None
     top: int = choices.TOP
     moments: int = MOMENTS
@@ -73,11 +75,11 @@ def read_question(given: Parameters, *, with_picture: bool = False) -> Question:
     """The question of a query string; raises Refusal.
 
     Args:
-        given: q (a sentence), then (more of them, in time order), like and at (a video's id and a second), top,
-            moments, folder, shortest, longest (seconds).
+        given: q (a sentence), then (more of them, in time order), not (what is not to be seen), like and at (a video's
+            id and a second), top, moments, folder, shortest, longest (seconds).
         with_picture: the request's body asks; q, then and like are not read.
     """
-    _only_known(given, {"q", "then", "like", "at", "top", "moments", "folder", "shortest", "longest"})
+    _only_known(given, {"q", "then", "not", "like", "at", "top", "moments", "folder", "shortest", "longest"})
     bounded = Question(
         top=_whole(given, "top", choices.TOP, MOST_RESULTS),
         moments=_whole(given, "moments", MOMENTS, MOST_MOMENTS),
@@ -89,15 +91,13 @@ def read_question(given: Parameters, *, with_picture: bool = False) -> Question:
     )
     if with_picture:
         return bounded
+    unwanted = _sentences(given.getlist("not"), "not")
+    bounded = dataclasses.replace(bounded, unwanted=unwanted)
     like = given.get("like")
     if like is not None:
         return dataclasses.replace(bounded, like=(read_id(like, "like"), _seconds(given, "at") or 0.0))
-    sentences = [_text(each, "q", LONGEST_TEXT) for each in (given.get("q") or "", *given.getlist("then"))]
-    if not all(sentence.strip() for sentence in sentences):
-        raise Refusal(BAD_REQUEST, "q is empty: say what to search for, /api/search?q=a+dog")
-    if len(sentences) > MOST_SENTENCES:
-        raise Refusal(BAD_REQUEST, f"{len(sentences)} sentences, expected at most {MOST_SENTENCES}")
-    return dataclasses.replace(bounded, sentences=tuple(sentences))
+    sentences = _sentences([given.get("q") or "", *given.getlist("then")], "q")
+    return dataclasses.replace(bounded, sentences=sentences)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +133,15 @@ def read_count(given: Parameters, name: str, default: int, most: int) -> int:
 def read_id(text: str, name: str = "video_id") -> str:
     """A text that can be a video's id; raises Refusal."""
     return _text(text, name, LONGEST_ID_BYTES)
+
+
+def _sentences(texts: list[str], name: str) -> tuple[str, ...]:
+    sentences = tuple(_text(each, name, LONGEST_TEXT) for each in texts)
+    if not all(sentence.strip() for sentence in sentences):
+        raise Refusal(BAD_REQUEST, f"{name} is empty: say what to search for, /api/search?q=a+dog")
+    if len(sentences) > MOST_SENTENCES:
+        raise Refusal(BAD_REQUEST, f"{len(sentences)} sentences, expected at most {MOST_SENTENCES}")
+    return sentences
 
 
 def _text(text: str, name: str, longest: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import logging
 import pathlib
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from ... import GridClipError, __version__
 from .. import choices
 from ..jobs.failures import failures_path
-from ..retrieval import Scoring
+from ..scoring import Scoring
+from ..search import Searcher
 from ..store.store import Store
 from .addresses import check_host, is_loopback
 from .answers import Answers, TextEncoder
 from .bounds import Bounds
 from .library import Library
 from .live import Counts, Live
-from .standin import Searcher
 
 if TYPE_CHECKING:
     from .app import Service
@@ -41,6 +42,7 @@ def serve(
     token: str | None = None,
     aggregate: str = choices.AGGREGATE,
     temperature: float = choices.TEMPERATURE,
+    index: choices.Index = choices.INDEX,
     started: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serves the page until the process is told to stop.
@@ -51,7 +53,7 @@ def serve(
         video_dir: where the videos' files are; None: there are no pictures and nothing can be played.
         host, port: where to listen; port 0: any free one.
         token: what a visitor has to know; needed where others than this machine reach `host`.
-        aggregate, temperature: see `retrieval.Scoring`.
+        aggregate, temperature, index: see `Searcher`.
         started: is called with the page's address once it can be opened.
 
     Raises:
@@ -59,12 +61,12 @@ def serve(
         GridClipError: the store or the folder cannot be used, the extra `serve` is not installed, or the port is taken.
     """
     check_host(host, token)
+    bounds = Bounds()
     try:
         import uvicorn
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
-    service = make_service(encoder, store, video_dir, Scoring(aggregate, temperature), Bounds())
-    bounds = Bounds()
+    service = make_service(encoder, store, video_dir, Scoring(aggregate, temperature), bounds, index=index)
     config = uvicorn.Config(
         service.application(local=is_loopback(host), token=token),
         http="h11",
@@ -93,7 +95,13 @@ def serve(
 
 
 def make_service(
-    encoder: TextEncoder, store: Store, video_dir: pathlib.Path | None, scoring: Scoring, bounds: Bounds
+    encoder: TextEncoder,
+    store: Store,
+    video_dir: pathlib.Path | None,
+    scoring: Scoring,
+    bounds: Bounds,
+    *,
+    index: choices.Index = choices.INDEX,
 ) -> Service:
     """The service of a store; raises GridClipError where it cannot be served."""
     try:
@@ -102,28 +110,41 @@ def make_service(
         raise _not_installed(error) from error
     store.require_model(encoder.info.to_json())
     library = Library(video_dir)
-    searcher = Searcher(store, aggregate=scoring.aggregate, temperature=scoring.temperature)
-    answers = Answers(searcher, encoder, scoring, bounds)
+    searcher = Searcher(store, aggregate=scoring.aggregate, temperature=scoring.temperature, index=index)
+    answers = Answers(searcher, encoder, (store.sampling or {}).get("grid_size", 1), bounds)
+    contents = Contents(store)
 
     def look() -> Counts:
-        searcher.refresh()
-        return Counts(len(searcher.video_ids), searcher.super_images, _lines(failures_path(store.path)))
+        answers.refresh()
+        return contents.count()
 
     def describe() -> dict[str, Any]:
-        now = look()
         return {
             "model": encoder.info.name,
             "aggregate": str(scoring),
-            "videos": now.videos,
-            "super_images": now.super_images,
-            "failed": now.failed,
-            "growing": now.growing,
-            "folders": folders_of(searcher.video_ids),
-            "has_files": video_dir is not None,
+            **dataclasses.asdict(contents.count()),
+            "folders": folders_of(contents.video_ids()),
             "version": __version__,
         }
 
     return Service(answers, library, describe, lambda: Live(look, answers.measure_noise, bounds), bounds)
+
+
+class Contents:
+    """What a store holds, read again whenever it is asked for; raises GridClipError as `Store.reader` does."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._reader = store.reader()
+
+    def count(self) -> Counts:
+        """Videos, super images, and what the last job has lost so far."""
+        self._reader = self._reader.newest()
+        return Counts(len(self._reader.videos), self._reader.rows, _lines(failures_path(self._store.path)))
+
+    def video_ids(self) -> list[str]:
+        names: list[str] = self._reader.videos.names.to_pylist()
+        return names
 
 
 def folders_of(video_ids: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ const CLIP_S = 60; // the server makes no longer ones
 const MARGIN_S = 20; // of a clip that begins where somebody clicked
 const STRIP_FRAMES = 12;
 const AFTER = /\s*(?:->|→)\s*|[\s,;.]+then\s+/i; // between what is to be seen first and what follows
+const UNWANTED = /(?<=\s)-(?:"([^"]+)"|([^\s>-]\S*))/g;
 const at = (id) => document.getElementById(id);
 const [form, sentence, results, status, progress, start] = ["form", "q", "results", "status", "progress", "start"].map(at);
 const filters = ["folder", "length", "top"].map(at);
@@ -56,7 +57,8 @@ function parameters(from) {
     to.set("like", from.get("like"));
     to.set("at", from.get("at") || "0");
   } else if (from.get("q")) {
-    const [first, ...rest] = from.get("q").split(AFTER).filter((part) => part.trim());
+    const wanted = from.get("q").replace(UNWANTED, (_, phrase, word) => (to.append("not", phrase || word), ""));
+    const [first, ...rest] = wanted.split(AFTER).filter((part) => part.trim());
     to.set("q", first || "");
     for (const each of rest) to.append("then", each);
   }

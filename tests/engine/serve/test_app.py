@@ -86,6 +86,16 @@ def test_sentences_in_time_order(client: Any, planted: Planted) -> None:
     assert back["first"] < ahead[0]["score"]
 
 
+def test_what_is_not_wanted_counts_against(client: Any, planted: Planted) -> None:
+    caption, *_ = planted.longest_caption("old")
+    plain = {row["video_id"]: row["score"] for row in search(client, q="a ring", top=100)["results"]}
+    against = search(client, **{"q": "a ring", "not": caption, "top": 100})
+    lost = {row["video_id"]: plain[row["video_id"]] - row["score"] for row in against["results"]}
+    unwanted = plain_scores(planted, caption, 0.1)
+    assert lost == pytest.approx({video_id: max(score, 0) for video_id, score in unwanted.items()}, abs=1e-4)
+    assert against["noise"] is None
+
+
 def test_more_like_a_moment_begins_with_that_moment(client: Any) -> None:
     answer = search(client, like="hevc", at=9)
     assert answer["results"][0]["video_id"] == "hevc" and answer["noise"] is None
