@@ -475,6 +475,9 @@ def evaluate(
     missing: _choices.Missing = _choices.MISSING,
     examples: int = 0,
     moments: bool = False,
+    sweep: Mapping[str, Sequence[float | str]] | None = None,
+    normalise: str = _choices.NORMALISATION,
+    query_bank: Path | None = None,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos of a store for each of its queries, and counts how often the query's own is among the first K.
@@ -482,13 +485,18 @@ def evaluate(
     Args:
         store: holds super images and queries.
         anno_file: only the captions of this annotation file, and only its videos as candidates.
-        aggregate: "softmax", "mean" or "max": how the super images of a video make its score.
+        aggregate: "softmax", "mean", "max", "windows" or "tf-prvr": how the super images of a video make its score, and
+            what its moments are.
         temperature: of the softmax, > 0; smaller ones look more at the best super image.
         topk: the K of R@K, each >= 1.
         missing: "drop" or "count-as-failures": what becomes of captions whose video has no embeddings.
         examples: queries to return with their best videos.
         moments: also measure moments of queries with times: R@K at IoU 0.3, 0.5 and 0.7 in the own video and in all
             videos, mean IoU and what the sampling allows at most, in percent.
+        sweep: values of "temperature" or "aggregate" to try besides, {"temperature": [1, 0.1]}, in the same pass.
+        normalise: "none", "qb-norm" or "sinkhorn": what to do against videos that are near to every query. Sinkhorn is
+            transductive: it sees all queries together. Not together with `sweep`.
+        query_bank: for "qb-norm": a store or an npz (`embedding` [B, D]) of queries other than those evaluated.
         device: torch's name of where to compute; default: CUDA where there is one.
 
     Returns:
@@ -516,6 +524,9 @@ def evaluate(
         missing=missing,
         examples=examples,
         moments=moments,
+        sweep=sweep,
+        normalise=normalise,
+        query_bank=query_bank,
         device=device,
     )
 

@@ -605,6 +605,23 @@ class _Cutoffs(click.ParamType):  # type: ignore[type-arg]  # a generic class in
         return cutoffs
 
 
+class _Sweep(click.ParamType):  # type: ignore[type-arg]  # a generic class in newer versions only
+    """A setting and the values to try, such as temperature=1,0.1."""
+
+    name = "SETTING=VALUE,VALUE,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        setting, _, listed = value.partition("=")
+        values = [part for part in listed.split(",") if part]
+        numbers = _FiniteRange(min=0, min_open=True)
+        kinds: dict[str, Any] = {"temperature": numbers, "aggregate": click.Choice(choices.AGGREGATES)}
+        if setting not in kinds or not values:
+            self.fail(f"{value!r} is not a setting and its values, such as temperature=1,0.1", param, ctx)
+        return setting, [kinds[setting].convert(part, param, ctx) for part in values]
+
+
 @main.command()
 @_store
 @click.option(
@@ -628,12 +645,38 @@ class _Cutoffs(click.ParamType):  # type: ignore[type-arg]  # a generic class in
     help="Also measure moments, for captions with times: R@K at IoU 0.3, 0.5 and 0.7 in the own video and in all "
     "videos, mean IoU, mAP, and what the sampling allows at most.",
 )
+@click.option(
+    "--sweep",
+    type=_Sweep(),
+    multiple=True,
+    help="Also print the recall with other settings, from the same pass: temperature=1,0.3,0.1, aggregate=max,windows.",
+)
+@click.option(
+    "--normalise",
+    type=click.Choice(choices.NORMALISATIONS),
+    default=choices.NORMALISATION,
+    help="Against videos that are near to every caption. sinkhorn sees all captions together (transductive).",
+)
+@click.option(
+    "--query-bank",
+    type=_PATH,
+    help="For qb-norm: a store with other captions, or an npz with `embedding` [B, D].",
+)
 @click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
 @click.option("--report", type=_PATH, help="Write an HTML page with examples to this file.")
-def evaluate(store: pathlib.Path, json_file: pathlib.Path | None, report: pathlib.Path | None, **options: Any) -> None:
+def evaluate(
+    store: pathlib.Path,
+    json_file: pathlib.Path | None,
+    report: pathlib.Path | None,
+    sweep: tuple[tuple[str, list[Any]], ...],
+    **options: Any,
+) -> None:
     """Print the recall of a store: its captions against its videos."""
     from .engine.report import write_report
 
+    options["sweep"] = {
+        name: [value for other, values in sweep if other == name for value in values] for name, _ in sweep
+    }
     result = gridclip.evaluate(store, examples=choices.REPORT_EXAMPLES if report else 0, **options)
     click.echo(str(result))
     if json_file:
