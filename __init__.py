@@ -491,6 +491,9 @@ def evaluate(
     moments: bool = False,
     level: _choices.Level | None = None,
     grid_size: int | None = None,
+    sweep: Mapping[str, Sequence[float | str]] | None = None,
+    normalise: str = _choices.NORMALISATION,
+    query_bank: Path | None = None,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos of a store for each of its queries, and counts how often the query's own is among the first K.
@@ -498,7 +501,8 @@ def evaluate(
     Args:
         store: holds super images and queries.
         anno_file: only the captions of this annotation file, and only its videos as candidates.
-        aggregate: "softmax", "mean" or "max": how the super images of a video make its score.
+        aggregate: "softmax", "mean", "max", "windows" or "tf-prvr": how the super images of a video make its score, and
+            what its moments are.
         temperature: of the softmax, > 0; smaller ones look more at the best super image.
         topk: the K of R@K, each >= 1.
         missing: "drop" or "count-as-failures": what becomes of captions whose video has no embeddings.
@@ -507,6 +511,10 @@ def evaluate(
             videos, mean IoU and what the sampling allows at most, in percent.
         level: "super" (super images) or "cell" (frames); default: cells where the store has them.
         grid_size: of the super images, where the store has several; default: the smallest.
+        sweep: values of "temperature" or "aggregate" to try besides, {"temperature": [1, 0.1]}, in the same pass.
+        normalise: "none", "qb-norm" or "sinkhorn": what to do against videos that are near to every query. Sinkhorn is
+            transductive: it sees all queries together. Not together with `sweep`.
+        query_bank: for "qb-norm": a store or an npz (`embedding` [B, D]) of queries other than those evaluated.
         device: torch's name of where to compute; default: CUDA where there is one.
 
     Returns:
@@ -536,6 +544,9 @@ def evaluate(
         moments=moments,
         level=level,
         grid_size=grid_size,
+        sweep=sweep,
+        normalise=normalise,
+        query_bank=query_bank,
         device=device,
     )
 

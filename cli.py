@@ -680,6 +680,23 @@ def embed_videos(
     _finish(gridclip.embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
 
 
+class _Sweep(click.ParamType):  # type: ignore[type-arg]  # a generic class in newer versions only
+    """A setting and the values to try, such as temperature=1,0.1."""
+
+    name = "SETTING=VALUE,VALUE,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        setting, _, listed = value.partition("=")
+        values = [part for part in listed.split(",") if part]
+        numbers = _FiniteRange(min=0, min_open=True)
+        kinds: dict[str, Any] = {"temperature": numbers, "aggregate": click.Choice(choices.AGGREGATES)}
+        if setting not in kinds or not values:
+            self.fail(f"{value!r} is not a setting and its values, such as temperature=1,0.1", param, ctx)
+        return setting, [kinds[setting].convert(part, param, ctx) for part in values]
+
+
 @main.command()
 @_store
 @click.option(
@@ -711,6 +728,23 @@ def embed_videos(
     type=click.Choice(choices.BENCHMARKS),
     help="Also print what others have published on this benchmark, with the source of each.",
 )
+@click.option(
+    "--sweep",
+    type=_Sweep(),
+    multiple=True,
+    help="Also print the recall with other settings, from the same pass: temperature=1,0.3,0.1, aggregate=max,windows.",
+)
+@click.option(
+    "--normalise",
+    type=click.Choice(choices.NORMALISATIONS),
+    default=choices.NORMALISATION,
+    help="Against videos that are near to every caption. sinkhorn sees all captions together (transductive).",
+)
+@click.option(
+    "--query-bank",
+    type=_PATH,
+    help="For qb-norm: a store with other captions, or an npz with `embedding` [B, D].",
+)
 @click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
 @click.option("--report", type=_PATH, help="Write an HTML page with examples to this file.")
 @click.option(
@@ -732,6 +766,7 @@ def evaluate(
     predictions: pathlib.Path | None,
     moments: bool,
     beside: str | None,
+    sweep: tuple[tuple[str, list[Any]], ...],
     **options: Any,
 ) -> None:
     """Print the recall of a store: its captions against its videos."""
@@ -750,6 +785,9 @@ def evaluate(
             _write_text(json_file, as_text(found.to_json()))
         return
     options["moments"] = moments or write_predictions is not None
+    options["sweep"] = {
+        name: [value for other, values in sweep if other == name for value in values] for name, _ in sweep
+    }
     result = gridclip.evaluate(store, examples=choices.REPORT_EXAMPLES if report else 0, **options)
     click.echo(str(result))
     if beside:
@@ -969,7 +1007,7 @@ def activitynet(**options: Any) -> None:
 
 @reproduce.command()
 @_reproduction("reproduce-grids")
-@click.option("--grid-sizes", type=_Cutoffs(), default="1,2,3,4,5", help="The grid sizes, each embedded on its own.")
+@click.option("--grid-sizes", type=_Numbers(), default="1,2,3,4,5", help="The grid sizes, each embedded on its own.")
 def grids(**options: Any) -> None:
     """The ablation of the super-image method: grid sizes, each with attention (softmax) and without (mean)."""
     click.echo(str(gridclip.reproduce("grids", **options)))

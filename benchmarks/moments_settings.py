@@ -17,7 +17,8 @@ from ..engine import choices
 from ..engine.moments.intervals import Comparison, Interval, bootstrap, compare
 from ..engine.moments.metrics import RankedMoments, TrueMoments, first_iou
 from ..engine.moments.ranking import rank_moments, rank_own_moments
-from ..engine.retrieval import Scoring, ranks
+from ..engine.retrieval import ranks
+from ..engine.scoring import Scoring
 from .moments_embeddings import LEVELS, Embedded
 
 TEMPERATURES = (1.0, 0.3, 0.1, 0.03)

@@ -56,9 +56,12 @@ Activation = Literal["quick_gelu", "gelu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 # Scores and recall: engine/retrieval.py has one object for each aggregate.
-AGGREGATES = ("softmax", "mean", "max")
+AGGREGATES = ("softmax", "mean", "max", "windows", "tf-prvr")
+ONE_EMBEDDING_AGGREGATES = AGGREGATES[:3]  # those whose moments are single embeddings
 AGGREGATE = "softmax"
 TEMPERATURE = 1.0  # of the softmax
+NORMALISATIONS = ("none", "qb-norm", "sinkhorn")  # of scores against hubs: engine/normalisation.py
+NORMALISATION = "none"
 TOPK = (1, 5, 10, 100)  # the K of R@K
 Missing = Literal["drop", "count-as-failures"]
 MISSING_RULES: tuple[Missing, ...] = get_args(Missing)

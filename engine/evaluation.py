@@ -11,15 +11,21 @@ import numpy as np
 
 from .. import GridClipError
 from . import choices
+from .aggregates import AGGREGATES
 from .annotations import Query, load_annotations
-from .moments.evaluation import MomentEvaluation, evaluate_moments
+from .moments.evaluation import MomentEvaluation, depth, evaluate_moments
 from .moments.intervals import Interval, bootstrap
 from .moments.predictions import write_predictions
+from .normalisation import Normalisation, rank_normalised
 from .outcomes import PER_QUERY, Outcomes, digest, hits, sum_of_hits
-from .retrieval import Scoring, best_videos, ranks
+from .query_bank import load_query_bank
+from .retrieval import Ranking, Wanted, rank_videos
+from .scoring import Scoring
 from .store.store import QueryTable, Store, SuperImageTable, View
+from .sweep import SweepEntry, scorings, table
 
 SUPER_IMAGES = View("super", None)
+EXAMPLE_VIDEOS = 5  # the best ones of an example
 TIE_RULE = "videos with equal scores (to within 1e-6) rank in the order of their ids"
 
 
@@ -55,6 +61,9 @@ class Evaluation:
         intervals: of R@K, by K, and `sum_interval` of SumR: 95%, over queries.
         evaluated: the evaluated queries, and `outcomes`, what became of each, in this order.
         view: the level and grid size of the embeddings.
+        normalisation: what was done against hubs.
+        too_short: candidates that are too short for the aggregate's definition: tf-prvr scores them by windows, too.
+        sweep: the recall of other scorings, where asked for.
     """
 
     recall: dict[int, float]
@@ -78,6 +87,9 @@ class Evaluation:
     evaluated: list[Query] = dataclasses.field(default_factory=list)
     outcomes: Outcomes | None = None
     view: View = SUPER_IMAGES
+    normalisation: Normalisation = dataclasses.field(default_factory=Normalisation)
+    too_short: int = 0
+    sweep: list[SweepEntry] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the examples, ready for json.dump; R@K under "recall", and, as older readers expect, "R@1"."""
@@ -103,11 +115,14 @@ class Evaluation:
             "missing_videos": self.missing_videos,
             "aggregate": self.scoring.aggregate,
             "temperature": self.scoring.temperature,
+            "too_short_videos": self.too_short,
+            "normalise": self.normalisation.to_json(),
             "ties": TIE_RULE,
             "model": self.model,
             "sampling": self.sampling,
             **({} if self.moments is None else self.moments.to_json()),
             **({} if self.outcomes is None else {PER_QUERY: self.outcomes.to_json()}),
+            **({"sweep": [entry.to_json() for entry in self.sweep]} if self.sweep else {}),
         }
 
     def sum_over(self, cutoffs: collections.abc.Sequence[int]) -> float:
@@ -143,6 +158,13 @@ class Evaluation:
         lines.append(
             f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} {self.view} ({self.scoring})"
         )
+        if self.normalisation.name != choices.NORMALISATION:
+            lines.append(f"normalised: {self.normalisation}")
+        if self.too_short:
+            lines.append(
+                f"{self.too_short:,} of {self.candidates:,} videos are too short for {self.scoring.aggregate}: "
+                "windows at all scales join in"
+            )
         if self.missing_queries:
             what = "dropped" if self.missing == "drop" else "counted as failures"
             shown = ", ".join(self.missing_videos[:5]) + (", ..." if len(self.missing_videos) > 5 else "")
@@ -152,6 +174,8 @@ class Evaluation:
             )
         if self.moments is not None:
             lines += ["", str(self.moments)]
+        if self.sweep:
+            lines += ["", table(self.sweep)]
         return "\n".join(lines)
 
     def _interval_rows(self) -> list[tuple[str, list[str]]]:
@@ -177,6 +201,9 @@ def evaluate(
     moments: bool = False,
     level: choices.Level | None = None,
     grid_size: int | None = None,
+    sweep: collections.abc.Mapping[str, collections.abc.Sequence[Any]] | None = None,
+    normalise: str = choices.NORMALISATION,
+    query_bank: str | os.PathLike[str] | None = None,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos for every query and counts how often its own video is among the first K.
@@ -189,8 +216,11 @@ def evaluate(
         topk: the K of R@K, each >= 1.
         missing: "drop" leaves queries of videos without embeddings out, "count-as-failures" counts them in.
         examples: how many queries to return with their best videos.
-        moments: also measure moments, see `moments.evaluation`; takes about twice as long again.
+        moments: also measure moments, see `moments.evaluation`.
         level, grid_size: which of the store's embeddings, see `Store.read_super_images`.
+        sweep: also measure the recall with other values of "temperature" or "aggregate", in the same pass.
+        normalise: what to do against hubs, see `normalisation`; not together with `sweep`.
+        query_bank: a store or an npz, see `query_bank.load_query_bank`; for "qb-norm".
         device: where to compute, by default CUDA if there is one.
 
     Raises:
@@ -204,6 +234,11 @@ def evaluate(
         raise ValueError(f"topk ({list(topk)}) must hold numbers >= 1")
     if missing not in choices.MISSING_RULES:
         raise ValueError(f"missing ({missing!r}) must be one of {', '.join(choices.MISSING_RULES)}")
+
+    others = scorings(scoring, sweep or {})
+    if others and normalise != "none":
+        raise ValueError(f"`sweep` and `normalise={normalise!r}` cannot be combined: evaluate each on its own")
+    normalisation = Normalisation(normalise, None if query_bank is None else load_query_bank(query_bank))
 
     videos, queries = store.read_super_images(level, grid_size), store.read_queries()
     if anno_path is not None:
@@ -219,16 +254,17 @@ def evaluate(
             f"none of the {len(targets):,} queries has a video in the store {store.path}: the first is "
             f"of video {queries.queries[0].video_id}, the store's first video is {videos.video_ids[0]}"
         )
-    found = ranks(queries.vectors[present], targets[present], videos.vectors, videos.offsets, scoring, device=device)
-    counted = found
-    if missing == "count-as-failures":
-        counted = np.append(found, np.full(len(targets) - len(present), len(videos.video_ids) + 1))
-    rank_of = np.zeros(len(targets), np.int64)
-    rank_of[present] = found
-    measured = evaluate_moments(queries, targets, videos, scoring, topk=cutoffs, device=device) if moments else None
+    top = max(depth(videos) if moments else 0, EXAMPLE_VIDEOS if examples > 0 else 0)
+    wanted = [Wanted(scoring, top), *map(Wanted, others)]
+    ranking, *swept = _rank(queries.vectors[present], targets[present], videos, wanted, normalisation, device)
+    failures = len(targets) - len(present) if missing == "count-as-failures" else 0
+    counted = _counted(ranking, failures, len(videos.video_ids))
+    recall = _recall(counted, cutoffs, len(videos.video_ids))
+    measured = _moments(queries, targets, present, ranking, videos, scoring, cutoffs) if moments else None
     kept = targets >= 0 if missing == "drop" else np.ones(len(targets), bool)
+    rank_of = np.zeros(len(targets), np.int64)
+    rank_of[present] = ranking.ranks
     outcomes = _outcomes(queries.queries, rank_of, measured).take(kept)
-    recall = {k: 100 * int((counted <= min(k, len(videos.video_ids))).sum()) / len(counted) for k in cutoffs}
     return Evaluation(
         recall=recall,
         sum_recall=sum(recall.values()),
@@ -244,8 +280,17 @@ def evaluate(
         scoring=scoring,
         model=store.model,
         sampling=store.sampling,
-        examples=_examples(queries, present, found, videos, scoring, examples, device),
+        examples=_examples(queries, present, ranking, videos, examples),
         moments=measured,
+        normalisation=normalisation,
+        too_short=AGGREGATES[aggregate].too_short(np.diff(videos.offsets)),
+        sweep=[
+            SweepEntry(
+                each.scoring,
+                _recall(_counted(found, failures, len(videos.video_ids)), cutoffs, len(videos.video_ids)),
+            )
+            for each, found in zip(wanted[1:], swept, strict=True)
+        ],
         intervals={k: bootstrap(hits(outcomes.ranks, k)) for k in cutoffs},
         sum_interval=bootstrap(sum_of_hits(outcomes.ranks, cutoffs)),
         evaluated=[queries.queries[row] for row in np.flatnonzero(kept)],
@@ -267,6 +312,46 @@ def _outcomes(queries: list[Query], rank_of: np.ndarray, measured: MomentEvaluat
     return Outcomes(
         [query.video_id for query in queries], [digest(query.text) for query in queries], rank_of, own_iou, places
     )
+
+
+def _rank(
+    queries: np.ndarray,
+    targets: np.ndarray,
+    videos: SuperImageTable,
+    wanted: list[Wanted],
+    normalisation: Normalisation,
+    device: str | None,
+) -> list[Ranking]:
+    """One ranking for each scoring that is wanted."""
+    if normalisation.name == "none":
+        return rank_videos(queries, targets, videos.vectors, videos.offsets, wanted, device=device)
+    (only,) = wanted
+    return [rank_normalised(queries, targets, videos.vectors, videos.offsets, only, normalisation, device=device)]
+
+
+def _counted(ranking: Ranking, failures: int, candidates: int) -> np.ndarray:
+    """int64 [Q]: the ranks, and those of queries that count as failures."""
+    return np.append(ranking.ranks, np.full(failures, candidates + 1))
+
+
+def _recall(ranks: np.ndarray, cutoffs: list[int], candidates: int) -> dict[int, float]:
+    """R@K in percent by K."""
+    return {k: 100 * int((ranks <= min(k, candidates)).sum()) / len(ranks) for k in cutoffs}
+
+
+def _moments(
+    queries: QueryTable,
+    targets: np.ndarray,
+    present: np.ndarray,
+    ranking: Ranking,
+    videos: SuperImageTable,
+    scoring: Scoring,
+    cutoffs: list[int],
+) -> MomentEvaluation | None:
+    best = np.full((len(targets), ranking.videos.shape[1]), -1)
+    best_scores = np.full(best.shape, -np.inf, np.float32)
+    best[present], best_scores[present] = ranking.videos, ranking.scores
+    return evaluate_moments(queries, targets, videos, scoring, best=best, best_scores=best_scores, topk=cutoffs)
 
 
 def _choose_queries(table: QueryTable, wanted: list[Query], source: str, store: Store) -> QueryTable:
@@ -304,24 +389,21 @@ def _choose_videos(table: SuperImageTable, wanted: set[str], source: str, store:
 
 
 def _examples(
-    queries: QueryTable,
-    present: np.ndarray,
-    found: np.ndarray,
-    videos: SuperImageTable,
-    scoring: Scoring,
-    count: int,
-    device: str | None,
+    queries: QueryTable, present: np.ndarray, ranking: Ranking, videos: SuperImageTable, count: int
 ) -> list[Example]:
     if count < 1:
         return []
     chosen = np.unique(np.linspace(0, len(present) - 1, count).astype(int))
-    vectors = queries.vectors[present[chosen]]
-    scores, best = best_videos(vectors, videos.vectors, videos.offsets, scoring, top=5, device=device)
     return [
         Example(
             queries.queries[present[number]],
-            int(found[number]),
-            [(videos.video_ids[video], float(score)) for video, score in zip(best[row], scores[row], strict=True)],
+            int(ranking.ranks[number]),
+            [
+                (videos.video_ids[video], float(score))
+                for video, score in zip(
+                    ranking.videos[number, :EXAMPLE_VIDEOS], ranking.scores[number, :EXAMPLE_VIDEOS], strict=True
+                )
+            ],
         )
-        for row, number in enumerate(chosen)
+        for number in chosen
     ]

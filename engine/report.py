@@ -48,7 +48,8 @@ def _page(evaluation: Evaluation) -> str:
         "Mean rank": f"{evaluation.mean_rank:.1f}",
         "Queries without a video": f"{evaluation.missing_queries:,} ({evaluation.missing}), of "
         f"{len(evaluation.missing_videos):,} videos",
-        "Aggregate": f"{evaluation.scoring.aggregate}, temperature {evaluation.scoring.temperature:g}",
+        "Aggregate": str(evaluation.scoring),
+        "Normalisation": str(evaluation.normalisation),
         "Ties": TIE_RULE,
         "Model": str((evaluation.model or {}).get("name", "unknown")),
         "Sampling": _sampling(evaluation.sampling or {}),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from gridclip.engine import retrieval
-from gridclip.engine.retrieval import Scoring
+from gridclip.engine import retrieval, tallies
+from gridclip.engine.scoring import Scoring
 
 from .checks import Check, judged
 from .plans import Work
@@ -14,7 +14,7 @@ from .plans import Work
 DIMENSIONS = 256
 TOP = 10
 # Scores that differ by less than this in float64 may be ranked either way in float32.
-TIE = 2 * retrieval.TIE
+TIE = 2 * tallies.TIE
 
 
 def run(work: Work) -> Iterator[Check]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..annotations import Query
 from ..choices import TOPK
-from ..retrieval import Scoring
+from ..scoring import Scoring
 from ..store.store import QueryTable, SuperImageTable
 from .intervals import Interval, bootstrap
 from .metrics import (
@@ -23,7 +23,7 @@ from .metrics import (
     oracle_iou,
 )
 from .predictions import Predictions
-from .ranking import boundaries, rank_moments, rank_own_moments
+from .ranking import DEPTH, boundaries, moments_of_best, rank_own_moments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +101,9 @@ def evaluate_moments(
     videos: SuperImageTable,
     scoring: Scoring,
     *,
+    best: np.ndarray,
+    best_scores: np.ndarray,
     topk: collections.abc.Sequence[int] = TOPK,
-    device: str | None = None,
 ) -> MomentEvaluation | None:
     """Moment metrics, or None where no query and its video both have times.
 
@@ -110,11 +111,13 @@ def evaluate_moments(
         queries: Q queries and their vectors.
         targets: int64 [Q], the position of each query's own video among `videos`; -1 where it has none: left out.
         videos: the candidates.
-        scoring: of the videos, for VCMR.
+        scoring: of the videos: its aggregate says what a moment is.
+        best: int64 [Q, K], positions of each query's best videos, `depth(videos)` of them, for VCMR; -1 where a query
+            has fewer.
+        best_scores: float32 [Q, K], their scores.
         topk: the K of R@K.
-        device: where videos are scored, by default CUDA if there is one.
     """
-    timed_videos = np.logical_and.reduceat(np.isfinite(videos.start_s) & np.isfinite(videos.end_s), videos.offsets[:-1])
+    timed_videos = _timed(videos)
     usable = np.array(
         [
             target >= 0 and timed_videos[target] and query.start_s is not None and query.end_s is not None
@@ -127,10 +130,10 @@ def evaluate_moments(
     if not len(rows):
         return None
     if not timed_videos.all():  # moments of videos without times cannot be ranked among those of others
-        videos, targets = _with_times(videos, targets, timed_videos)
+        videos, targets, best, best_scores = _with_times(videos, targets, best, best_scores, timed_videos)
     true = _true_moments(queries, rows, targets)
-    own, own_scores = rank_own_moments(queries.vectors[rows], targets[rows], videos)
-    ranked, scores = rank_moments(queries.vectors[rows], videos, scoring, device=device)
+    own, own_scores = rank_own_moments(queries.vectors[rows], targets[rows], videos, scoring)
+    ranked = moments_of_best(queries.vectors[rows], best[rows, :DEPTH], videos, scoring)
     own_iou = first_iou(own, true)
     return MomentEvaluation(
         svmr=moment_recall(own, true, topk=topk).recall,
@@ -150,9 +153,21 @@ def evaluate_moments(
         },
         predictions={
             "svmr": Predictions(own, own_scores, videos.video_ids),
-            "vcmr": Predictions(ranked, scores, videos.video_ids),
+            "vcmr": Predictions(ranked, best_scores[rows, :DEPTH], videos.video_ids),
         },
     )
+
+
+def depth(videos: SuperImageTable) -> int:
+    """How many of the best videos of each query to find, so that DEPTH of them have times, if so many do."""
+    return DEPTH + int((~_timed(videos)).sum())
+
+
+def _timed(videos: SuperImageTable) -> np.ndarray:
+    """bool [V]: whether all super images of a video have times."""
+    known = np.isfinite(videos.start_s) & np.isfinite(videos.end_s)
+    timed: np.ndarray = np.logical_and.reduceat(known, videos.offsets[:-1])
+    return timed
 
 
 def _true_moments(queries: QueryTable, rows: np.ndarray, targets: np.ndarray) -> TrueMoments:
@@ -161,10 +176,12 @@ def _true_moments(queries: QueryTable, rows: np.ndarray, targets: np.ndarray) ->
     return TrueMoments(targets[rows], owners, np.array([span for each in spans for span in each], np.float64))
 
 
-def _with_times(videos: SuperImageTable, targets: np.ndarray, timed: np.ndarray) -> tuple[SuperImageTable, np.ndarray]:
-    """The videos that have times, and the targets counted among them (-1 where the own video has none)."""
+def _with_times(
+    videos: SuperImageTable, targets: np.ndarray, best: np.ndarray, best_scores: np.ndarray, timed: np.ndarray
+) -> tuple[SuperImageTable, np.ndarray, np.ndarray, np.ndarray]:
+    """The videos that have times; targets and best videos counted among them, -1 where there is none."""
     kept = np.flatnonzero(timed)
-    renumbered = np.where(timed, np.cumsum(timed) - 1, -1)
+    renumbered = np.append(np.where(timed, np.cumsum(timed) - 1, -1), -1)  # the last is that of -1
     sizes = np.diff(videos.offsets)
     rows = np.repeat(timed, sizes)
     table = SuperImageTable(
@@ -174,4 +191,7 @@ def _with_times(videos: SuperImageTable, targets: np.ndarray, timed: np.ndarray)
         videos.start_s[rows],
         videos.end_s[rows],
     )
-    return table, np.where(targets >= 0, renumbered[targets], -1)
+    found = renumbered[best]
+    order = np.argsort(found < 0, axis=1, kind="stable")  # those without times go behind the others
+    found, scores = (np.take_along_axis(each, order, axis=1) for each in (found, best_scores))
+    return table, renumbered[targets], found, scores

@@ -159,3 +159,50 @@ def test_moments_are_measured_where_asked_for(tmp_path):
     assert content["svmr"]["0.5"]["1"] == 100 and content["svmr"]["0.7"]["1"] == 50
     assert content["vcmr"]["0.7"]["100"] == 50
     assert "all videos, IoU 0.7" in str(found) and content["R@1"] == 100
+
+
+def test_a_sweep_gives_what_each_scoring_gives_alone(tmp_path):
+    store = make_store(tmp_path / "s", VIDEOS, QUERIES)
+    sweep = {"temperature": [1, 0.1, 0.01], "aggregate": ["max", "windows", "mean", "tf-prvr", "softmax"]}
+    for missing in ("drop", "count-as-failures"):
+        found = evaluate(store, topk=[1, 2], sweep=sweep, missing=missing)
+        scorings = [(entry.scoring.aggregate, entry.scoring.temperature) for entry in found.sweep]
+        names = [(name, 1) for name in ("max", "windows", "mean", "tf-prvr")]
+        assert scorings == [("softmax", 1), ("softmax", 0.1), ("softmax", 0.01), *names]  # softmax at 1 once
+        for entry, (aggregate, temperature) in zip(found.sweep, scorings, strict=True):
+            alone = evaluate(store, topk=[1, 2], aggregate=aggregate, temperature=temperature, missing=missing)
+            assert entry.recall == alone.recall
+            assert entry.to_json()["SumR"] == alone.sum_recall
+        assert len(found.to_json()["sweep"]) == 7 and "softmax, temperature 0.01" in str(found)
+    with pytest.raises(ValueError, match="sweep .'fps'. must be one of temperature, aggregate"):
+        evaluate(store, sweep={"fps": [1]})
+    with pytest.raises(ValueError, match="cannot be combined"):
+        evaluate(store, sweep=sweep, normalise="sinkhorn")
+
+
+def test_what_was_done_against_hubs_is_said(tmp_path):
+    # The hub is nearer to every query than the query's own video is.
+    axes, hub = np.eye(3), np.full(3, 3**-0.5)
+    rows = {name: [row] for name, row in zip("abc", axes, strict=True)} | {"hub": [hub]}
+    queries = [(name, name, 0.45 * row + hub) for name, row in zip("abc", axes, strict=True)]
+    store = make_store(tmp_path / "s", rows, queries)
+    assert evaluate(store, topk=[1]).recall == {1: 0}
+    found = evaluate(store, topk=[1], normalise="sinkhorn", examples=3)
+    assert found.recall == {1: 100} and [example.best[0][0] for example in found.examples] == ["a", "b", "c"]
+    assert found.to_json()["normalise"] == {"name": "sinkhorn", "transductive": True, "sharpness": 20}
+    assert "normalised: sinkhorn, over the test queries (transductive)" in str(found)
+    banked = evaluate(store, topk=[1], normalise="qb-norm", query_bank=tmp_path / "s")
+    assert banked.to_json()["normalise"]["bank_queries"] == 3 and "bank of 3 queries from" in str(banked)
+    assert banked.recall == {1: 100}
+    write_report(found, tmp_path / "r.html")
+    assert "transductive" in (tmp_path / "r.html").read_text("utf-8")
+    assert evaluate(store).to_json()["normalise"] == {"name": "none", "transductive": False}
+
+
+def test_videos_that_are_too_short_for_the_wavelet_are_counted(tmp_path):
+    rows = {"short": np.eye(15, 16), "long": np.eye(16)[::-1]}
+    store = make_store(tmp_path / "s", rows, [("short", "t", np.eye(16)[0])])
+    found = evaluate(store, aggregate="tf-prvr", topk=[1])
+    assert found.to_json()["too_short_videos"] == 1
+    assert "1 of 2 videos are too short for tf-prvr: windows at all scales join in" in str(found)
+    assert evaluate(store, aggregate="windows").to_json()["too_short_videos"] == 0
