@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import GridClipError
+from .. import ArgumentError, GridClipError
 from . import choices
 from .aggregates import AGGREGATES
 from .annotations import Query, load_annotations
@@ -237,7 +237,7 @@ def evaluate(
 
     others = scorings(scoring, sweep or {})
     if others and normalise != "none":
-        raise ValueError(f"`sweep` and `normalise={normalise!r}` cannot be combined: evaluate each on its own")
+        raise ArgumentError(f"`sweep` and `normalise={normalise!r}` cannot be combined: evaluate each on its own")
     normalisation = Normalisation(normalise, None if query_bank is None else load_query_bank(query_bank))
 
     videos, queries = store.read_super_images(level, grid_size), store.read_queries()

@@ -18,7 +18,7 @@ import math
 import numpy as np
 import torch
 
-from .. import GridClipError
+from .. import ArgumentError, GridClipError
 from . import choices
 from .retrieval import Ranking, Wanted, chosen_device, score_blocks
 from .scoring import Scoring
@@ -52,7 +52,7 @@ class Normalisation:
         bank: for "qb-norm", and for nothing else.
 
     Raises:
-        ValueError: the name is unknown, or bank and name do not fit.
+        ArgumentError: the name is unknown, or bank and name do not fit.
     """
 
     name: str = choices.NORMALISATION
@@ -60,11 +60,11 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if self.name not in choices.NORMALISATIONS:
-            raise ValueError(f"normalise ({self.name!r}) must be one of {', '.join(choices.NORMALISATIONS)}")
+            raise ArgumentError(f"normalise ({self.name!r}) must be one of {', '.join(choices.NORMALISATIONS)}")
         if self.name == "qb-norm" and self.bank is None:
-            raise ValueError("`normalise='qb-norm'` needs a bank of queries: name a store or an npz as `query_bank`")
+            raise ArgumentError("`normalise='qb-norm'` needs a bank of queries: name a store or an npz as `query_bank`")
         if self.name != "qb-norm" and self.bank is not None:
-            raise ValueError(f"`query_bank` is for `normalise='qb-norm'`: with {self.name!r} there is no bank")
+            raise ArgumentError(f"`query_bank` is for `normalise='qb-norm'`: with {self.name!r} there is no bank")
 
     @property
     def transductive(self) -> bool:

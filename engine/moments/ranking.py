@@ -34,20 +34,18 @@ def rank_own_moments(
         The moments, and their scores float32 [Q, K], falling, -inf where there is none.
     """
     units, all_spans = unit(queries), _spans(videos)
-    found = []
+    numbers = np.full((len(queries), depth), -1, np.int64)
+    spans = np.zeros((len(queries), depth, 2))
+    kept_scores = np.full((len(queries), depth), -np.inf, np.float32)
     for video, rows in _grouped(targets):
         times, scores = _moments(units[rows], video, videos, all_spans, scoring)
-        found.append((video, rows, times, scores, best_apart(scores, times, depth)))
-    width = max((order.shape[1] for *_, order in found), default=0)
-    numbers = np.full((len(queries), width), -1, np.int64)
-    spans = np.zeros((len(queries), width, 2))
-    kept_scores = np.full((len(queries), width), -np.inf, np.float32)
-    for video, rows, times, scores, order in found:
+        order = best_apart(scores, times, depth)
         kept, columns = order >= 0, slice(order.shape[1])
         numbers[rows, columns] = np.where(kept, video, -1)
         spans[rows, columns] = np.where(kept[..., None], times[order], 0)
         kept_scores[rows, columns] = np.where(kept, np.take_along_axis(scores, order, axis=1), -np.inf)
-    return RankedMoments(numbers, spans), kept_scores
+    width = int((numbers >= 0).sum(1).max(initial=0))
+    return RankedMoments(numbers[:, :width], spans[:, :width]), kept_scores[:, :width]
 
 
 def rank_moments(
