@@ -19,16 +19,48 @@ from .outcomes import PER_QUERY, Outcomes, digest, hits, sum_of_hits
 from .retrieval import Scoring, best_videos, ranks
 from .store.store import QueryTable, Store, SuperImageTable
 
+EXAMPLE_ANSWERS = 5  # best videos of an example
 TIE_RULE = "videos with equal scores (to within 1e-6) rank in the order of their ids"
 
 
 @dataclasses.dataclass(frozen=True)
+class Spot:
+    """The super image of a video that is nearest to a query.
+
+    Attributes:
+        video_id: the video.
+        number: which of its super images, from 0.
+        start_s, end_s: what that stands for, in seconds; None where the store has no times.
+        score: of the video, a cosine.
+    """
+
+    video_id: str
+    number: int
+    start_s: float | None
+    end_s: float | None
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Example:
-    """One query with the rank of its own video and the best videos, (video id, score), best first."""
+    """One query.
+
+    Attributes:
+        query: with its own video.
+        rank: of that video.
+        own: its best spot there.
+        spots: of the best videos, best first.
+    """
 
     query: Query
     rank: int
-    best: list[tuple[str, float]]
+    own: Spot | None
+    spots: list[Spot]
+
+    @property
+    def best(self) -> list[tuple[str, float]]:
+        """The best videos, (video id, score), best first."""
+        return [(spot.video_id, spot.score) for spot in self.spots]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +81,11 @@ class Evaluation:
         missing: what happened to these queries, "drop" or "count-as-failures".
         scoring: aggregate and temperature.
         model, sampling: the store's record.
-        examples: some queries with their best videos, where asked for.
+        examples: the queries whose own videos rank worst, with their best videos, where asked for.
         moments: the moment metrics, where asked for and where queries have times.
         intervals: of R@K, by K, and `sum_interval` of SumR: 95%, over queries.
-        evaluated: the evaluated queries, and `outcomes`, what became of each, in this order.
+        evaluated: the evaluated queries; `outcomes`, what became of each, in this order; and `durations_s`,
+            float64 [Q], of their own videos, NaN where unknown.
     """
 
     recall: dict[int, float]
@@ -75,6 +108,7 @@ class Evaluation:
     sum_interval: Interval | None = None
     evaluated: list[Query] = dataclasses.field(default_factory=list)
     outcomes: Outcomes | None = None
+    durations_s: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the examples, ready for json.dump; R@K under "recall", and, as older readers expect, "R@1"."""
@@ -181,7 +215,7 @@ def evaluate(
         aggregate, temperature: see `retrieval.Scoring`.
         topk: the K of R@K, each >= 1.
         missing: "drop" leaves queries of videos without embeddings out, "count-as-failures" counts them in.
-        examples: how many queries to return with their best videos.
+        examples: how many of the queries whose own videos rank worst to return with their best videos.
         moments: also measure moments, see `moments.evaluation`; takes about twice as long again.
         device: where to compute, by default CUDA if there is one.
 
@@ -242,7 +276,14 @@ def evaluate(
         sum_interval=bootstrap(sum_of_hits(outcomes.ranks, cutoffs)),
         evaluated=[queries.queries[row] for row in np.flatnonzero(kept)],
         outcomes=outcomes,
+        durations_s=_durations_s(targets[kept], videos),
     )
+
+
+def _durations_s(targets: np.ndarray, videos: SuperImageTable) -> np.ndarray:
+    """float64 [Q]: where each target video ends, seconds; NaN where that is unknown, or the target is -1."""
+    ends = videos.end_s[videos.offsets[1:] - 1]
+    return np.where(targets >= 0, ends[targets], np.nan)
 
 
 def _outcomes(queries: list[Query], rank_of: np.ndarray, measured: MomentEvaluation | None) -> Outcomes:
@@ -302,16 +343,34 @@ def _examples(
     count: int,
     device: str | None,
 ) -> list[Example]:
+    """The queries whose own video ranks worst, worst first; of equal ones, the first in the store."""
     if count < 1:
         return []
-    chosen = np.unique(np.linspace(0, len(present) - 1, count).astype(int))
+    chosen = np.argsort(-found, kind="stable")[:count]
     vectors = queries.vectors[present[chosen]]
-    scores, best = best_videos(vectors, videos.vectors, videos.offsets, scoring, top=5, device=device)
-    return [
-        Example(
-            queries.queries[present[number]],
-            int(found[number]),
-            [(videos.video_ids[video], float(score)) for video, score in zip(best[row], scores[row], strict=True)],
-        )
-        for row, number in enumerate(chosen)
-    ]
+    scores, best = best_videos(vectors, videos.vectors, videos.offsets, scoring, top=EXAMPLE_ANSWERS, device=device)
+    position = {video_id: number for number, video_id in enumerate(videos.video_ids)}
+    examples = []
+    for row, number in enumerate(chosen):
+        query, vector = queries.queries[present[number]], vectors[row]
+        own = position[query.video_id]
+        own_score = _score(vector, own, videos, scoring, device)
+        spots = [_spot(vector, int(video), videos, score) for video, score in zip(best[row], scores[row], strict=True)]
+        examples.append(Example(query, int(found[number]), _spot(vector, own, videos, own_score), spots))
+    return examples
+
+
+def _score(vector: np.ndarray, video: int, videos: SuperImageTable, scoring: Scoring, device: str | None) -> float:
+    """Of one query and one video."""
+    rows = videos.vectors[videos.offsets[video] : videos.offsets[video + 1]]
+    scores, _ = best_videos(vector[None], rows, np.array([0, len(rows)]), scoring, top=1, device=device)
+    return float(scores[0, 0])
+
+
+def _spot(vector: np.ndarray, video: int, videos: SuperImageTable, score: float) -> Spot:
+    first, last = int(videos.offsets[video]), int(videos.offsets[video + 1])
+    nearest = first + int((videos.vectors[first:last].astype(np.float32) @ vector.astype(np.float32)).argmax())
+    start_s, end_s = float(videos.start_s[nearest]), float(videos.end_s[nearest])
+    if not (np.isfinite(start_s) and np.isfinite(end_s)):
+        return Spot(videos.video_ids[video], nearest - first, None, None, float(score))
+    return Spot(videos.video_ids[video], nearest - first, start_s, end_s, float(score))
