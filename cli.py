@@ -746,7 +746,13 @@ class _Sweep(click.ParamType):  # type: ignore[type-arg]  # a generic class in n
     help="For qb-norm: a store with other captions, or an npz with `embedding` [B, D].",
 )
 @click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
-@click.option("--report", type=_PATH, help="Write an HTML page with examples to this file.")
+@click.option(
+    "--report",
+    type=_PATH,
+    help="Write one HTML page to this file: recall, ranks, where it is lost, and the hardest queries.",
+)
+@click.option("--video-dir", type=_PATH, help="The videos: then the report has pictures of super images.")
+@click.option("--image-dir", type=_PATH, help="Or what `gridclip superimages` wrote, for the same.")
 @click.option(
     "--write-predictions",
     type=_PATH,
@@ -767,12 +773,15 @@ def evaluate(
     moments: bool,
     beside: str | None,
     sweep: tuple[tuple[str, list[Any]], ...],
+    video_dir: pathlib.Path | None,
+    image_dir: pathlib.Path | None,
     **options: Any,
 ) -> None:
     """Print the recall of a store: its captions against its videos."""
     from .engine import published
     from .engine.outcomes import as_text
-    from .engine.report import write_report
+    from .engine.report.page import write_report
+    from .engine.report.pictures import choose_pictures
 
     if predictions is not None:
         if options["anno_file"] is None:
@@ -799,7 +808,7 @@ def evaluate(
     if write_predictions:
         result.write_predictions(write_predictions)
     if report:
-        write_report(result, report, beside=beside)
+        write_report(result, report, beside=beside, pictures=choose_pictures(video_dir, image_dir, result.sampling))
 
 
 @main.command()

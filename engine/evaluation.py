@@ -19,23 +19,54 @@ from .moments.predictions import write_predictions
 from .normalisation import Normalisation, rank_normalised
 from .outcomes import PER_QUERY, Outcomes, digest, hits, sum_of_hits
 from .query_bank import load_query_bank
-from .retrieval import Ranking, Wanted, rank_videos
+from .retrieval import Ranking, Wanted, best_videos, rank_videos
 from .scoring import Scoring
 from .store.store import QueryTable, Store, SuperImageTable, View
 from .sweep import SweepEntry, scorings, table
 
 SUPER_IMAGES = View("super", None)
-EXAMPLE_VIDEOS = 5  # the best ones of an example
+EXAMPLE_ANSWERS = 5  # best videos of an example
 TIE_RULE = "videos with equal scores (to within 1e-6) rank in the order of their ids"
 
 
 @dataclasses.dataclass(frozen=True)
+class Spot:
+    """The super image of a video that is nearest to a query.
+
+    Attributes:
+        video_id: the video.
+        number: which of its super images, from 0.
+        start_s, end_s: what that stands for, in seconds; None where the store has no times.
+        score: of the video, a cosine.
+    """
+
+    video_id: str
+    number: int
+    start_s: float | None
+    end_s: float | None
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Example:
-    """One query with the rank of its own video and the best videos, (video id, score), best first."""
+    """One query.
+
+    Attributes:
+        query: with its own video.
+        rank: of that video.
+        own: its best spot there.
+        spots: of the best videos, best first.
+    """
 
     query: Query
     rank: int
-    best: list[tuple[str, float]]
+    own: Spot | None
+    spots: list[Spot]
+
+    @property
+    def best(self) -> list[tuple[str, float]]:
+        """The best videos, (video id, score), best first."""
+        return [(spot.video_id, spot.score) for spot in self.spots]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +87,11 @@ class Evaluation:
         missing: what happened to these queries, "drop" or "count-as-failures".
         scoring: aggregate and temperature.
         model, sampling: the store's record.
-        examples: some queries with their best videos, where asked for.
+        examples: the queries whose own videos rank worst, with their best videos, where asked for.
         moments: the moment metrics, where asked for and where queries have times.
         intervals: of R@K, by K, and `sum_interval` of SumR: 95%, over queries.
-        evaluated: the evaluated queries, and `outcomes`, what became of each, in this order.
+        evaluated: the evaluated queries; `outcomes`, what became of each, in this order; and `durations_s`,
+            float64 [Q], of their own videos, NaN where unknown.
         view: the level and grid size of the embeddings.
         normalisation: what was done against hubs.
         too_short: candidates that are too short for the aggregate's definition: tf-prvr scores them by windows, too.
@@ -90,6 +122,7 @@ class Evaluation:
     normalisation: Normalisation = dataclasses.field(default_factory=Normalisation)
     too_short: int = 0
     sweep: list[SweepEntry] = dataclasses.field(default_factory=list)
+    durations_s: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the examples, ready for json.dump; R@K under "recall", and, as older readers expect, "R@1"."""
@@ -215,7 +248,7 @@ def evaluate(
         aggregate, temperature: see `retrieval.Scoring`.
         topk: the K of R@K, each >= 1.
         missing: "drop" leaves queries of videos without embeddings out, "count-as-failures" counts them in.
-        examples: how many queries to return with their best videos.
+        examples: how many of the queries whose own videos rank worst to return with their best videos.
         moments: also measure moments, see `moments.evaluation`.
         level, grid_size: which of the store's embeddings, see `Store.read_super_images`.
         sweep: also measure the recall with other values of "temperature" or "aggregate", in the same pass.
@@ -254,7 +287,7 @@ def evaluate(
             f"none of the {len(targets):,} queries has a video in the store {store.path}: the first is "
             f"of video {queries.queries[0].video_id}, the store's first video is {videos.video_ids[0]}"
         )
-    top = max(depth(videos) if moments else 0, EXAMPLE_VIDEOS if examples > 0 else 0)
+    top = max(depth(videos) if moments else 0, EXAMPLE_ANSWERS if examples > 0 else 0)
     wanted = [Wanted(scoring, top), *map(Wanted, others)]
     ranking, *swept = _rank(queries.vectors[present], targets[present], videos, wanted, normalisation, device)
     failures = len(targets) - len(present) if missing == "count-as-failures" else 0
@@ -280,7 +313,7 @@ def evaluate(
         scoring=scoring,
         model=store.model,
         sampling=store.sampling,
-        examples=_examples(queries, present, ranking, videos, examples),
+        examples=_examples(queries, present, ranking, videos, scoring, examples, device),
         moments=measured,
         normalisation=normalisation,
         too_short=AGGREGATES[aggregate].too_short(np.diff(videos.offsets)),
@@ -296,7 +329,14 @@ def evaluate(
         evaluated=[queries.queries[row] for row in np.flatnonzero(kept)],
         outcomes=outcomes,
         view=View(videos.level, videos.grid_size),
+        durations_s=_durations_s(targets[kept], videos),
     )
+
+
+def _durations_s(targets: np.ndarray, videos: SuperImageTable) -> np.ndarray:
+    """float64 [Q]: where each target video ends, seconds; NaN where that is unknown, or the target is -1."""
+    ends = videos.end_s[videos.offsets[1:] - 1]
+    return np.where(targets >= 0, ends[targets], np.nan)
 
 
 def _outcomes(queries: list[Query], rank_of: np.ndarray, measured: MomentEvaluation | None) -> Outcomes:
@@ -389,21 +429,41 @@ def _choose_videos(table: SuperImageTable, wanted: set[str], source: str, store:
 
 
 def _examples(
-    queries: QueryTable, present: np.ndarray, ranking: Ranking, videos: SuperImageTable, count: int
+    queries: QueryTable,
+    present: np.ndarray,
+    ranking: Ranking,
+    videos: SuperImageTable,
+    scoring: Scoring,
+    count: int,
+    device: str | None,
 ) -> list[Example]:
+    """The queries whose own video ranks worst, worst first; of equal ones, the first in the store."""
     if count < 1:
         return []
-    chosen = np.unique(np.linspace(0, len(present) - 1, count).astype(int))
-    return [
-        Example(
-            queries.queries[present[number]],
-            int(ranking.ranks[number]),
-            [
-                (videos.video_ids[video], float(score))
-                for video, score in zip(
-                    ranking.videos[number, :EXAMPLE_VIDEOS], ranking.scores[number, :EXAMPLE_VIDEOS], strict=True
-                )
-            ],
-        )
-        for number in chosen
-    ]
+    chosen = np.argsort(-ranking.ranks, kind="stable")[:count]
+    position = {video_id: number for number, video_id in enumerate(videos.video_ids)}
+    examples = []
+    for number in chosen:
+        query, vector = queries.queries[present[number]], queries.vectors[present[number]]
+        own = position[query.video_id]
+        best = zip(ranking.videos[number, :EXAMPLE_ANSWERS], ranking.scores[number, :EXAMPLE_ANSWERS], strict=True)
+        spots = [_spot(vector, int(video), videos, score) for video, score in best]
+        own_spot = _spot(vector, own, videos, _score(vector, own, videos, scoring, device))
+        examples.append(Example(query, int(ranking.ranks[number]), own_spot, spots))
+    return examples
+
+
+def _score(vector: np.ndarray, video: int, videos: SuperImageTable, scoring: Scoring, device: str | None) -> float:
+    """Of one query and one video."""
+    rows = videos.vectors[videos.offsets[video] : videos.offsets[video + 1]]
+    scores, _ = best_videos(vector[None], rows, np.array([0, len(rows)]), scoring, top=1, device=device)
+    return float(scores[0, 0])
+
+
+def _spot(vector: np.ndarray, video: int, videos: SuperImageTable, score: float) -> Spot:
+    first, last = int(videos.offsets[video]), int(videos.offsets[video + 1])
+    nearest = first + int((videos.vectors[first:last].astype(np.float32) @ vector.astype(np.float32)).argmax())
+    start_s, end_s = float(videos.start_s[nearest]), float(videos.end_s[nearest])
+    if not (np.isfinite(start_s) and np.isfinite(end_s)):
+        return Spot(videos.video_ids[video], nearest - first, None, None, float(score))
+    return Spot(videos.video_ids[video], nearest - first, start_s, end_s, float(score))

@@ -431,3 +431,38 @@ def test_the_installed_command() -> None:
     assert failed.returncode == 1
     assert failed.stderr == "Error: --video-dir /no/such/folder does not exist\n"
     assert failed.stdout == ""
+
+
+def test_evaluate_of_predictions_needs_the_truth(tmp_path: pathlib.Path) -> None:
+    record = '{"qid": 1, "query": "x", "vid": "a", "pred_relevant_windows": [[0, 4, 1]]}\n'
+    truth = '{"qid": 1, "query": "x", "vid": "a", "relevant_windows": [[0, 4], [6, 8]]}\n'
+    (tmp_path / "p.jsonl").write_text(record)
+    (tmp_path / "a.jsonl").write_text(truth)
+    files = ("evaluate", "--predictions", tmp_path / "p.jsonl")
+    assert run(*files).exit_code == 2
+    assert run(*files, "--anno-path", tmp_path / "a.jsonl", "--report", "r.html").exit_code == 2
+    result = run(*files, "--anno-path", tmp_path / "a.jsonl", "--json", tmp_path / "e.json")
+    assert result.exit_code == 0, result.output
+    assert "mIoU 100.00" in result.output
+    compared = run("compare", tmp_path / "e.json", tmp_path / "e.json")
+    assert compared.exit_code == 0 and "may be chance" in compared.output
+    assert run("compare", tmp_path / "e.json", tmp_path / "a.jsonl").exit_code == 1
+
+
+def test_reproduce_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> None:
+    job = Recorder("the table").replace(monkeypatch, "gridclip.engine.reproduction.activitynet")
+    result = run(*"reproduce activitynet --video-dir v --anno-file a.json --super-img-size 224 --num-workers 3".split())
+    assert result.exit_code == 0 and result.output == "the table\n"
+    assert encoder.arguments["model"] == "ViT-L/14"
+    assert job.arguments["work_dir"] == pathlib.Path("reproduce-activitynet")
+    assert job.arguments["super_img_size"] == 224 and job.arguments["decoding"].num_workers == 3
+    job = Recorder("the table").replace(monkeypatch, "gridclip.engine.reproduction.grids")
+    assert run(*"reproduce grids --video-dir v --anno-file a --grid-sizes 1,3 --work-dir w".split()).exit_code == 0
+    assert job.arguments["grid_sizes"] == (1, 3)
+
+
+def test_edit_lists(superimages: Recorder) -> None:
+    assert run(*"superimages --video-dir v --save-dir s --edit-lists ignore".split()).exit_code == 0
+    assert superimages.arguments["sampling"] == Sampling(edit_lists="ignore")
+    refused = run(*"superimages --video-dir v --save-dir s --edit-lists ignore --sampling time".split())
+    assert refused.exit_code == 2 and "hidden ones have no time" in " ".join(refused.output.split())

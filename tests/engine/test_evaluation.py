@@ -1,4 +1,4 @@
-"""Tests of engine/evaluation.py and engine/report.py: recall of hand-made stores, missing videos, annotation files."""
+"""engine/evaluation.py and engine/report: recall of hand-made stores, missing videos, annotation files, the page."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import pytest
 from gridclip import GridClipError
 from gridclip.engine.annotations import Query, load_annotations, load_video_info
 from gridclip.engine.evaluation import evaluate
-from gridclip.engine.report import write_report
+from gridclip.engine.report.page import write_report
 from gridclip.engine.store.store import Store, VideoEmbedding
 
 
@@ -114,12 +114,12 @@ def test_what_cannot_be_evaluated(tmp_path):
 def test_report_is_one_page_with_escaped_texts(tmp_path):
     queries = [*QUERIES[:4], ("a", "<script>&", [1, 0, 0, 0])]
     found = evaluate(make_store(tmp_path / "s", VIDEOS, queries), examples=10)
-    assert [example.rank for example in found.examples] == [1, 2, 4, 4, 1]
-    assert [name for name, _ in found.examples[1].best] == ["b", "a", "c", "d"]
+    assert [example.rank for example in found.examples] == [4, 4, 2, 1, 1]
+    assert [name for name, _ in found.examples[2].best] == ["b", "a", "c", "d"]
     write_report(found, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "R@100" in page and "<script>" not in page and "&lt;script&gt;&amp;" in page
-    assert "http" not in page
+    assert "://" not in page and "url(" not in page  # nothing from outside
     found = dataclasses.replace(found, sampling={"fps": 0.5, "max_shift_s": None})
     write_report(found, tmp_path / "r.html")
     assert "<td>fps 0.5</td>" in (tmp_path / "r.html").read_text(encoding="utf-8")
