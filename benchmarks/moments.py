@@ -5,7 +5,8 @@
     gridclip bench moments --model FOLDER       another model than the demo's tiny one
 
 The settings that win are chosen on the development videos, and reported on the held ones; the two share no combination
-of colour, shape and texture, and training saw none of either. A run that was stopped goes on from its folder.
+of colour, shape and texture, and training never saw those of the held ones. A run that was stopped goes on from its
+folder.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def run(*, count: int, model: pathlib.Path | None, work_dir: pathlib.Path, threa
     """
     from ..engine.encoding.encoder import Encoder
     from .moments_embeddings import GRID_SIZES, embed, passes_of, seconds_per_video
-    from .moments_settings import measure_all
+    from .moments_settings import REFERENCE, measure_all
     from .moments_videos import make_set
 
     encoder = Encoder(model or keyframes_recall.tiny_model(work_dir), provider="cpu", num_threads=threads)
@@ -66,6 +67,7 @@ def run(*, count: int, model: pathlib.Path | None, work_dir: pathlib.Path, threa
         "model": encoder.info.name,
         "image_size": encoder.info.image_size,
         "sets": {each.split: _facts(each) for each in sets},
+        "reference": REFERENCE,
         "chosen": chosen,
         **{split: [row.to_json() for row in rows] for split, rows in measured.items()},
     }

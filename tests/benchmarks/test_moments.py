@@ -43,14 +43,14 @@ def test_videos_are_long_and_scenes_unequal(held: moments_videos.VideoSet) -> No
         assert video.duration_s == pytest.approx(sum(lengths), abs=0.05 * len(lengths))
 
 
-def test_development_held_and_training_share_no_combination(held: moments_videos.VideoSet) -> None:
+def test_what_is_reported_on_was_seen_neither_by_training_nor_by_the_choice(held: moments_videos.VideoSet) -> None:
     def combinations(split: moments_videos.VideoSet) -> set[tuple[str, str, str]]:
         shown = [scene for video in split.videos for scene in video.scenes]
         return {(scene.colour, scene.shape, scene.texture) for scene in shown}
 
     development = moments_videos.make_set("development", 24, seed=5)
     assert not combinations(development) & combinations(held)
-    assert all(scenes.is_held_out(*each) for each in combinations(development) | combinations(held))
+    assert all(scenes.is_held_out(*each) for each in combinations(held)), "training never saw them"
 
 
 def test_a_family_shows_the_same_objects_with_other_motions_or_corners_in_another_order(
