@@ -35,12 +35,12 @@ class Check:
         return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
 
-def judged(name: str, right: bool, told: str, **values: Any) -> Check:
+def judged(name: str, right: bool, told: str, /, **values: Any) -> Check:
     """A check that can fail."""
     return Check(name, "pass" if right else "fail", told, values)
 
 
-def measured(name: str, told: str, **values: Any) -> Check:
+def measured(name: str, told: str, /, **values: Any) -> Check:
     """A figure that nothing is held against."""
     return Check(name, "measured", told, values)
 
