@@ -68,6 +68,7 @@ bench: setup
 	$(BIN)/gridclip bench encode $(LONG) --json benchmarks/results/encode_cpu.json
 	$(BIN)/gridclip bench end-to-end --json benchmarks/results/end_to_end.json
 	$(BIN)/gridclip bench scaling $(LONG) --json benchmarks/results/scaling.json
+	$(BIN)/gridclip bench moments --json benchmarks/results/moments.json
 	$(BIN)/gridclip bench retrieve --json benchmarks/results/retrieve_cpu.json
 	$(BIN)/python -m gridclip.benchmarks.charts
 	$(BIN)/python -m gridclip.benchmarks.readme_table

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .engine.features import Imported
     from .engine.jobs.progress import JobSummary
     from .engine.plan import Plan
+    from .engine.prediction_evaluation import PredictionEvaluation
+    from .engine.reproduction import Reproduction
     from .engine.search import Hit
     from .engine.store.store import Store
     from .export.model_info import ModelInfo
@@ -46,11 +48,13 @@ __all__ = [
     "embed_text",
     "embed_videos",
     "evaluate",
+    "evaluate_predictions",
     "export_features",
     "export_model",
     "import_features",
     "load_model",
     "plan",
+    "reproduce",
     "search",
     "superimages",
 ]
@@ -135,6 +139,8 @@ def superimages(
     on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
 ) -> JobSummary:
     """Writes `<save_dir>/<video id>/img_0001.jpg` ... for every video: super images as JPEG files, RGB, quality 75.
+
+    With several grid sizes the folders of each lie in `<save_dir>/grid_<N>`, all from one decode.
 
     Several jobs on one `save_dir` share its videos. A video that fails is a line of `<save_dir>/failures.jsonl`.
 
@@ -300,6 +306,7 @@ def embed_videos(
     shard_id: int = 0,
     num_gpus: int = _choices.NUM_GPUS,
     on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
+    cells: bool = _choices.CELLS,
 ) -> JobSummary:
     """Embeds videos into a store, one vector per super image, without JPEG files.
 
@@ -322,6 +329,7 @@ def embed_videos(
         num_gpus: 0: the CPU; 1: what `model` was loaded with; more: a process for each.
         on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
             seconds away, with a notice; with "fail" the video fails.
+        cells: also make a vector of each wanted frame, from its cell of the super image, in the same pass.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
@@ -364,6 +372,7 @@ def embed_videos(
         shard_id=shard_id,
         num_gpus=num_gpus,
         on_damage=on_damage,
+        cells=cells,
     )
 
 
@@ -378,6 +387,7 @@ def embed_images(
     resume: bool = False,
     overwrite: bool = False,
     num_gpus: int = _choices.NUM_GPUS,
+    cells: bool = _choices.CELLS,
 ) -> JobSummary:
     """Embeds JPEG super images into a store; other sizes than the model's are resized.
 
@@ -389,6 +399,7 @@ def embed_images(
         num_workers: reading processes.
         time_limit_s: seconds without a result after which a reader counts as hung, > 0.
         resume, overwrite, num_gpus: as in `embed_videos`, as are the result and the errors.
+        cells: also make a vector of each frame; a folder that does not say when its frames are is a failure.
 
     Example:
         >>> import gridclip
@@ -408,6 +419,7 @@ def embed_images(
         resume=resume,
         overwrite=overwrite,
         num_gpus=num_gpus,
+        cells=cells,
     )
 
 
@@ -477,6 +489,11 @@ def evaluate(
     missing: _choices.Missing = _choices.MISSING,
     examples: int = 0,
     moments: bool = False,
+    level: _choices.Level | None = None,
+    grid_size: int | None = None,
+    sweep: Mapping[str, Sequence[float | str]] | None = None,
+    normalise: str = _choices.NORMALISATION,
+    query_bank: Path | None = None,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos of a store for each of its queries, and counts how often the query's own is among the first K.
@@ -484,13 +501,20 @@ def evaluate(
     Args:
         store: holds super images and queries.
         anno_file: only the captions of this annotation file, and only its videos as candidates.
-        aggregate: "softmax", "mean" or "max": how the super images of a video make its score.
+        aggregate: "softmax", "mean", "max", "windows" or "tf-prvr": how the super images of a video make its score, and
+            what its moments are.
         temperature: of the softmax, > 0; smaller ones look more at the best super image.
         topk: the K of R@K, each >= 1.
         missing: "drop" or "count-as-failures": what becomes of captions whose video has no embeddings.
         examples: queries to return with their best videos.
         moments: also measure moments of queries with times: R@K at IoU 0.3, 0.5 and 0.7 in the own video and in all
             videos, mean IoU and what the sampling allows at most, in percent.
+        level: "super" (super images) or "cell" (frames); default: cells where the store has them.
+        grid_size: of the super images, where the store has several; default: the smallest.
+        sweep: values of "temperature" or "aggregate" to try besides, {"temperature": [1, 0.1]}, in the same pass.
+        normalise: "none", "qb-norm" or "sinkhorn": what to do against videos that are near to every query. Sinkhorn is
+            transductive: it sees all queries together. Not together with `sweep`.
+        query_bank: for "qb-norm": a store or an npz (`embedding` [B, D]) of queries other than those evaluated.
         device: torch's name of where to compute; default: CUDA where there is one.
 
     Returns:
@@ -518,8 +542,45 @@ def evaluate(
         missing=missing,
         examples=examples,
         moments=moments,
+        level=level,
+        grid_size=grid_size,
+        sweep=sweep,
+        normalise=normalise,
+        query_bank=query_bank,
         device=device,
     )
+
+
+def evaluate_predictions(
+    predictions: Path, anno_file: Path, *, topk: Collection[int] = _choices.TOPK
+) -> PredictionEvaluation:
+    """Measures anyone's predicted moments, in the format of TVRetrieval or QVHighlights; no store is needed.
+
+    Args:
+        predictions: the file, recognised by content.
+        anno_file: the annotation file with the true moments.
+        topk: the K of R@K, each >= 1.
+
+    Returns:
+        `svmr` and `vcmr` {IoU: {K: percent}}, `miou`, `mean_ap`, None for what the file does not predict; `str()` of it
+        is a table, `to_json()` a dict.
+
+    Raises:
+        ValueError: a K is less than 1.
+        GridClipError: a file cannot be used, no caption has times, or none has predictions.
+
+    Example:
+        >>> import gridclip, json, pathlib
+        >>> moments = {"qid": 1, "query": "a star", "vid": "c", "pred_relevant_windows": [[2, 6, 0.9]]}
+        >>> truth = {"qid": 1, "query": "a star", "vid": "c", "relevant_windows": [[2, 4], [4, 10]]}
+        >>> _ = pathlib.Path("moments.jsonl").write_text(json.dumps(moments))
+        >>> _ = pathlib.Path("truth.jsonl").write_text(json.dumps(truth))
+        >>> gridclip.evaluate_predictions("moments.jsonl", "truth.jsonl").svmr[0.5][1]
+        100.0
+    """
+    from .engine import prediction_evaluation
+
+    return prediction_evaluation.evaluate_predictions(predictions, anno_file, topk=tuple(topk))
 
 
 def compare(
@@ -559,34 +620,104 @@ def compare(
     return comparison.compare_evaluations(*contents, sources=sources, other_queries=other_queries)
 
 
+def reproduce(
+    procedure: str,
+    video_dir: Path,
+    anno_file: Path,
+    work_dir: Path,
+    *,
+    model: Encoder | Path = "ViT-L/14",
+    tokenizer: Path | None = None,
+    super_img_size: int = _choices.SUPER_IMG_SIZE,
+    grid_sizes: Collection[int] = (1, 2, 3, 4, 5),
+    decoder: _choices.Decoder = _choices.DECODER,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    num_gpus: int = _choices.NUM_GPUS,
+    on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
+) -> Reproduction:
+    """Measures a published procedure again, from videos to a table; a second call goes on from what the first left.
+
+    Args:
+        procedure: "activitynet": the super-image procedure on ActivityNet Captions val_1, its settings and ours; or
+            "grids": its ablation, several grid sizes, each with attention and without.
+        video_dir: the benchmark's videos.
+        anno_file: their captions.
+        work_dir: gets the stores, a JSON file for each row, and `table.json`.
+        model, tokenizer, num_gpus: as in `load_model`.
+        super_img_size: side of a super image in pixels; the procedure has 336 or 224.
+        grid_sizes: of "grids"; "activitynet" has 2.
+        decoder, batch_size, num_workers, on_damage: as in `embed_videos`.
+
+    Returns:
+        `evaluations` by the rows' titles, and `notes`; `str()` of it is the table.
+
+    Raises:
+        ArgumentError: an unknown procedure.
+        GridClipError: a file or folder cannot be used, or no video can be embedded.
+
+    Example:
+        >>> import gridclip
+        >>> table = gridclip.reproduce("grids", "videos", "captions.json", "w", model="ViT-L-14.pt", grid_sizes=[2])
+        >>> list(table.evaluations)
+        ['grid 2, attention', 'grid 2, mean']
+    """
+    from .dali_pipes.errors import ArgumentError
+    from .dali_pipes.sampling import Sampling
+    from .engine import reproduction
+
+    if procedure not in ("activitynet", "grids"):
+        raise ArgumentError(f"procedure ({procedure!r}) must be activitynet or grids")
+    paths = pathlib.Path(video_dir), pathlib.Path(anno_file), pathlib.Path(work_dir)
+    encoder = (
+        load_model(model, num_gpus=num_gpus, tokenizer=tokenizer) if isinstance(model, (str, os.PathLike)) else model
+    )
+    decoding = reproduction.Decoding(decoder, batch_size, num_workers or os.cpu_count() or 1, num_gpus, on_damage)
+    if procedure == "activitynet":
+        return reproduction.activitynet(encoder, *paths, super_img_size=super_img_size, decoding=decoding)
+    sampling = Sampling(super_img_size=super_img_size)
+    return reproduction.grids(encoder, *paths, grid_sizes=tuple(grid_sizes), sampling=sampling, decoding=decoding)
+
+
 def search(
     model: Encoder | Path,
-    sentence: str,
+    sentence: str | Sequence[str],
     store: Store | Path,
     *,
+    unwanted: Sequence[str] = (),
+    image: Path | None = None,
     top: int = _choices.TOP,
     moments: int = 1,
     aggregate: str = _choices.AGGREGATE,
     temperature: float = _choices.TEMPERATURE,
+    index: _choices.Index = _choices.INDEX,
+    level: _choices.Level | None = None,
+    grid_size: int | None = None,
     device: str | None = None,
 ) -> list[Hit]:
     """The best videos for a sentence, best first, each with the moments that fit it best.
 
     Args:
         model: from `load_model`, or what that takes: the one that the store was made with.
-        sentence: what to search for.
+        sentence: what to search for; several are to come one after the other, and score as the mean of the cosines of
+            the best moments in that order; none where there is an `image`.
         store: holds super images; nothing is written to it.
+        unwanted: sentences whose largest score, where it is above 0, is taken off.
+        image: a picture to search for; it comes before the sentences.
         top: how many videos, >= 1.
-        moments: how many moments of each, >= 1.
-        aggregate, temperature, device: as in `evaluate`.
+        moments: how many moments of each, >= 1; of several sentences it is one for each of them.
+        aggregate, temperature: as in `evaluate`.
+        index: "exact" scores all videos, "ann" those that the store's index finds, see `gridclip index`; "auto" takes
+             the index where there is one and the store is large. Scores are exact always.
+        level, grid_size, device: as in `evaluate`.
 
     Returns:
         A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `moments` (`start_s` and `end_s` in seconds, and
         `score`), best first, and `start_s` and `end_s` of the best one, None where the store has no times.
 
     Raises:
-        ArgumentError: the sentence is empty.
-        GridClipError: there is no such store, it holds no videos, or it is of another model.
+        ArgumentError: a sentence is empty, or there is neither one nor an image.
+        GridClipError: there is no such store, it holds no videos, or it is of another model; or the image is none.
 
     Example:
         >>> import gridclip
@@ -594,19 +725,26 @@ def search(
         >>> best, second = gridclip.search(model, "a red circle", "store", top=2)
         >>> best.score >= second.score, best.start_s < best.end_s
         (True, True)
+        >>> hits = gridclip.search(model, ["a red circle", "a star"], "store", unwanted=["a square"])
     """
-    from .dali_pipes.errors import ArgumentError
-    from .engine import search as searching
+    from .engine.questions import Question, answer
+    from .engine.search import Searcher
 
-    if not sentence.strip():
-        raise ArgumentError("the sentence is empty: say what to search for")
+    sentences = [sentence] if isinstance(sentence, str) else sentence
+    question = Question(sentences, unwanted, _path(image))
     found = _opened(store)
     encoder = _encoder(model)
     found.require_model(encoder.info.to_json())
-    vector = encoder.encode_texts([sentence])
-    return searching.search(
-        found, vector, top, moments=moments, aggregate=aggregate, temperature=temperature, device=device
+    searcher = Searcher(
+        found,
+        aggregate=aggregate,
+        temperature=temperature,
+        index=index,
+        level=level,
+        grid_size=grid_size,
+        device=device,
     )
+    return answer(searcher, encoder, question, top=top, moments=moments)
 
 
 def import_features(
@@ -639,13 +777,21 @@ def import_features(
     return features.import_features(to, image_dir, text_file, allow_pickle=allow_pickle)
 
 
-def export_features(store: Store | Path, out: Path, format: str = _choices.FEATURE_FORMAT) -> list[pathlib.Path]:
+def export_features(
+    store: Store | Path,
+    out: Path,
+    format: str = _choices.FEATURE_FORMAT,
+    *,
+    level: _choices.Level | None = None,
+    grid_size: int | None = None,
+) -> list[pathlib.Path]:
     """Writes a store's vectors as files, float32: per video (npy), or for all (parquet, safetensors).
 
     Args:
         store: holds super images, and perhaps queries.
         out: a new or empty folder.
         format: "npy", "parquet" or "safetensors".
+        level, grid_size: as in `evaluate`; of level "cell" a video has a row for each wanted frame.
 
     Returns:
         The files.
@@ -661,7 +807,7 @@ def export_features(store: Store | Path, out: Path, format: str = _choices.FEATU
     """
     from .engine import features
 
-    return features.export_features(_opened(store), out, format)
+    return features.export_features(_opened(store), out, format, level=level, grid_size=grid_size)
 
 
 def _path(path: Path | None) -> pathlib.Path | None:

@@ -17,6 +17,7 @@ from . import measure
 from .chart_parts import GRIDCLIP, colour, in_order, legend, line, new_figure, ratio_bars, rc_context, save, title
 from .charts_encode_retrieve import encode_chart, retrieve_chart
 from .charts_end_to_end import end_to_end_chart, scaling_chart
+from .charts_moments import moments_chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,6 +101,7 @@ DRAWN_BY: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "decode": decode_chart,
     "encode": encode_chart,
     "end_to_end": end_to_end_chart,
+    "moments": moments_chart,
     "retrieve": retrieve_chart,
     "scaling": scaling_chart,
     "sweep": sweep_chart,

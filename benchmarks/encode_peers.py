@@ -146,14 +146,19 @@ def onnxruntime_on_cuda(task: Task, precision: str) -> Candidate:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise LeftOut("this ONNX Runtime has no CUDA: pip install '.[gpu]'")
     folder = task.scratch / precision
-    folder.mkdir()
-    write_image_graph(task.model, folder / "image.onnx", precision)
-    config = task.model.config
-    names = ("image_size", "embed_dim", "context_length", "start_token", "end_token")
-    sizes = {name: getattr(config, name) for name in names}
-    write_model_info(ModelInfo(name="random weights", precision=precision, fingerprint="", **sizes), folder)
+    write_image_folder(task.model, folder, precision)
     passes = Encoder(folder, provider="cuda").image_passes(len(task.batches[0]))
     return lambda: through_passes(passes, task.batches)
+
+
+def write_image_folder(model: CLIP, folder: pathlib.Path, precision: str) -> None:
+    """A model folder without a text graph, of a model whose weights do not matter."""
+    folder.mkdir(parents=True)
+    write_image_graph(model, folder / "image.onnx", precision)
+    names = ("image_size", "embed_dim", "context_length", "start_token", "end_token")
+    sizes = {name: getattr(model.config, name) for name in names}
+    info = ModelInfo(name="random weights", precision=precision, fingerprint="", **sizes)
+    write_model_info(info, folder)
 
 
 def through_passes(passes: Passes, batches: list[np.ndarray]) -> np.ndarray:

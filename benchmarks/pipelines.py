@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from gridclip.dali_pipes.contract import CompressedImages, CompressedSegment, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images, tasks
-from gridclip.dali_pipes.image_folders import jpeg
+from gridclip.dali_pipes.image_folders import grids, jpeg
 from gridclip.dali_pipes.nvdali import sources
 from gridclip.dali_pipes.nvdali.jpeg_pipeline import JpegPipeline
 from gridclip.dali_pipes.nvdali.video_pipeline import VideoPipeline
@@ -35,7 +35,8 @@ from gridclip.dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Samp
 from . import corpus, measure
 
 PACKAGES = ("nvidia-dali-cuda130", "torch", "torchcodec", "PyNvVideoCodec", "av", "numpy")
-SAMPLING = Sampling(super_img_size=224)
+GRID_SIZE = 2
+SAMPLING = Sampling(grid_size=GRID_SIZE, super_img_size=224)
 CLIPS = {
     "cpu": [corpus.Clip("libvpx-vp9", 720, gop_s=5, b_frames=0), corpus.Clip("libvpx", 480, gop_s=5, b_frames=0)],
     "gpu": [
@@ -59,10 +60,10 @@ def candidates(paths: Sequence[pathlib.Path], device_id: int | None, num_workers
         events = sources.decode_videos(
             videos, SAMPLING, size, device_id=device_id, hybrid=hybrid, num_pipelines=num_pipelines, **shared
         )
-        return _count(events)
+        return count(events)
 
     def cpu() -> int:
-        return _count(pool.run(videos, tasks.embedding_tasks(SAMPLING, "auto", size), **shared))
+        return count(pool.run(videos, tasks.embedding_tasks(SAMPLING, "auto", size), **shared))
 
     candidates: dict[str, Candidate] = {
         "gridclip --decoder dali": functools.partial(dali, False),
@@ -78,7 +79,8 @@ def candidates(paths: Sequence[pathlib.Path], device_id: int | None, num_workers
     return candidates
 
 
-def _count(events: Generator[tuple[VideoFile, Any], None, None]) -> int:
+def count(events: Generator[tuple[VideoFile, Any], None, None]) -> int:
+    """Super images that come out of a source, drawn to its end."""
     with contextlib.closing(events) as found:
         return sum(len(event.images) for _, event in found if isinstance(event, SuperImages))
 
@@ -89,18 +91,26 @@ def whole_files(paths: Sequence[pathlib.Path], device_id: int | None) -> int:
     pipeline = VideoPipeline(
         SAMPLING, SAMPLING.super_img_size, device_id=device_id, max_items=WHOLE_FILES_AT_ONCE, num_threads=threads
     )
-    count = 0
+    made = 0
     for first in range(0, len(paths), WHOLE_FILES_AT_ONCE):
         batch = [whole_file(path) for path in paths[first : first + WHOLE_FILES_AT_ONCE]]
-        count += sum(len(images) for images in pipeline.decode(batch))
-    return count
+        made += sum(len(images) for images in pipeline.decode(batch))
+    return made
 
 
 def whole_file(path: pathlib.Path) -> CompressedSegment:
     """A file with nothing pruned."""
     wanted, _ = _wanted(path)
-    times = np.zeros(super_image_count(len(wanted), SAMPLING.grid_size))
-    return CompressedSegment(path.name, 0, len(times), times, times, 1.0, 1, path.read_bytes(), wanted.astype(np.int32))
+    summary = scan.summarise(path)
+    times = np.zeros(super_image_count(len(wanted), GRID_SIZE))
+    decoded_bytes = len(wanted) * summary.width * summary.height * 3
+    data, positions = path.read_bytes(), wanted.astype(np.int32)
+    return CompressedSegment(path.name, 0, len(times), times, times, 1.0, decoded_bytes, data, positions)
+
+
+def expected_super_images(path: pathlib.Path) -> int:
+    """How many super images a video gives."""
+    return super_image_count(len(_wanted(path)[0]), GRID_SIZE)
 
 
 @functools.cache
@@ -137,10 +147,12 @@ def _scaled(frames: torch.Tensor) -> int:
     """Frames uint8 [n, 3, H, W] at the size that GridCLIP decodes to; their super images are not laid out."""
     size = (DECODE_HEIGHT_PX, DECODE_WIDTH_PX)
     torch.nn.functional.interpolate(frames.float(), size, mode="bicubic", antialias=True)
-    return super_image_count(len(frames), SAMPLING.grid_size)
+    return super_image_count(len(frames), GRID_SIZE)
 
 
-def jpeg_rates(folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: int | None, repetitions: int) -> object:
+def jpeg_rates(
+    folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: int | None, repetitions: int
+) -> dict[str, Any]:
     """Files per second of 336-pixel JPEG super images, over what can be set."""
     save_dir = folder / "jpegs"
     save_dir.mkdir(parents=True, exist_ok=True)
@@ -150,7 +162,7 @@ def jpeg_rates(folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: i
         video = VideoFile(str(number), path)
         if not (save_dir / video.video_id).is_dir():
             decode = functools.partial(super_images.super_images, sampling=sampling)
-            list(jpeg.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
+            list(grids.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
         files += [file.read_bytes() for file in sorted((save_dir / video.video_id).glob("*.jpg"))]
     batch = (files * (256 // len(files) + 1))[:256]
     times = np.zeros(len(batch))
@@ -185,7 +197,7 @@ def _some(save_dir: pathlib.Path) -> list[pathlib.Path]:
 
 def run(paths: Sequence[pathlib.Path], device_id: int | None, *, repetitions: int, num_workers: int) -> object:
     """Times every source on the folder; those that fail, or give another number of super images, are left out."""
-    expected = sum(super_image_count(len(_wanted(path)[0]), SAMPLING.grid_size) for path in paths)
+    expected = sum(expected_super_images(path) for path in paths)
     wanted = sum(len(_wanted(path)[0]) for path in paths)
     usable, left_out = {}, {}
     for name, candidate in candidates(paths, device_id, num_workers).items():
@@ -242,7 +254,7 @@ def main() -> None:
         "device": args.device,
         "gpu": None if device_id is None else torch.cuda.get_device_name(device_id),
         "fps": SAMPLING.fps,
-        "grid_size": SAMPLING.grid_size,
+        "grid_size": GRID_SIZE,
         "super_img_size": SAMPLING.super_img_size,
         "num_workers": args.num_workers,
         "repetitions": args.repetitions,

@@ -52,6 +52,7 @@ def rows() -> list[Row]:
         _pruning("decode_generated.json", "decode_real_files.json"),
         *(_sweep("sweep.json") if (measure.RESULTS / "sweep.json").exists() else []),
         *_keyframes("keyframes.json"),
+        *_moments("moments.json"),
         *_pipelines("pipelines_cpu.json"),
         *_encode("encode_cpu.json"),
         *_end_to_end("end_to_end.json"),
@@ -168,6 +169,24 @@ def _keyframes_decode(entries: list[dict[str, Any]], way: str, name: str) -> Row
     of = {"generated": "generated files", "real files": "real files", "demo": "ways to encode the demo's videos"}
     what = f"`--sampling keyframes`: decode {len(entries)} {of[entries[0]['set']]}, one core"
     return Row(what, "exact", result, name)
+
+
+def _moments(name: str) -> list[Row]:
+    """What won on the development videos, on the held ones, beside the procedure; nothing before it is run."""
+    if not (measure.RESULTS / name).exists():
+        return []
+    results = _load(name)["results"]
+    facts = results["sets"]["held"]
+    rows = []
+    for purpose, metric in (("videos", "R@1"), ("moments", "VCMR R@1")):
+        chosen = results["chosen"][purpose]
+        key = {"R@1": "R@1", "VCMR R@1": "vcmr_R@1_iou_0.5"}[metric]
+        value = chosen["held"][key]
+        gain, low, high = chosen[f"{metric}_less_reference"]
+        what = f"find {purpose}: {facts['queries']:,} queries, {facts['videos']:,} generated videos, {results['model']}"
+        result = f"{metric} {value:.1f} for {value - gain:.1f} ({low:+.1f} to {high:+.1f}) with {chosen['setting']}"
+        rows.append(Row(what, results["reference"], result, name, headline=purpose == "moments"))
+    return rows
 
 
 def _pipelines(name: str) -> list[Row]:

@@ -6,8 +6,8 @@
 
 The bare matrix product of all queries with all super images, whose result is thrown away, is the floor for any exact
 method. What is timed beside it is a whole evaluation: the store read from disk, every query's rank, recall. Other ways
-to score get the first queries only, and their time for all is multiplied up; then come queries x videos of many sizes
-(see retrieve_scaling).
+to score get the first queries only, and their time for all is multiplied up, as do the other aggregates (see
+retrieve_aggregates); then come queries x videos of many sizes (see retrieve_scaling).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..engine import retrieval
 from ..engine.annotations import Query, load_video_info
 from ..engine.evaluation import evaluate
 from ..engine.store.store import Store, VideoEmbedding
-from . import measure, retrieve_peers, retrieve_scaling
+from . import measure, retrieve_aggregates, retrieve_peers, retrieve_scaling
 from .process_memory import PeakMemory
 
 PACKAGES = ("torch", "numpy", "pylance", "pyarrow")
@@ -74,6 +74,7 @@ def run(
             repetitions=repetitions,
         )
         error = _largest_error(texts[:SAMPLE_QUERIES], table.vectors, table.offsets)
+        aggregates = retrieve_aggregates.run(unit_vectors, table.offsets, unit_texts[:peer_queries]) if peers else {}
     medians, cpu_medians = measure.medians(seconds), measure.medians(cpu_seconds)
     return {
         "seconds": {name: list(map(measure.significant, values)) for name, values in seconds.items()},
@@ -84,6 +85,7 @@ def run(
         "peak_mib_above_embeddings": peak_above / 2**20,
         "largest_difference_to_float64_loop": error,
         "peers": _peer_entries(peers, medians, queries=queries),
+        "aggregates": aggregates,
         "load_after": measure.machine()["load_before"],
     }
 
@@ -245,6 +247,11 @@ def _print(results: dict[str, Any]) -> None:
     print(f"largest difference to float64      {results['largest_difference_to_float64_loop']:8.1e}")
     for name, entry in results["peers"].items():
         print(f"{name:34} {entry['seconds']:8.0f} s for all queries, {entry['times_kernel']:.2f} times the kernel's")
+    for name, entry in results["aggregates"].items():
+        print(
+            f"{name:34} {entry['to_bare_product']:.2f} times the bare product's processor time for "
+            f"{entry['queries']:,} queries, {entry['one_query_cpu_s']:.2f} s for one"
+        )
     for entry in results["scaling"]:
         size = f"{entry['queries']:,} queries x {entry['videos']:,} videos"
         extrapolated = " (extrapolated)" if "extrapolated_from" in entry else ""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from .. import GridClipError
+from .layout import Part
 
 if TYPE_CHECKING:
     import torch
@@ -61,15 +62,19 @@ class VideoFile:
 
 @dataclasses.dataclass(frozen=True)
 class SuperImages:
-    """A chunk: consecutive super images of one video.
+    """A chunk: consecutive super images of one video, or those of several grid sizes that hold the same frames.
 
     Attributes:
         video_id: the video's id.
-        first: index in the video of the first super image of this chunk.
-        total: super images in the whole video.
+        first: super images in the video before those of this chunk, of all grid sizes; chunks are ordered by it.
+        total: super images in the whole video, of all grid sizes.
         images: uint8 [L, S, S, 3], RGB; a tensor where they are in a GPU's memory.
         start_s: float64 [L], seconds from the video's start of the first frame of each super image; NaN if unknown.
-        end_s: float64 [L], seconds at which the next super image starts, or the video ends; NaN if unknown.
+        end_s: float64 [L], seconds at which the frame after its last one starts, or the video ends; NaN if unknown.
+        parts: what these are: one part after the other, each of its own grid size, L super images in all; empty where
+            the grid size is unknown.
+        frame_bounds_s: float64 [W + 1], seconds at which each of the chunk's wanted frames begins to stand for the
+            video, and the end of the last one; None if unknown.
     """
 
     video_id: str
@@ -78,6 +83,36 @@ class SuperImages:
     images: np.ndarray | torch.Tensor
     start_s: np.ndarray
     end_s: np.ndarray
+    parts: tuple[Part, ...] = ()
+    frame_bounds_s: np.ndarray | None = None
+
+    @property
+    def frames(self) -> int:
+        """The chunk's wanted frames, where they are known."""
+        if self.frame_bounds_s is None:
+            raise ValueError(f"the wanted frames of super image {self.first} of {self.video_id} are not known")
+        return len(self.frame_bounds_s) - 1
+
+    def by_grid(self) -> Iterator[tuple[int | None, SuperImages]]:
+        """(grid size, the super images of this size as the chunk that they are alone) for each; None where unknown."""
+        if len(self.parts) < 2:
+            yield self.parts[0].grid_size if self.parts else None, self
+            return
+        begin = 0
+        for part in self.parts:
+            rows = slice(begin, begin + part.count)
+            yield (
+                part.grid_size,
+                dataclasses.replace(
+                    self,
+                    first=part.first,
+                    images=self.images[rows],
+                    start_s=self.start_s[rows],
+                    end_s=self.end_s[rows],
+                    parts=(part,),
+                ),
+            )
+            begin += part.count
 
     def on_cpu(self) -> np.ndarray:
         """The images in the host's memory."""
@@ -144,7 +179,7 @@ class Compressed:
     """A chunk that is still to be decoded: what worker processes hand to DALI.
 
     Attributes:
-        video_id, first, total, start_s, end_s: as in SuperImages.
+        video_id, first, total, start_s, end_s, parts, frame_bounds_s: as in SuperImages.
         cost: what decoding takes, compared with other chunks of the same kind: packets x pixels.
         decoded_bytes: size of the decoded frames or images at their own resolution, which DALI holds at once.
     """
@@ -156,10 +191,21 @@ class Compressed:
     end_s: np.ndarray
     cost: float
     decoded_bytes: int
+    parts: tuple[Part, ...] = dataclasses.field(default=(), kw_only=True)
+    frame_bounds_s: np.ndarray | None = dataclasses.field(default=None, kw_only=True)
 
     def with_images(self, images: np.ndarray | torch.Tensor) -> SuperImages:
         """The chunk with its pixels, uint8 [L, S, S, 3]."""
-        return SuperImages(self.video_id, self.first, self.total, images, self.start_s, self.end_s)
+        return SuperImages(
+            self.video_id,
+            self.first,
+            self.total,
+            images,
+            self.start_s,
+            self.end_s,
+            self.parts,
+            self.frame_bounds_s,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +214,7 @@ class CompressedSegment(Compressed):
 
     Attributes:
         data: a video file.
-        positions: int32 [W], the wanted frames, counted in presentation order; the last super image may be partial.
+        positions: int32 [W], the wanted frames, counted in presentation order; last super images may be partial.
     """
 
     data: bytes

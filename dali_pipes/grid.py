@@ -39,6 +39,27 @@ def assemble(frames: Sequence[np.ndarray] | np.ndarray, grid_size: int, super_im
     return super_images
 
 
+def assemble_overlapping(
+    frames: Sequence[np.ndarray], grid_size: int, super_img_size: int, *, stride: int, count: int
+) -> np.ndarray:
+    """Fills frames into super images that begin every `stride` frames, see `assemble`; each frame is resized once.
+
+    Args:
+        frames: uint8 [H, W, 3] each; the first is the first of the first super image.
+        grid_size, super_img_size: see `assemble`.
+        stride: frames from one start to the next, 1 to grid_size^2.
+        count: how many super images, each with at least one frame.
+
+    Returns:
+        uint8 [count, S, S, 3].
+    """
+    cells = [resize(frame, super_img_size // grid_size) for frame in frames]
+    starts = range(0, count * stride, stride)
+    return np.concatenate(
+        [assemble(cells[start : start + grid_size**2], grid_size, super_img_size) for start in starts]
+    )
+
+
 def resize(image: np.ndarray, size_px: int) -> np.ndarray:
     """An image uint8 [H, W, 3] as uint8 [size_px, size_px, 3], bicubic, antialiased, nothing cropped."""
     if image.shape[:2] == (size_px, size_px):

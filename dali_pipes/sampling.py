@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -18,6 +19,7 @@ LONGEST_FRAME_S = 3600.0
 MOST_STRETCHED = 10.0
 
 Mode = Literal["frames", "keyframes", "time"]
+EditLists = Literal["apply", "ignore"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,31 +28,40 @@ class Sampling:
 
     Args:
         fps: wanted frames per second of video, > 0.
-        grid_size: cells per row and column of a super image, >= 1.
+        grid_size: cells per row and column of a super image, >= 1; several of them lay every frame out in each.
         super_img_size: width and height of a super image in pixels, >= grid_size.
         min_frames: wanted frames of a video shorter than one period (0 or 1).
         max_shift_s: seconds by which a wanted frame may move to a keyframe, >= 0; None: it stays where it is.
         mode: `frames` spaces the wanted frames evenly by count, as the reference does; `keyframes` moves these by up to
             max_shift_s; `time` takes the frame shown every 1/fps seconds. None: frames, or keyframes where max_shift_s
             is set, which is what settings mean that were recorded before there was a choice by time.
+        stride: wanted frames from the start of one super image to that of the next, 1 to the cells of the largest grid.
+            Fewer than a super image has cells make them overlap; a grid of fewer cells than this does not. None: as
+            many as there are cells, so that none do.
+        edit_lists: `apply` counts the frames that a player shows; `ignore` counts those that an mp4's edit list hides,
+            too, and takes the pictures that decord gives for such numbers, see packets/edit_lists.py.
 
     Raises:
-        ValueError: a value is out of range, or max_shift_s and mode contradict each other.
+        ValueError: a value is out of range, or max_shift_s or edit_lists and mode contradict each other.
     """
 
     fps: float = 0.5
-    grid_size: int = 2
+    grid_size: int | tuple[int, ...] = 2
     super_img_size: int = 336
     min_frames: int = 1
     max_shift_s: float | None = None
     mode: Mode | None = None
+    stride: int | None = None
+    edit_lists: EditLists = "apply"
 
     def __post_init__(self) -> None:
+        sizes = self.grid_sizes
+        object.__setattr__(self, "grid_size", sizes[0] if len(sizes) == 1 else sizes)
         if not (self.fps > 0 and np.isfinite(self.fps)):
             raise ValueError(f"fps ({self.fps}) must be a finite number > 0")
-        if self.grid_size < 1:
+        if not sizes or sizes[0] < 1:
             raise ValueError(f"grid_size ({self.grid_size}) must be >= 1")
-        if self.super_img_size < self.grid_size:
+        if self.super_img_size < sizes[-1]:
             raise ValueError(f"super_img_size ({self.super_img_size}) must be >= grid_size ({self.grid_size})")
         if self.min_frames not in (0, 1):
             raise ValueError(f"min_frames ({self.min_frames}) must be 0 or 1")
@@ -60,13 +71,36 @@ class Sampling:
             object.__setattr__(self, "mode", _mode_without_time(self.max_shift_s))
         if self.mode not in get_args(Mode):
             raise ValueError(f"mode ({self.mode!r}) must be one of {', '.join(get_args(Mode))}")
+        if self.edit_lists not in get_args(EditLists):
+            raise ValueError(f"edit_lists ({self.edit_lists!r}) must be one of {', '.join(get_args(EditLists))}")
+        if self.edit_lists == "ignore" and self.mode == "time":
+            raise ValueError("edit_lists (ignore) is about counting frames, and mode is time: hidden ones have no time")
         if (self.mode == "keyframes") != (self.max_shift_s is not None):
             raise ValueError(f"max_shift_s ({self.max_shift_s}) is for mode keyframes, and mode is {self.mode}")
+        most = sizes[-1] ** 2
+        if self.stride is not None and not 1 <= self.stride <= most:
+            raise ValueError(f"stride ({self.stride}) must be in [1, {most}], the cells of a super image")
+        if self.stride == most:
+            object.__setattr__(self, "stride", None)
 
     @property
-    def cells(self) -> int:
-        """Wanted frames per super image."""
-        return self.grid_size**2
+    def grid_sizes(self) -> tuple[int, ...]:
+        """The grid size, or all of them, ascending."""
+        return (self.grid_size,) if isinstance(self.grid_size, int) else tuple(sorted(set(self.grid_size)))
+
+    def stride_of(self, grid_size: int) -> int:
+        """Wanted frames from the start of one super image of this grid size to that of the next."""
+        return grid_size**2 if self.stride is None else min(self.stride, grid_size**2)
+
+    @property
+    def overlap(self) -> int:
+        """Most wanted frames of a super image that belong to the next one, too."""
+        return max(grid_size**2 - self.stride_of(grid_size) for grid_size in self.grid_sizes)
+
+    @property
+    def block(self) -> int:
+        """Wanted frames after which super images of all grid sizes begin anew: where a video may be cut."""
+        return math.lcm(*map(self.stride_of, self.grid_sizes))
 
 
 class Length(Protocol):
@@ -87,10 +121,10 @@ class Length(Protocol):
 
 
 def completed(record: dict[str, Any]) -> dict[str, Any]:
-    """Recorded settings with the mode that they mean, where they were recorded before there was one."""
-    if record.get("fps") is None or "mode" in record:
+    """Recorded settings with what they mean where they were recorded before there was a mode, or edit lists."""
+    if record.get("fps") is None:
         return record
-    return {**record, "mode": _mode_without_time(record.get("max_shift_s"))}
+    return {"mode": _mode_without_time(record.get("max_shift_s")), "edit_lists": "apply", **record}
 
 
 def why_none(length: Length, sampling: Sampling) -> str | None:
@@ -182,9 +216,19 @@ def frames_at(shown_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     return (np.searchsorted(shown_s, times_s + GRACE_S, side="right") - 1).clip(min=0)
 
 
-def super_image_count(frame_count: int, grid_size: int) -> int:
-    """Super images that hold frame_count wanted frames, the partial last one kept."""
-    return -(-frame_count // grid_size**2)
+def super_image_count(frame_count: int, grid_size: int, stride: int | None = None) -> int:
+    """Super images that hold frame_count wanted frames, the partial last one kept.
+
+    Args:
+        frame_count: wanted frames, >= 0.
+        grid_size: cells per row.
+        stride: wanted frames from one start to the next, 1 to grid_size^2; None: grid_size^2. Another super image
+            begins only while the last frame is in none.
+    """
+    if frame_count == 0:
+        return 0
+    cells = grid_size**2
+    return 1 + max(0, -(-(frame_count - cells) // (stride or cells)))
 
 
 def _mode_without_time(max_shift_s: float | None) -> Mode:

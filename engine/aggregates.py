@@ -6,83 +6,18 @@ docs/recipes/aggregate.md.
 
 from __future__ import annotations
 
-import abc
 import dataclasses
-from typing import ClassVar
 
 import torch
+
+from .aggregate import Aggregate, Group, Part
+from .tf_prvr import TfPrvr
+from .windows import Windows
 
 # |s| <= 1, so that exp(s / t) squared lies within exp(+-2 / t): in float32's range as it is while t is at least this.
 SAFE_TEMPERATURE = 0.05
 # A float32 knows no positive number below this (but for subnormal ones): the softmax is at its limit long before.
 SMALLEST_TEMPERATURE = float(torch.finfo(torch.float32).tiny)
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Videos of one length in a part.
-
-    Attributes:
-        first: the row of the part where they begin; they end at first + count * length.
-        count: how many videos.
-        length: rows of each video.
-        factor: what softmax turns weights into norms with: G [count, L, L], or E^T [count, D, L] where that is smaller.
-    """
-
-    first: int
-    count: int
-    length: int
-    factor: torch.Tensor | None = None
-
-    def of(self, rows: torch.Tensor) -> torch.Tensor:
-        """This group's share of rows [R, q], as [count, L, q]."""
-        return rows[self.first : self.first + self.count * self.length].view(self.count, self.length, -1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Some videos, ordered by length.
-
-    Attributes:
-        videos: int64 [n], their positions among the candidates.
-        vectors: float32 [R, D], rows that every query is multiplied with; at first the super images, of unit length.
-        groups: videos of equal length, in the order of `videos` and of the rows.
-    """
-
-    videos: torch.Tensor
-    vectors: torch.Tensor
-    groups: list[Group]
-
-
-class Aggregate(abc.ABC):
-    """How the super images of a video become one score.
-
-    Attributes:
-        name: as users choose it.
-    """
-
-    name: ClassVar[str]
-
-    def prepare(self, part: Part) -> Part:
-        """What needs no query, done once for a part: rows may be replaced by others, groups get what scores need."""
-        return part
-
-    @abc.abstractmethod
-    def scores(self, part: Part, queries: torch.Tensor, temperature: float) -> torch.Tensor:
-        """The scores of a prepared part's videos, a dense operation on blocks of rows and queries.
-
-        Args:
-            part: from `prepare`.
-            queries: float32 [D, q] of unit length.
-            temperature: > 0; of the softmax.
-
-        Returns:
-            float32 [n, q], in the order of part.videos.
-        """
-
-    def describe(self, temperature: float) -> str:
-        """What a table of results says."""
-        return self.name
 
 
 class Softmax(Aggregate):
@@ -95,17 +30,16 @@ class Softmax(Aggregate):
     name = "softmax"
 
     def prepare(self, part: Part) -> Part:
-        """Adds what turns weights into norms."""
+        """Groups get what turns weights into norms: G [count, L, L], or E^T [count, D, L] where that is smaller."""
         return dataclasses.replace(part, groups=[_with_factor(group, part.vectors) for group in part.groups])
 
-    def scores(self, part: Part, queries: torch.Tensor, temperature: float) -> torch.Tensor:
+    def scores(self, part: Part, similar: torch.Tensor, temperature: float) -> torch.Tensor:
         """See `Aggregate.scores`."""
-        similar = part.vectors @ queries  # [R, q]
         if temperature < SAFE_TEMPERATURE:
             weights = torch.cat([_shifted_weights(group.of(similar), temperature) for group in part.groups])
         else:
             weights = (similar / temperature).exp_() if temperature != 1 else similar.exp()
-        products = similar.mul_(weights)
+        products = similar * weights
         return torch.cat([_cosines(group, products, weights) for group in part.groups])
 
     def describe(self, temperature: float) -> str:
@@ -123,9 +57,9 @@ class Mean(Aggregate):
         means = [torch.nn.functional.normalize(group.of(part.vectors).mean(1)) for group in part.groups]
         return dataclasses.replace(part, vectors=torch.cat(means))
 
-    def scores(self, part: Part, queries: torch.Tensor, temperature: float) -> torch.Tensor:
+    def scores(self, part: Part, similar: torch.Tensor, temperature: float) -> torch.Tensor:
         """See `Aggregate.scores`."""
-        return part.vectors @ queries
+        return similar
 
 
 class Max(Aggregate):
@@ -133,13 +67,14 @@ class Max(Aggregate):
 
     name = "max"
 
-    def scores(self, part: Part, queries: torch.Tensor, temperature: float) -> torch.Tensor:
+    def scores(self, part: Part, similar: torch.Tensor, temperature: float) -> torch.Tensor:
         """See `Aggregate.scores`."""
-        similar = part.vectors @ queries
         return torch.cat([group.of(similar).amax(1) for group in part.groups])
 
 
-AGGREGATES: dict[str, Aggregate] = {aggregate.name: aggregate for aggregate in (Softmax(), Mean(), Max())}
+AGGREGATES: dict[str, Aggregate] = {
+    aggregate.name: aggregate for aggregate in (Softmax(), Mean(), Max(), Windows(), TfPrvr())
+}
 
 
 def _with_factor(group: Group, vectors: torch.Tensor) -> Group:

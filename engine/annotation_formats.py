@@ -30,13 +30,15 @@ class Caption:
     Attributes:
         place: where in the file, for messages: "line 3".
         video, text: should be text.
-        times: should be [start, end] in seconds; None where the file gives none.
+        times: should be [start, end] in seconds, or a list of several such; None where the file gives none.
+        official_id: the number that the file itself gives it; should be a whole number or text, None where it has none.
     """
 
     place: str
     video: object
     text: object
     times: object
+    official_id: object = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,8 @@ def recognise(file: TextFile) -> str:
     raise GridClipError(f"{file.path} is no known annotation file: {expected}; it holds {shown}")
 
 
-def _is_tvr(file: TextFile) -> int:
+def _recognise_lines(keys: tuple[str, str], file: TextFile) -> int:
+    """1 where the first line is a JSON object with one of the keys, or, where broken, looks like one with both."""
     line = file.text.strip().split("\n", 1)[0]
     if not file.looks_like_json:
         return 0
@@ -90,11 +93,14 @@ def _is_tvr(file: TextFile) -> int:
         entry = json.loads(line)
     except (RecursionError, ValueError):
         # The very first line may be the broken one.
-        return int(line.startswith("{") and '"vid_name"' in line and '"desc"' in line)
-    return int(isinstance(entry, dict) and ("vid_name" in entry or "desc" in entry))
+        return int(line.startswith("{") and all(f'"{key}"' in line for key in keys))
+    return int(isinstance(entry, dict) and any(key in entry for key in keys))
 
 
-def _read_tvr(file: TextFile) -> Iterator[Caption | Problem]:
+def _read_json_lines(
+    video: str, text: str, times: str, official_id: str, file: TextFile
+) -> Iterator[Caption | Problem]:
+    """A JSON object a line; the arguments are the names of its entries."""
     for number, line in file.lines():
         place = f"line {number}"
         try:
@@ -102,7 +108,7 @@ def _read_tvr(file: TextFile) -> Iterator[Caption | Problem]:
         except (RecursionError, ValueError) as error:
             raise GridClipError(f"{file.path}, {place}: malformed JSON: {error}") from error
         if isinstance(entry, dict):
-            yield Caption(place, entry.get("vid_name"), entry.get("desc"), entry.get("ts"))
+            yield Caption(place, entry.get(video), entry.get(text), entry.get(times), entry.get(official_id))
         else:
             yield Problem(place, f"a JSON {json_kind(entry)}, expected an object; caption left out")
 
@@ -157,7 +163,16 @@ def _read_lines(name: str, pattern: re.Pattern[str], file: TextFile) -> Iterator
 
 
 FORMATS = {
-    "tvr": Format('TVR JSON lines ({"vid_name": ..., "desc": ...})', _is_tvr, _read_tvr),
+    "tvr": Format(
+        'TVR JSON lines ({"vid_name": ..., "desc": ...})',
+        functools.partial(_recognise_lines, ("vid_name", "desc")),
+        functools.partial(_read_json_lines, "vid_name", "desc", "ts", "desc_id"),
+    ),
+    "qvhighlights": Format(
+        'QVHighlights JSON lines ({"qid": ..., "query": ..., "vid": ...})',
+        functools.partial(_recognise_lines, ("vid", "query")),
+        functools.partial(_read_json_lines, "vid", "query", "relevant_windows", "qid"),
+    ),
     "activitynet": Format(
         'ActivityNet Captions JSON ({"video": {"sentences": [...]}})', _is_activitynet, _read_activitynet
     ),

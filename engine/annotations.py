@@ -25,6 +25,10 @@ class Query:
         text: the caption, as in the file.
         start_s: start of the described moment in seconds, None where the file gives none.
         end_s: end of the described moment in seconds, None where the file gives none.
+        other_moments: (start, end) in seconds of further moments that the caption describes (QVHighlights has several);
+            a store keeps the first moment only, so that the file must be given again where all of them count.
+        official_id: the file's own number of the caption (TVR's "desc_id", QVHighlights' "qid"), by which the
+            benchmarks' programs know it; None where there is none, and in a store.
     """
 
     query_id: int
@@ -32,6 +36,21 @@ class Query:
     text: str
     start_s: float | None = None
     end_s: float | None = None
+    other_moments: tuple[tuple[float, float], ...] = ()
+    official_id: int | str | None = None
+
+    @property
+    def moments(self) -> list[tuple[float, float]]:
+        """All described moments, each with start <= end (some of ActivityNet's end before they start)."""
+        if self.start_s is None or self.end_s is None:
+            return []
+        found = [(self.start_s, self.end_s), *self.other_moments]
+        return [(min(span), max(span)) for span in found]
+
+    @property
+    def known_as(self) -> int | str:
+        """What files of predictions call it."""
+        return self.query_id if self.official_id is None else self.official_id
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +58,7 @@ class Annotations:
     """What an annotation file holds.
 
     Attributes:
-        format: a name of FORMATS: "activitynet", "tvr", "charades-sta" or "ms-sl"; "in memory" where there is no file.
+        format: a name of FORMATS, such as "activitynet"; "in memory" where there is no file.
         queries: the usable captions, in the file's order.
         video_ids: every video that the file names, in the order of first mention; spelled as in the file, usable
             (see `ids.id_problem`) or not.
@@ -63,7 +82,7 @@ class VideoInfo:
 
 
 def load_annotations(path: str | os.PathLike[str]) -> Annotations:
-    """Reads ActivityNet Captions JSON, TVR JSON lines, Charades-STA or MS-SL text, told apart by content.
+    """Reads ActivityNet, TVR or QVHighlights JSON, Charades-STA or MS-SL text, told apart by content.
 
     The file is UTF-8 (a byte order mark and any line ends will do), as it is or gzipped.
 
@@ -141,13 +160,14 @@ class _Collected:
         match found:
             case Named(video):
                 self.videos[video] = None
-            case Caption(place, video, text, times):
-                self._add(place, video, text, times)
+            case Caption():
+                self._add(found)
             case Problem(place, what):
                 self._note(place, what)
 
-    def _add(self, place: str, video: object, text: object, times: object) -> None:
+    def _add(self, caption: Caption) -> None:
         """Takes one caption, or records why not; times that are no [start, end] cost the times only."""
+        place, video, text, times = caption.place, caption.video, caption.text, caption.times
         if not isinstance(video, str) or not video.strip():
             self._note(place, f"the video's name is {video!r}, expected text; caption left out")
             return
@@ -159,17 +179,27 @@ class _Collected:
         if unusable:
             self._note(place, f"{unusable}; caption left out")
             return
-        start_s, end_s = None, None
+        spans: list[tuple[float, float]] = []
         if times is not None:
             try:
-                start_s, end_s = _span(times)
+                spans = _spans(times)
             except (TypeError, ValueError, OverflowError):
                 self._note(place, f"the times are {times!r}, expected [start, end]; caption kept without")
-        self.queries.append(Query(len(self.queries), video, text, start_s, end_s))
+        number = caption.official_id
+        official_id = number if isinstance(number, int | str) and not isinstance(number, bool) else None
+        start_s, end_s = spans[0] if spans else (None, None)
+        self.queries.append(Query(len(self.queries), video, text, start_s, end_s, tuple(spans[1:]), official_id))
 
     def _note(self, place: str, what: str) -> None:
         """Records what is wrong at a place of the file, as text that can be printed."""
         self.problems.append(ids.printable(f"{place}: {what}"))
+
+
+def _spans(times: Any) -> list[tuple[float, float]]:
+    """(start, end) from one such pair, or from a list of them, which may be empty."""
+    if isinstance(times, list) and all(isinstance(each, list) for each in times):
+        return [_span(each) for each in times]
+    return [_span(times)]
 
 
 def _span(times: Any) -> tuple[float, float]:

@@ -15,6 +15,9 @@ STORE = "gridclip-store"  # the folder of the embeddings
 SamplingMode = Literal["frames", "keyframes", "time"]
 SAMPLING_MODES: tuple[SamplingMode, ...] = get_args(SamplingMode)
 SAMPLING_MODE: SamplingMode = "frames"
+EditLists = Literal["apply", "ignore"]
+EDIT_LIST_RULES: tuple[EditLists, ...] = get_args(EditLists)
+EDIT_LISTS: EditLists = "apply"
 FPS = 0.5  # wanted frames per second of video
 GRID_SIZE = 2  # cells per row and column of a super image
 SUPER_IMG_SIZE = 336  # side of a super image in pixels, where no model says another
@@ -30,6 +33,11 @@ DAMAGE_RULES: tuple[OnDamage, ...] = get_args(OnDamage)
 ON_DAMAGE: OnDamage = "nearest"
 TIME_LIMIT_S = 300.0  # seconds without a result after which a decoder counts as hung
 IMAGE_WORKERS = 16  # processes that read JPEG files; those that decode videos are as many as there are CPU cores
+
+# What a store holds and is asked for.
+Level = Literal["super", "cell"]  # vectors of super images, and of the frames in their cells
+LEVELS: tuple[Level, ...] = get_args(Level)
+CELLS = False  # whether embedding makes vectors of cells, too
 
 # Models.
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -48,9 +56,12 @@ Activation = Literal["quick_gelu", "gelu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 # Scores and recall: engine/retrieval.py has one object for each aggregate.
-AGGREGATES = ("softmax", "mean", "max")
+AGGREGATES = ("softmax", "mean", "max", "windows", "tf-prvr")
+ONE_EMBEDDING_AGGREGATES = AGGREGATES[:3]  # those whose moments are single embeddings
 AGGREGATE = "softmax"
 TEMPERATURE = 1.0  # of the softmax
+NORMALISATIONS = ("none", "qb-norm", "sinkhorn")  # of scores against hubs: engine/normalisation.py
+NORMALISATION = "none"
 TOPK = (1, 5, 10, 100)  # the K of R@K
 Missing = Literal["drop", "count-as-failures"]
 MISSING_RULES: tuple[Missing, ...] = get_args(Missing)
@@ -58,6 +69,7 @@ MISSING: Missing = "drop"  # what becomes of captions whose video has no embeddi
 OtherQueries = Literal["refuse", "leave-out"]
 OTHER_QUERY_RULES: tuple[OtherQueries, ...] = get_args(OtherQueries)
 OTHER_QUERIES: OtherQueries = "refuse"  # what becomes of queries that only one of two compared evaluations has
+BENCHMARKS = ("activitynet",)  # of which engine/published.py has figures
 REPORT_EXAMPLES = 20  # queries that a report shows with their best videos
 TOP = 10  # videos that a search shows
 UNWANTED_WEIGHT = 1.0  # of the score of what a search does not want, beside that of what it does

@@ -120,8 +120,10 @@ def compare_evaluations(
             "with the same `anno_file`, or compare the shared ones with `other_queries='leave-out'`"
         )
     cutoffs = _shared_cutoffs(first, second, sources)
-    metrics = {f"R@{k}": compare(*(hits(each.ranks, k) for each in pair)) for k in cutoffs}
-    metrics["SumR"] = compare(*(sum_of_hits(each.ranks, cutoffs) for each in pair))
+    metrics: dict[str, Comparison] = {}
+    if all(each.ranked for each in pair):
+        metrics = {f"R@{k}": compare(*(hits(each.ranks, k) for each in pair)) for k in cutoffs}
+        metrics["SumR"] = compare(*(sum_of_hits(each.ranks, cutoffs) for each in pair))
     metrics |= dict(_moment_metrics(*pair, cutoffs))
     return EvaluationComparison(
         metrics,
@@ -142,12 +144,16 @@ def _shared(first: Outcomes, second: Outcomes) -> tuple[tuple[Outcomes, Outcomes
 
 
 def _shared_cutoffs(first: Any, second: Any, sources: tuple[str, str]) -> list[int]:
-    """The K that both were evaluated at, ascending."""
+    """The K that both were evaluated at, ascending: of videos, or, where these were not ranked, of moments."""
     found = []
     for content, source in zip((first, second), sources, strict=True):
         try:
-            found.append({int(k) for k in content["recall"]})
-        except (KeyError, TypeError, ValueError) as error:
+            if "recall" in content:
+                table = content["recall"]
+            else:
+                table = next(iter(next(content[task] for task in TASKS if task in content).values()))
+            found.append({int(k) for k in table})
+        except (TypeError, ValueError, AttributeError, StopIteration) as error:
             raise GridClipError(f"{source} has no recall as {{K: percent}}: {type(error).__name__} {error}") from error
     shared = sorted(found[0] & found[1])
     if not shared:
@@ -163,16 +169,16 @@ def _moment_metrics(
 ) -> collections.abc.Iterator[tuple[str, Comparison]]:
     """(name, comparison) of what was measured of moments for the same queries in both."""
     timed = ~np.isnan(first.own_iou) & ~np.isnan(second.own_iou)
-    if not timed.any():
-        return
-    first, second = first.take(timed), second.take(timed)
-    yield "mIoU", compare(100 * first.own_iou, 100 * second.own_iou)
+    if timed.any():
+        yield "mIoU", compare(*(100 * each.take(timed).own_iou for each in (first, second)))
     for task in TASKS:
         tables = first.places.get(task, {}), second.places.get(task, {})
         for threshold in sorted(tables[0].keys() & tables[1].keys()):
-            for k in cutoffs:
-                columns = (hits(table[threshold], k) for table in tables)
-                yield f"{TITLES[task]}, IoU {threshold:g}, R@{k}", compare(*columns)
+            columns = [table[threshold] for table in tables]
+            measured = (columns[0] >= 0) & (columns[1] >= 0)
+            for k in cutoffs if measured.any() else ():
+                pair = (hits(column[measured], k) for column in columns)
+                yield f"{TITLES[task]}, IoU {threshold:g}, R@{k}", compare(*pair)
 
 
 def _candidates(content: Any) -> int | None:

@@ -9,25 +9,64 @@ from typing import Any
 
 import numpy as np
 
-from .. import GridClipError
+from .. import ArgumentError, GridClipError
 from . import choices
+from .aggregates import AGGREGATES
 from .annotations import Query, load_annotations
-from .moments.evaluation import MomentEvaluation, evaluate_moments
+from .moments.evaluation import MomentEvaluation, depth, evaluate_moments
 from .moments.intervals import Interval, bootstrap
+from .moments.predictions import write_predictions
+from .normalisation import Normalisation, rank_normalised
 from .outcomes import PER_QUERY, Outcomes, digest, hits, sum_of_hits
-from .retrieval import Scoring, best_videos, ranks
-from .store.store import QueryTable, Store, SuperImageTable
+from .query_bank import load_query_bank
+from .retrieval import Ranking, Wanted, best_videos, rank_videos
+from .scoring import Scoring
+from .store.store import QueryTable, Store, SuperImageTable, View
+from .sweep import SweepEntry, scorings, table
 
+SUPER_IMAGES = View("super", None)
+EXAMPLE_ANSWERS = 5  # best videos of an example
 TIE_RULE = "videos with equal scores (to within 1e-6) rank in the order of their ids"
 
 
 @dataclasses.dataclass(frozen=True)
+class Spot:
+    """The super image of a video that is nearest to a query.
+
+    Attributes:
+        video_id: the video.
+        number: which of its super images, from 0.
+        start_s, end_s: what that stands for, in seconds; None where the store has no times.
+        score: of the video, a cosine.
+    """
+
+    video_id: str
+    number: int
+    start_s: float | None
+    end_s: float | None
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Example:
-    """One query with the rank of its own video and the best videos, (video id, score), best first."""
+    """One query.
+
+    Attributes:
+        query: with its own video.
+        rank: of that video.
+        own: its best spot there.
+        spots: of the best videos, best first.
+    """
 
     query: Query
     rank: int
-    best: list[tuple[str, float]]
+    own: Spot | None
+    spots: list[Spot]
+
+    @property
+    def best(self) -> list[tuple[str, float]]:
+        """The best videos, (video id, score), best first."""
+        return [(spot.video_id, spot.score) for spot in self.spots]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,16 +81,21 @@ class Evaluation:
         chance: R@K in percent of a random order, by K.
         queries: evaluated queries.
         candidates: videos that are ranked.
-        super_images: super images of the candidates.
+        super_images: embeddings of the candidates: super images, or cells.
         missing_queries: queries whose video has no embeddings.
         missing_videos: those videos, sorted.
         missing: what happened to these queries, "drop" or "count-as-failures".
         scoring: aggregate and temperature.
         model, sampling: the store's record.
-        examples: some queries with their best videos, where asked for.
+        examples: the queries whose own videos rank worst, with their best videos, where asked for.
         moments: the moment metrics, where asked for and where queries have times.
         intervals: of R@K, by K, and `sum_interval` of SumR: 95%, over queries.
-        evaluated: the evaluated queries, and `outcomes`, what became of each, in this order.
+        evaluated: the evaluated queries; `outcomes`, what became of each, in this order; and `durations_s`,
+            float64 [Q], of their own videos, NaN where unknown.
+        view: the level and grid size of the embeddings.
+        normalisation: what was done against hubs.
+        too_short: candidates that are too short for the aggregate's definition: tf-prvr scores them by windows, too.
+        sweep: the recall of other scorings, where asked for.
     """
 
     recall: dict[int, float]
@@ -74,6 +118,11 @@ class Evaluation:
     sum_interval: Interval | None = None
     evaluated: list[Query] = dataclasses.field(default_factory=list)
     outcomes: Outcomes | None = None
+    view: View = SUPER_IMAGES
+    normalisation: Normalisation = dataclasses.field(default_factory=Normalisation)
+    too_short: int = 0
+    sweep: list[SweepEntry] = dataclasses.field(default_factory=list)
+    durations_s: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the examples, ready for json.dump; R@K under "recall", and, as older readers expect, "R@1"."""
@@ -92,17 +141,38 @@ class Evaluation:
             "queries": self.queries,
             "candidates": self.candidates,
             "super_images": self.super_images,
+            "level": self.view.level,
+            "grid_size": self.view.grid_size,
             "missing": self.missing,
             "missing_queries": self.missing_queries,
             "missing_videos": self.missing_videos,
             "aggregate": self.scoring.aggregate,
             "temperature": self.scoring.temperature,
+            "too_short_videos": self.too_short,
+            "normalise": self.normalisation.to_json(),
             "ties": TIE_RULE,
             "model": self.model,
             "sampling": self.sampling,
             **({} if self.moments is None else self.moments.to_json()),
             **({} if self.outcomes is None else {PER_QUERY: self.outcomes.to_json()}),
+            **({"sweep": [entry.to_json() for entry in self.sweep]} if self.sweep else {}),
         }
+
+    def sum_over(self, cutoffs: collections.abc.Sequence[int]) -> float:
+        """SumR over other K than those of `recall`, percent."""
+        if self.outcomes is None:
+            raise ValueError("there are no outcomes")
+        return float(sum_of_hits(self.outcomes.ranks, cutoffs).mean())
+
+    def write_predictions(self, path: str | os.PathLike[str]) -> None:
+        """Writes the ranked moments in the format that the name asks for, see `moments.predictions`.
+
+        Raises:
+            GridClipError: moments were not measured, or the file cannot be written.
+        """
+        if self.moments is None:
+            raise GridClipError("there are no moments to write: no query and its video have times, or `moments` is off")
+        write_predictions(path, self.moments.timed, self.moments.predictions["svmr"], self.moments.predictions["vcmr"])
 
     def __str__(self) -> str:
         """A table in plain text."""
@@ -119,8 +189,15 @@ class Evaluation:
             for label, cells in rows
         ]
         lines.append(
-            f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} super images ({self.scoring})"
+            f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} {self.view} ({self.scoring})"
         )
+        if self.normalisation.name != choices.NORMALISATION:
+            lines.append(f"normalised: {self.normalisation}")
+        if self.too_short:
+            lines.append(
+                f"{self.too_short:,} of {self.candidates:,} videos are too short for {self.scoring.aggregate}: "
+                "windows at all scales join in"
+            )
         if self.missing_queries:
             what = "dropped" if self.missing == "drop" else "counted as failures"
             shown = ", ".join(self.missing_videos[:5]) + (", ..." if len(self.missing_videos) > 5 else "")
@@ -130,6 +207,8 @@ class Evaluation:
             )
         if self.moments is not None:
             lines += ["", str(self.moments)]
+        if self.sweep:
+            lines += ["", table(self.sweep)]
         return "\n".join(lines)
 
     def _interval_rows(self) -> list[tuple[str, list[str]]]:
@@ -153,6 +232,11 @@ def evaluate(
     missing: str = choices.MISSING,
     examples: int = 0,
     moments: bool = False,
+    level: choices.Level | None = None,
+    grid_size: int | None = None,
+    sweep: collections.abc.Mapping[str, collections.abc.Sequence[Any]] | None = None,
+    normalise: str = choices.NORMALISATION,
+    query_bank: str | os.PathLike[str] | None = None,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos for every query and counts how often its own video is among the first K.
@@ -164,14 +248,18 @@ def evaluate(
         aggregate, temperature: see `retrieval.Scoring`.
         topk: the K of R@K, each >= 1.
         missing: "drop" leaves queries of videos without embeddings out, "count-as-failures" counts them in.
-        examples: how many queries to return with their best videos.
-        moments: also measure moments, see `moments.evaluation`; takes about twice as long again.
+        examples: how many of the queries whose own videos rank worst to return with their best videos.
+        moments: also measure moments, see `moments.evaluation`.
+        level, grid_size: which of the store's embeddings, see `Store.read_super_images`.
+        sweep: also measure the recall with other values of "temperature" or "aggregate", in the same pass.
+        normalise: what to do against hubs, see `normalisation`; not together with `sweep`.
+        query_bank: a store or an npz, see `query_bank.load_query_bank`; for "qb-norm".
         device: where to compute, by default CUDA if there is one.
 
     Raises:
         ValueError: an argument is out of range.
-        GridClipError: the store holds no videos or no queries, or vectors that are not finite, the annotation file is
-            not usable or has captions that are not embedded, or no query has a video.
+        GridClipError: the store holds no videos (of this level and grid size) or no queries, or vectors that are not
+            finite, the annotation file is not usable or has captions that are not embedded, or no query has a video.
     """
     scoring = Scoring(aggregate, temperature)
     cutoffs = sorted(set(topk))
@@ -180,7 +268,12 @@ def evaluate(
     if missing not in choices.MISSING_RULES:
         raise ValueError(f"missing ({missing!r}) must be one of {', '.join(choices.MISSING_RULES)}")
 
-    videos, queries = store.read_super_images(), store.read_queries()
+    others = scorings(scoring, sweep or {})
+    if others and normalise != "none":
+        raise ArgumentError(f"`sweep` and `normalise={normalise!r}` cannot be combined: evaluate each on its own")
+    normalisation = Normalisation(normalise, None if query_bank is None else load_query_bank(query_bank))
+
+    videos, queries = store.read_super_images(level, grid_size), store.read_queries()
     if anno_path is not None:
         annotations = load_annotations(anno_path)
         queries = _choose_queries(queries, annotations.queries, f"{anno_path}", store)
@@ -194,16 +287,17 @@ def evaluate(
             f"none of the {len(targets):,} queries has a video in the store {store.path}: the first is "
             f"of video {queries.queries[0].video_id}, the store's first video is {videos.video_ids[0]}"
         )
-    found = ranks(queries.vectors[present], targets[present], videos.vectors, videos.offsets, scoring, device=device)
-    counted = found
-    if missing == "count-as-failures":
-        counted = np.append(found, np.full(len(targets) - len(present), len(videos.video_ids) + 1))
-    rank_of = np.zeros(len(targets), np.int64)
-    rank_of[present] = found
-    measured = evaluate_moments(queries, targets, videos, scoring, topk=cutoffs, device=device) if moments else None
+    top = max(depth(videos) if moments else 0, EXAMPLE_ANSWERS if examples > 0 else 0)
+    wanted = [Wanted(scoring, top), *map(Wanted, others)]
+    ranking, *swept = _rank(queries.vectors[present], targets[present], videos, wanted, normalisation, device)
+    failures = len(targets) - len(present) if missing == "count-as-failures" else 0
+    counted = _counted(ranking, failures, len(videos.video_ids))
+    recall = _recall(counted, cutoffs, len(videos.video_ids))
+    measured = _moments(queries, targets, present, ranking, videos, scoring, cutoffs) if moments else None
     kept = targets >= 0 if missing == "drop" else np.ones(len(targets), bool)
+    rank_of = np.zeros(len(targets), np.int64)
+    rank_of[present] = ranking.ranks
     outcomes = _outcomes(queries.queries, rank_of, measured).take(kept)
-    recall = {k: 100 * int((counted <= min(k, len(videos.video_ids))).sum()) / len(counted) for k in cutoffs}
     return Evaluation(
         recall=recall,
         sum_recall=sum(recall.values()),
@@ -219,13 +313,30 @@ def evaluate(
         scoring=scoring,
         model=store.model,
         sampling=store.sampling,
-        examples=_examples(queries, present, found, videos, scoring, examples, device),
+        examples=_examples(queries, present, ranking, videos, scoring, examples, device),
         moments=measured,
+        normalisation=normalisation,
+        too_short=AGGREGATES[aggregate].too_short(np.diff(videos.offsets)),
+        sweep=[
+            SweepEntry(
+                each.scoring,
+                _recall(_counted(found, failures, len(videos.video_ids)), cutoffs, len(videos.video_ids)),
+            )
+            for each, found in zip(wanted[1:], swept, strict=True)
+        ],
         intervals={k: bootstrap(hits(outcomes.ranks, k)) for k in cutoffs},
         sum_interval=bootstrap(sum_of_hits(outcomes.ranks, cutoffs)),
         evaluated=[queries.queries[row] for row in np.flatnonzero(kept)],
         outcomes=outcomes,
+        view=View(videos.level, videos.grid_size),
+        durations_s=_durations_s(targets[kept], videos),
     )
+
+
+def _durations_s(targets: np.ndarray, videos: SuperImageTable) -> np.ndarray:
+    """float64 [Q]: where each target video ends, seconds; NaN where that is unknown, or the target is -1."""
+    ends = videos.end_s[videos.offsets[1:] - 1]
+    return np.where(targets >= 0, ends[targets], np.nan)
 
 
 def _outcomes(queries: list[Query], rank_of: np.ndarray, measured: MomentEvaluation | None) -> Outcomes:
@@ -241,6 +352,46 @@ def _outcomes(queries: list[Query], rank_of: np.ndarray, measured: MomentEvaluat
     return Outcomes(
         [query.video_id for query in queries], [digest(query.text) for query in queries], rank_of, own_iou, places
     )
+
+
+def _rank(
+    queries: np.ndarray,
+    targets: np.ndarray,
+    videos: SuperImageTable,
+    wanted: list[Wanted],
+    normalisation: Normalisation,
+    device: str | None,
+) -> list[Ranking]:
+    """One ranking for each scoring that is wanted."""
+    if normalisation.name == "none":
+        return rank_videos(queries, targets, videos.vectors, videos.offsets, wanted, device=device)
+    (only,) = wanted
+    return [rank_normalised(queries, targets, videos.vectors, videos.offsets, only, normalisation, device=device)]
+
+
+def _counted(ranking: Ranking, failures: int, candidates: int) -> np.ndarray:
+    """int64 [Q]: the ranks, and those of queries that count as failures."""
+    return np.append(ranking.ranks, np.full(failures, candidates + 1))
+
+
+def _recall(ranks: np.ndarray, cutoffs: list[int], candidates: int) -> dict[int, float]:
+    """R@K in percent by K."""
+    return {k: 100 * int((ranks <= min(k, candidates)).sum()) / len(ranks) for k in cutoffs}
+
+
+def _moments(
+    queries: QueryTable,
+    targets: np.ndarray,
+    present: np.ndarray,
+    ranking: Ranking,
+    videos: SuperImageTable,
+    scoring: Scoring,
+    cutoffs: list[int],
+) -> MomentEvaluation | None:
+    best = np.full((len(targets), ranking.videos.shape[1]), -1)
+    best_scores = np.full(best.shape, -np.inf, np.float32)
+    best[present], best_scores[present] = ranking.videos, ranking.scores
+    return evaluate_moments(queries, targets, videos, scoring, best=best, best_scores=best_scores, topk=cutoffs)
 
 
 def _choose_queries(table: QueryTable, wanted: list[Query], source: str, store: Store) -> QueryTable:
@@ -267,34 +418,52 @@ def _choose_videos(table: SuperImageTable, wanted: set[str], source: str, store:
     sizes = np.diff(table.offsets)[kept]
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     rows = np.repeat(table.offsets[kept] - offsets[:-1], sizes) + np.arange(offsets[-1])
-    return SuperImageTable(
-        [table.video_ids[number] for number in kept],
-        offsets,
-        table.vectors[rows],
-        table.start_s[rows],
-        table.end_s[rows],
+    return dataclasses.replace(
+        table,
+        video_ids=[table.video_ids[number] for number in kept],
+        offsets=offsets,
+        vectors=table.vectors[rows],
+        start_s=table.start_s[rows],
+        end_s=table.end_s[rows],
     )
 
 
 def _examples(
     queries: QueryTable,
     present: np.ndarray,
-    found: np.ndarray,
+    ranking: Ranking,
     videos: SuperImageTable,
     scoring: Scoring,
     count: int,
     device: str | None,
 ) -> list[Example]:
+    """The queries whose own video ranks worst, worst first; of equal ones, the first in the store."""
     if count < 1:
         return []
-    chosen = np.unique(np.linspace(0, len(present) - 1, count).astype(int))
-    vectors = queries.vectors[present[chosen]]
-    scores, best = best_videos(vectors, videos.vectors, videos.offsets, scoring, top=5, device=device)
-    return [
-        Example(
-            queries.queries[present[number]],
-            int(found[number]),
-            [(videos.video_ids[video], float(score)) for video, score in zip(best[row], scores[row], strict=True)],
-        )
-        for row, number in enumerate(chosen)
-    ]
+    chosen = np.argsort(-ranking.ranks, kind="stable")[:count]
+    position = {video_id: number for number, video_id in enumerate(videos.video_ids)}
+    examples = []
+    for number in chosen:
+        query, vector = queries.queries[present[number]], queries.vectors[present[number]]
+        own = position[query.video_id]
+        best = zip(ranking.videos[number, :EXAMPLE_ANSWERS], ranking.scores[number, :EXAMPLE_ANSWERS], strict=True)
+        spots = [_spot(vector, int(video), videos, score) for video, score in best]
+        own_spot = _spot(vector, own, videos, _score(vector, own, videos, scoring, device))
+        examples.append(Example(query, int(ranking.ranks[number]), own_spot, spots))
+    return examples
+
+
+def _score(vector: np.ndarray, video: int, videos: SuperImageTable, scoring: Scoring, device: str | None) -> float:
+    """Of one query and one video."""
+    rows = videos.vectors[videos.offsets[video] : videos.offsets[video + 1]]
+    scores, _ = best_videos(vector[None], rows, np.array([0, len(rows)]), scoring, top=1, device=device)
+    return float(scores[0, 0])
+
+
+def _spot(vector: np.ndarray, video: int, videos: SuperImageTable, score: float) -> Spot:
+    first, last = int(videos.offsets[video]), int(videos.offsets[video + 1])
+    nearest = first + int((videos.vectors[first:last].astype(np.float32) @ vector.astype(np.float32)).argmax())
+    start_s, end_s = float(videos.start_s[nearest]), float(videos.end_s[nearest])
+    if not (np.isfinite(start_s) and np.isfinite(end_s)):
+        return Spot(videos.video_ids[video], nearest - first, None, None, float(score))
+    return Spot(videos.video_ids[video], nearest - first, start_s, end_s, float(score))

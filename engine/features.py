@@ -21,6 +21,7 @@ from ..dali_pipes import ids
 from ..dali_pipes.contract import Failure
 from ..dali_pipes.ordinary_file import refuse_special_file
 from .annotations import Query
+from .choices import Level
 from .store.store import QueryTable, Store, SuperImageTable, VideoEmbedding
 from .walk import joined, walk
 
@@ -115,7 +116,14 @@ def import_features(
     return Imported(videos, already, super_images, len(queries.queries) if queries is not None else 0, failures)
 
 
-def export_features(store: Store, out: str | os.PathLike[str], format: str = "npy") -> list[pathlib.Path]:
+def export_features(
+    store: Store,
+    out: str | os.PathLike[str],
+    format: str = "npy",
+    *,
+    level: Level | None = None,
+    grid_size: int | None = None,
+) -> list[pathlib.Path]:
     """Writes the store's vectors as float32, and returns the files.
 
     "npy" writes `<video_id>.npy` [L, D] per video (an id with slashes into subfolders) and `queries.npz`, which
@@ -126,15 +134,18 @@ def export_features(store: Store, out: str | os.PathLike[str], format: str = "np
         store: holds super images; queries are written if there are some.
         out: a new or empty directory.
         format: "npy", "parquet" or "safetensors".
+        level, grid_size: which of the store's vectors, see `Store.read_super_images`; L is the number of super images,
+            or, of cells, that of frames.
 
     Raises:
-        ValueError: an unknown format.
-        GridClipError: the store holds no videos, `out` is not empty, or the files cannot be written.
+        ValueError: an unknown format or level.
+        GridClipError: the store holds no videos, or none of this level and grid size, `out` is not empty, or the files
+            cannot be written.
     """
     writers = {"npy": _write_npy, "parquet": _write_parquet, "safetensors": _write_safetensors}
     if format not in writers:
         raise ValueError(f"format ({format!r}) must be one of {', '.join(writers)}")
-    videos = store.read_super_images()
+    videos = store.read_super_images(level, grid_size)
     queries = store.read_queries() if store.has_queries() else None
     folder = pathlib.Path(out)
     try:

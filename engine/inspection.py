@@ -183,7 +183,7 @@ def inspect_video(path: pathlib.Path, sampling: Sampling, *, max_shift_s: float 
 
 def _inspect(path: pathlib.Path, reading: Reading, max_shift_s: float) -> Inspection:
     table, summary, stream = reading.table, reading.summary, reading.stream
-    segments = plan_segments(table, reading.wanted, cells=reading.sampling.cells)
+    segments = plan_segments(table, reading.wanted, cells=reading.sampling.block)
     gops = measure_gops(table, summary.duration_s)
     kinds = sort_packets(table)
     decoding = _cost(reading, segments, max_shift_s)
@@ -283,7 +283,7 @@ def _cost(reading: Reading, segments: list[Segment], max_shift_s: float) -> Deco
     moved = None
     if table.prunable and table.ordered:
         nearest = nearest_keyframes(table, reading.planned, max_shift_s)
-        moved = int(_decoded(table, nearest, plan_segments(table, nearest, cells=reading.sampling.cells))[0].sum())
+        moved = int(_decoded(table, nearest, plan_segments(table, nearest, cells=reading.sampling.block))[0].sum())
     return Decoding(
         packets=int(decoded.sum()),
         bytes=int(table.sizes[decoded].sum()),

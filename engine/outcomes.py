@@ -31,7 +31,8 @@ class Outcomes:
     Attributes:
         video_ids: of each query's own video.
         digests: of each query's text, see `digest`.
-        ranks: int64 [Q], the rank of its own video from 1; 0 where that has no embeddings.
+        ranks: int64 [Q], the rank of its own video from 1; 0 where that has no embeddings; -1 where videos were
+            not ranked.
         own_iou: float64 [Q], IoU of the first moment in the own video, 0 to 1; NaN where moments were not measured.
         places: by task ("svmr", "vcmr") and IoU threshold, int64 [Q]: the place from 1 of the first predicted moment
             that reaches the threshold; 0 where none does; -1 where moments were not measured.
@@ -42,6 +43,11 @@ class Outcomes:
     ranks: np.ndarray
     own_iou: np.ndarray
     places: dict[str, dict[float, np.ndarray]]
+
+    @property
+    def ranked(self) -> bool:
+        """Whether videos were ranked."""
+        return bool((self.ranks >= 0).all())
 
     @property
     def identities(self) -> list[Identity]:
@@ -66,11 +72,9 @@ class Outcomes:
 
     def to_json(self) -> dict[str, Any]:
         """Columns ready for json.dump; null for what there is none of, IoU to four digits."""
-        content: dict[str, Any] = {
-            "video_id": self.video_ids,
-            "text": self.digests,
-            "rank": [rank or None for rank in self.ranks.tolist()],
-        }
+        content: dict[str, Any] = {"video_id": self.video_ids, "text": self.digests}
+        if self.ranked:
+            content["rank"] = [rank or None for rank in self.ranks.tolist()]
         if self.places:
             content["own_iou"] = [None if np.isnan(iou) else round(iou, 4) for iou in self.own_iou.tolist()]
             for task, table in self.places.items():
@@ -127,7 +131,7 @@ def read_outcomes(content: Any, source: str) -> Outcomes:
         outcomes = Outcomes(
             video_ids,
             digests,
-            _whole_numbers(columns["rank"], 0),
+            _whole_numbers(columns["rank"], 0) if "rank" in columns else np.full(count, -1),
             own_iou,
             {
                 task: {float(iou): _whole_numbers(column, -1) for iou, column in columns[task].items()}

@@ -6,6 +6,7 @@ Files are demuxed, never decoded.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import assert_never
@@ -14,8 +15,9 @@ from .. import GridClipError
 from ..dali_pipes import ids
 from ..dali_pipes.contract import Failure, Finished, Notice, Restarted, VideoFile
 from ..dali_pipes.packets import scan
+from ..dali_pipes.packets.edit_lists import counted
 from ..dali_pipes.processes import pool
-from ..dali_pipes.sampling import Sampling, count_wanted, rate_differs, super_image_count, why_none
+from ..dali_pipes.sampling import EditLists, Sampling, count_wanted, rate_differs, super_image_count, why_none
 from .annotations import Annotations, VideoInfo, load_annotations, load_video_info
 from .listing import list_videos
 
@@ -31,7 +33,8 @@ class Plan:
     Attributes:
         videos: that have at least one wanted frame.
         frames: wanted frames of all of them.
-        super_images: of all of them.
+        super_images: of all of them, in all grid sizes: passes through the model.
+        super_images_by_grid: the same by grid size.
         duration_s: of all of them, seconds.
         longest_s: of the longest one, seconds.
         queries: captions of these videos; None without an annotation file.
@@ -48,6 +51,7 @@ class Plan:
     videos: int
     frames: int
     super_images: int
+    super_images_by_grid: dict[int, int]
     duration_s: float
     longest_s: float
     queries: int | None
@@ -89,7 +93,8 @@ def plan_folder(
     videos = [video for video in listing.videos if video.video_id not in exclude]
     lost = [failure for failure in listing.failures if failure.video_id not in exclude]
     measured: list[VideoInfo] = []
-    for _, event in pool.run(videos, [_measure], num_workers=num_workers):
+    measure = functools.partial(_measure, edit_lists=sampling.edit_lists)
+    for _, event in pool.run(videos, [measure], num_workers=num_workers):
         match event:
             case VideoInfo():
                 measured.append(event)
@@ -177,6 +182,7 @@ def as_text(plan: Plan) -> str:
         *([("several files", f"{len(plan.notices):,}")] if plan.notices else []),
         ("wanted frames", f"{plan.frames:,}"),
         ("super images", f"{plan.super_images:,} ({plan.super_images / max(plan.videos, 1):.3f} per video)"),
+        *_by_grid(plan),
         ("duration", f"{plan.duration_s / 3600:,.1f} hours (longest video: {plan.longest_s:,.0f} s)"),
     ]
     if plan.queries is not None:
@@ -195,6 +201,13 @@ def as_text(plan: Plan) -> str:
     if len(told) > FAILURES_SHOWN:
         lines.append(f"  ... and {len(told) - FAILURES_SHOWN:,} more: `to_json` lists them all")
     return "\n".join(lines)
+
+
+def _by_grid(plan: Plan) -> list[tuple[str, str]]:
+    """A line for each of several grid sizes."""
+    if len(plan.super_images_by_grid) < 2:
+        return []
+    return [(f"  at grid size {size}", f"{count:,}") for size, count in plan.super_images_by_grid.items()]
 
 
 def _obstacle(video_id: str, fitting: Sequence[str], video_info: pathlib.Path) -> str | None:
@@ -217,7 +230,8 @@ def _plan(
 ) -> Plan:
     usable: list[VideoInfo] = []
     lost = list(failures)
-    frames = super_images = 0
+    frames = 0
+    super_images = dict.fromkeys(sampling.grid_sizes, 0)
     for each in lengths:
         if reason := why_none(each, sampling):
             lost.append(Failure(each.video_id, "sample", reason))
@@ -225,17 +239,20 @@ def _plan(
         usable.append(each)
         wanted = count_wanted(each, sampling)
         frames += wanted
-        super_images += super_image_count(wanted, sampling.grid_size)
+        for grid_size in sampling.grid_sizes:
+            super_images[grid_size] += super_image_count(wanted, grid_size, sampling.stride_of(grid_size))
     queries = dropped = None
     if annotations is not None:
         ids = {each.video_id for each in usable}
         queries = sum(query.video_id in ids for query in annotations.queries)
         dropped = len(annotations.queries) - queries
-    vectors = super_images + (queries or 0)
+    passes = sum(super_images.values())
+    vectors = passes + (queries or 0)
     return Plan(
         videos=len(usable),
         frames=frames,
-        super_images=super_images,
+        super_images=passes,
+        super_images_by_grid=super_images,
         duration_s=sum(each.duration_s for each in usable),
         longest_s=max((each.duration_s for each in usable), default=0.0),
         queries=queries,
@@ -249,7 +266,9 @@ def _plan(
     )
 
 
-def _measure(video: VideoFile, /, *, skip: int) -> Iterator[VideoInfo]:
+def _measure(video: VideoFile, /, *, skip: int, edit_lists: EditLists) -> Iterator[VideoInfo]:
     """A task of pool.run with one result, which is never cut short."""
     stream = scan.summarise(video.path)
+    if edit_lists == "ignore":
+        stream = counted(stream)
     yield VideoInfo(video.video_id, stream.frame_count, stream.avg_fps, stream.duration_s)

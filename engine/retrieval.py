@@ -1,7 +1,8 @@
 """Query vectors and the super-image vectors of all videos in, scores, ranks and best videos out, in bounded memory.
 
 How the super images of a video make its score is one object of aggregates.AGGREGATES. Videos of equal length lie side
-by side, so that ragged videos need no padding and every step is one dense operation on [videos, length, queries].
+by side, so that ragged videos need no padding and every step is one dense operation on [videos, length, queries]. What
+is wanted of several scorings comes from one pass: they share the products of queries and super images.
 """
 
 from __future__ import annotations
@@ -12,46 +13,57 @@ import dataclasses
 import numpy as np
 import torch
 
-from .aggregates import AGGREGATES, Aggregate, Group, Part
+from .aggregate import Group, Part
+from .aggregates import AGGREGATES
 from .scoring import Scoring
-
-__all__ = ["TIE", "BlockSize", "ScoreBlock", "Scoring", "best_videos", "ranks", "score_blocks"]
-
-# Scores nearer than this are ties: float32 sums of the same products differ by some 1e-7 with the order of adding.
-TIE = 1e-6
+from .tallies import BestVideos, Ranks, ScoreBlock
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockSize:
-    """How much is worked on at once: rows of super images, queries, and rows x queries for videos of many rows."""
+    """How much is worked on at once: rows of super images, queries, rows x queries for videos of many rows; videos."""
 
     rows: int
     queries: int
+    videos: int = 512
 
     @property
     def cells(self) -> int:
         return self.rows * self.queries
 
 
-CPU_BLOCK = BlockSize(1024, 1024)  # the three float32 blocks of 4 MiB in use stay in the last-level cache
-CUDA_BLOCK = BlockSize(16384, 4096)
+CPU_BLOCK = BlockSize(1024, 1024)  # the float32 blocks of 4 MiB in use stay in the last-level cache
+CUDA_BLOCK = BlockSize(16384, 4096, 4096)
 SMALLEST_NORM = 1e-12  # of torch.nn.functional.normalize: a vector of zeros stays one
 PAIR_ROWS = 128  # rows per block where every query meets only the few videos around its own
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreBlock:
-    """Scores of some videos for some queries.
+class Wanted:
+    """What to find out about every query.
 
-    Attributes:
-        videos: int64 [n], positions of the videos among the candidates.
-        queries: int64 [q], positions of the queries.
-        scores: float32 [n, q].
+    Args:
+        scoring: how videos are scored.
+        top: how many of the best videos, >= 0.
     """
 
-    videos: torch.Tensor
-    queries: torch.Tensor
-    scores: torch.Tensor
+    scoring: Scoring
+    top: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """What was found out about every query.
+
+    Attributes:
+        ranks: int64 [Q], of each query's own video among all, 1 is best.
+        scores: float32 [Q, k], of the best videos, falling; k = min(top, V).
+        videos: int64 [Q, k], their positions; equal scores in the order of the candidates.
+    """
+
+    ranks: np.ndarray
+    scores: np.ndarray
+    videos: np.ndarray
 
 
 def score_blocks(
@@ -73,14 +85,44 @@ def score_blocks(
     Raises:
         ValueError: a video has no super images, or a vector is not finite (or too long for float32).
     """
-    chosen = _device(device)
-    size = _block_size(chosen, len(queries))
+    chosen = chosen_device(device)
     units = _units_of_queries(queries, chosen)
-    aggregate = AGGREGATES[scoring.aggregate]
-    for part in _parts(vectors, offsets, size.rows, aggregate, chosen):
-        for block in _blocks(len(queries), len(part.vectors), size):
-            positions = torch.arange(block.start, block.stop, device=chosen)
-            yield ScoreBlock(part.videos, positions, aggregate.scores(part, units[block].T, scoring.temperature))
+    for (block,) in _score_blocks(units, vectors, offsets, [scoring]):
+        yield block
+
+
+def rank_videos(
+    queries: np.ndarray,
+    targets: np.ndarray,
+    vectors: np.ndarray,
+    offsets: np.ndarray,
+    wanted: collections.abc.Sequence[Wanted],
+    *,
+    device: torch.device | str | None = None,
+) -> list[Ranking]:
+    """Ranks and best videos of several scorings, from one pass over the products of queries and super images.
+
+    rank = 1 + videos with a higher score + videos with an equal score (to within TIE) that come earlier in the order
+    of the candidates; so that a model that cannot tell videos apart scores as chance does.
+
+    Args:
+        targets: int64 [Q], position of each query's own video.
+        wanted: what to find out; there is a result for each.
+        queries, vectors, offsets, device: as in `score_blocks`, as are the errors.
+    """
+    chosen = chosen_device(device)
+    units = _units_of_queries(queries, chosen)
+    scorings = [each.scoring for each in wanted]
+    target = torch.from_numpy(np.asarray(targets, np.int64)).to(chosen)
+    own = _pair_scores(units, targets, vectors, offsets, scorings)
+    ranks = [Ranks(row, target) for row in own]
+    best = [_best_of(units, offsets, each.top) for each in wanted]
+    for blocks in _score_blocks(units, vectors, offsets, scorings):
+        for tally, kept, block in zip(ranks, best, blocks, strict=True):
+            tally.add(block)
+            if kept is not None:
+                kept.add(block)
+    return [Ranking(tally.result(), *_found(kept, len(queries))) for tally, kept in zip(ranks, best, strict=True)]
 
 
 def ranks(
@@ -92,26 +134,8 @@ def ranks(
     *,
     device: torch.device | str | None = None,
 ) -> np.ndarray:
-    """The rank of each query's own video among all videos, int64 [Q], 1 is best.
-
-    rank = 1 + videos with a higher score + videos with an equal score (to within TIE) that come earlier in the order
-    of the candidates; so that a model that cannot tell videos apart scores as chance does.
-
-    Args:
-        targets: int64 [Q], position of each query's own video.
-        queries, vectors, offsets, device: as in `score_blocks`, as are the errors.
-    """
-    chosen = _device(device)
-    target = torch.from_numpy(np.asarray(targets, np.int64)).to(chosen)
-    own = _pair_scores(queries, targets, vectors, offsets, scoring, chosen)
-    better = torch.zeros(len(queries), dtype=torch.int64, device=chosen)
-    for block in score_blocks(queries, vectors, offsets, scoring, device=chosen):
-        first, last = int(block.queries[0]), int(block.queries[-1]) + 1
-        lead = block.scores - own[first:last]
-        videos, mine = block.videos[:, None], target[first:last]
-        ahead = (lead > TIE) | ((lead >= -TIE) & (videos < mine))
-        better[first:last] += (ahead & (videos != mine)).sum(0)
-    return (better + 1).cpu().numpy()
+    """The rank of each query's own video among all videos, int64 [Q]; see `rank_videos`."""
+    return rank_videos(queries, targets, vectors, offsets, [Wanted(scoring)], device=device)[0].ranks
 
 
 def best_videos(
@@ -131,51 +155,106 @@ def best_videos(
     """
     if top < 1:
         raise ValueError(f"top ({top}) must be >= 1")
-    chosen = _device(device)
-    count = min(top, len(offsets) - 1)
-    scores = torch.full((len(queries), count), -torch.inf, device=chosen)
-    videos = torch.full((len(queries), count), len(offsets), dtype=torch.int64, device=chosen)
-    for block in score_blocks(queries, vectors, offsets, scoring, device=chosen):
-        rows = slice(int(block.queries[0]), int(block.queries[-1]) + 1)
-        found = torch.cat([scores[rows], block.scores.T], dim=1)
-        names = torch.cat([videos[rows], block.videos.expand(len(block.queries), -1)], dim=1)
-        scores[rows], order = found.topk(count, dim=1)
-        videos[rows] = names.gather(1, order)
-    # Equal scores in the order of the candidates, whatever the order of the blocks was.
-    order = videos.argsort(dim=1, stable=True)
-    order = order.gather(1, scores.gather(1, order).argsort(dim=1, descending=True, stable=True))
-    return scores.gather(1, order).cpu().numpy(), videos.gather(1, order).cpu().numpy()
+    units = _units_of_queries(queries, chosen_device(device))
+    best = _best_of(units, offsets, top)
+    for (block,) in _score_blocks(units, vectors, offsets, [scoring]):
+        if best is not None:
+            best.add(block)
+    return _found(best, len(queries))
+
+
+def chosen_device(device: torch.device | str | None) -> torch.device:
+    """The device that was asked for; without one CUDA where it is there, else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _score_blocks(
+    units: torch.Tensor, vectors: np.ndarray, offsets: np.ndarray, scorings: collections.abc.Sequence[Scoring]
+) -> collections.abc.Iterator[list[ScoreBlock]]:
+    """For each block of videos and queries (float32 [Q, D], of unit length) one of every scoring, in their order."""
+    size = _block_size(units.device, len(units))
+    for part in _parts(vectors, offsets, size.rows, size.videos, units.device):
+        prepared = _prepared(part, scorings)
+        most_rows = max(len(one.vectors) for one in prepared.values())
+        for block in _blocks(len(units), most_rows, size):
+            scores = _scores(prepared, units[block].T, scorings)
+            positions = torch.arange(block.start, block.stop)
+            yield [
+                ScoreBlock(prepared[scoring.aggregate].videos, positions, found)
+                for scoring, found in zip(scorings, scores, strict=True)
+            ]
+
+
+def _prepared(part: Part, scorings: collections.abc.Sequence[Scoring]) -> dict[str, Part]:
+    """The part as each of the aggregates needs it, by name."""
+    return {name: AGGREGATES[name].prepare(part) for name in {scoring.aggregate: None for scoring in scorings}}
+
+
+def _scores(
+    prepared: dict[str, Part], queries: torch.Tensor, scorings: collections.abc.Sequence[Scoring]
+) -> list[torch.Tensor]:
+    """Scores float32 [n, q] of each scoring; the products of rows that several have in common are made once."""
+    products: dict[int, torch.Tensor] = {}
+    found = []
+    for scoring in scorings:
+        part = prepared[scoring.aggregate]
+        if id(part.vectors) not in products:
+            products[id(part.vectors)] = part.vectors @ queries
+        similar = products[id(part.vectors)]
+        found.append(AGGREGATES[scoring.aggregate].scores(part, similar, scoring.temperature))
+    return found
+
+
+def _best_of(units: torch.Tensor, offsets: np.ndarray, top: int) -> BestVideos | None:
+    """What keeps the best videos of each query; None where there is nothing to keep."""
+    videos = len(offsets) - 1
+    count = min(top, videos)
+    if count < 1:
+        return None
+    size = _block_size(units.device, len(units))
+    waiting = min(videos, max(size.videos, 2 * count))
+    return BestVideos(len(units), count, most_waiting=waiting, device=units.device)
+
+
+def _found(best: BestVideos | None, queries: int) -> tuple[np.ndarray, np.ndarray]:
+    if best is None:
+        return np.zeros((queries, 0), np.float32), np.zeros((queries, 0), np.int64)
+    return best.result()
 
 
 def _pair_scores(
-    queries: np.ndarray,
+    units: torch.Tensor,
     targets: np.ndarray,
     vectors: np.ndarray,
     offsets: np.ndarray,
-    scoring: Scoring,
-    device: torch.device,
+    scorings: collections.abc.Sequence[Scoring],
 ) -> torch.Tensor:
-    """Score of each query with its own video, float32 [Q]: small parts of videos meet their own queries only."""
+    """Score of each query with its own video, float32 [scorings, Q]: small parts of videos meet their own queries."""
     by_target = np.argsort(targets, kind="stable")
     bounds = np.searchsorted(targets[by_target], np.arange(len(offsets)))
-    own = torch.empty(len(queries), device=device)
-    aggregate = AGGREGATES[scoring.aggregate]
-    for part in _parts(vectors, offsets, PAIR_ROWS, aggregate, device):
+    own = torch.empty(len(scorings), len(units), device=units.device)
+    for part in _parts(vectors, offsets, PAIR_ROWS, PAIR_ROWS, units.device):
         members = [by_target[bounds[video] : bounds[video + 1]] for video in part.videos.tolist()]
-        rows = np.concatenate(members)
-        columns = torch.from_numpy(np.repeat(np.arange(len(members)), [len(member) for member in members])).to(device)
-        for block in _blocks(len(rows), len(part.vectors), CPU_BLOCK):
-            units = _units_of_queries(queries[rows[block]], device)
-            scores = aggregate.scores(part, units.T, scoring.temperature)
-            wanted = columns[block]
-            own[torch.from_numpy(rows[block]).to(device)] = scores[wanted, torch.arange(len(wanted), device=device)]
+        rows = torch.from_numpy(np.concatenate(members)).to(units.device)
+        if not len(rows):
+            continue
+        counts = torch.tensor([len(member) for member in members], device=units.device)
+        columns = torch.repeat_interleave(counts)
+        prepared = _prepared(part, scorings)
+        most_rows = max(len(one.vectors) for one in prepared.values())
+        for block in _blocks(len(rows), most_rows, CPU_BLOCK):
+            chosen, wanted = rows[block], columns[block]
+            for number, scores in enumerate(_scores(prepared, units[chosen].T, scorings)):
+                own[number, chosen] = scores[wanted, torch.arange(len(wanted), device=units.device)]
     return own
 
 
 def _parts(
-    vectors: np.ndarray, offsets: np.ndarray, rows: int, aggregate: Aggregate, device: torch.device
+    vectors: np.ndarray, offsets: np.ndarray, rows: int, most_videos: int, device: torch.device
 ) -> collections.abc.Iterator[Part]:
-    """Cuts the videos, ordered by length, into parts of about `rows` super images, each prepared for the aggregate."""
+    """Cuts the videos, ordered by length, into parts of about `rows` super images."""
     lengths = np.diff(offsets)
     if len(lengths) and lengths.min() < 1:
         raise ValueError(f"video {int(lengths.argmin())} has no super images; every video must have at least one")
@@ -186,7 +265,8 @@ def _parts(
     while first < len(order):
         begin = ends[first] - sizes[first]
         last = max(first + 1, int(np.searchsorted(ends, begin + rows, side="right")))
-        yield aggregate.prepare(_part(vectors, offsets, order[first:last], device))
+        last = min(last, first + most_videos)
+        yield _part(vectors, offsets, order[first:last], device)
         first = last
 
 
@@ -236,10 +316,6 @@ def _block_size(device: torch.device, queries: int) -> BlockSize:
     size = CPU_BLOCK if device.type == "cpu" else CUDA_BLOCK
     if queries >= size.queries:
         return size
-    return BlockSize(min(16 * size.rows, size.cells // max(queries, 1)), size.queries)  # few queries: more rows
-
-
-def _device(device: torch.device | str | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return BlockSize(
+        min(16 * size.rows, size.cells // max(queries, 1)), size.queries, 16 * size.videos
+    )  # few: more rows

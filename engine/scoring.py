@@ -16,8 +16,8 @@ class Scoring:
     """How the super images of a video become one score.
 
     Args:
-        aggregate: a name of AGGREGATES: "softmax" (weights by similarity to the query), "mean" (equal weights) or "max"
-            (the best one).
+        aggregate: a name of AGGREGATES: "softmax" (weights by similarity to the query), "mean" (equal weights), "max"
+            (the best one), "windows" (the best mean of neighbours) or "tf-prvr" (the best interval between changes).
         temperature: of the softmax, > 0; small values look at the best super images only, tiny ones are its limit: the
             best one, or the mean of several that are equally good.
 

@@ -10,6 +10,7 @@ import collections.abc
 import concurrent.futures
 import dataclasses
 import functools
+import logging
 import os
 
 import numpy as np
@@ -22,6 +23,8 @@ from .scoring import Scoring
 from .search_order import ordered_scores, placement
 from .store.reader import Rows, SuperImageReader
 from .store.store import Store
+
+logger = logging.getLogger(__name__)
 
 KEPT_BYTES = 192 << 20  # of float16 vectors that a searcher keeps in memory: 130,000 super images that are 768 wide
 MOST_QUERIES = 64  # that are scored in one pass over the store
@@ -59,11 +62,13 @@ class Searcher:
         aggregate, temperature: see `Scoring`.
         index: "exact": every video is scored; "ann": those that the store's index finds; "auto": with the index where
             there is one and the store is large.
+        level, grid_size: which of the store's embeddings, see `Store.read_super_images`.
         device: torch's name of where to compute what numpy is not enough for, by default CUDA if there is one.
 
     Raises:
         ValueError: an argument is out of range.
-        GridClipError: the store holds no videos, or its rows are damaged; or index is "ann", and it has no index.
+        GridClipError: the store holds no videos, or none of this level and grid size, or its rows are damaged; or index
+            is "ann", and it has no index.
     """
 
     def __init__(
@@ -73,6 +78,8 @@ class Searcher:
         aggregate: str = choices.AGGREGATE,
         temperature: float = choices.TEMPERATURE,
         index: choices.Index = choices.INDEX,
+        level: choices.Level | None = None,
+        grid_size: int | None = None,
         device: str | None = None,
     ) -> None:
         if index not in choices.INDEXES:
@@ -80,7 +87,8 @@ class Searcher:
         self.store = store
         self.scoring = Scoring(aggregate, temperature)
         self._index, self._device = index, device
-        self._snapshot = _Snapshot(store.reader())
+        self._snapshot = _Snapshot(store.reader(level, grid_size))
+        logger.info("searching %s", self._snapshot.reader.view)
 
     def refresh(self) -> bool:
         """Follows the store to its newest version; whether there was one. Searches that are running keep theirs.
@@ -210,10 +218,20 @@ def search(
     aggregate: str = choices.AGGREGATE,
     temperature: float = choices.TEMPERATURE,
     index: choices.Index = choices.INDEX,
+    level: choices.Level | None = None,
+    grid_size: int | None = None,
     device: str | None = None,
 ) -> list[Hit]:
     """The best videos for one query, best first; see `Searcher` for the arguments and what is raised."""
-    searcher = Searcher(store, aggregate=aggregate, temperature=temperature, index=index, device=device)
+    searcher = Searcher(
+        store,
+        aggregate=aggregate,
+        temperature=temperature,
+        index=index,
+        level=level,
+        grid_size=grid_size,
+        device=device,
+    )
     return searcher.search(query_vector, top, moments)
 
 
@@ -303,7 +321,10 @@ def _placed_moments(sentences: np.ndarray, vectors: np.ndarray, spans: np.ndarra
     places = placement(similar)
     if not np.isfinite(spans[places]).all():
         return []
-    return [Moment(*spans[place].tolist(), float(similar[place, number])) for number, place in enumerate(places)]
+    return [
+        Moment(float(spans[place, 0]), float(spans[place, 1]), float(similar[place, number]))
+        for number, place in enumerate(places)
+    ]
 
 
 def _require_counts(**counts: int) -> None:

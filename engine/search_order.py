@@ -19,7 +19,8 @@ def ordered_scores(similar: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         offsets: int64 [n + 1], rows of video v are offsets[v] to offsets[v + 1], at least one.
     """
     best = _best(similar.astype(np.float64), offsets)[-1]
-    return (np.maximum.reduceat(best, offsets[:-1]) / similar.shape[1]).astype(np.float32)
+    scores: np.ndarray = np.maximum.reduceat(best, offsets[:-1]) / similar.shape[1]
+    return scores.astype(np.float32)
 
 
 def placement(similar: np.ndarray) -> np.ndarray:

@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import tokenizers
+import torch
 from torch import Tensor, nn
 
 from .clip_checkpoint import build_model, read_checkpoint
-from .clip_graphs import write_image_graph, write_text_graph
+from .clip_graphs import write_cells_graph, write_image_graph, write_text_graph
 from .clip_model import CLIP, normalise_pixels
 from .family import LoadOptions
 from .model_info import ModelFacts
@@ -89,6 +90,10 @@ class ClipForExport:
     def attention_layers(self) -> Mapping[str, int]:
         return {"image": self.model.config.vision_layers, "text": self.model.config.text_layers}
 
+    @property
+    def cells(self) -> ClipCells | None:
+        return ClipCells(self) if self.model.config.grid > 1 else None
+
     def linear_layers(self) -> Iterator[tuple[nn.Module, Tensor]]:
         for block in self.model.visual.transformer.blocks + self.model.transformer.blocks:
             yield block.attn, block.attn.in_proj_weight
@@ -96,8 +101,12 @@ class ClipForExport:
                 yield layer, layer.weight
 
     def embed_images(self, super_images: Tensor) -> Tensor:
+        return self.model.encode_image(self.pixels(super_images))
+
+    def pixels(self, super_images: Tensor) -> Tensor:
+        """Super images uint8 [B, S, S, 3] as the model was trained to see them, float32 [B, 3, S, S]."""
         config = self.model.config
-        return self.model.encode_image(normalise_pixels(super_images, config.image_mean, config.image_std))
+        return normalise_pixels(super_images, config.image_mean, config.image_std)
 
     def embed_texts(self, token_ids: Tensor) -> Tensor:
         return self.model.encode_text(token_ids)
@@ -107,3 +116,24 @@ class ClipForExport:
 
     def write_text_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
         write_text_graph(self.model, path, precision, keep_fp32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipCells:
+    """Cells by further class tokens, which see their own patches only; see `family.TorchCells`."""
+
+    clip: ClipForExport
+
+    @property
+    def attention_nodes(self) -> int:
+        """Two a layer: of class token and patches, and of the cell tokens."""
+        return 2 * self.clip.model.config.vision_layers
+
+    def embed(self, super_images: Tensor, cells: int) -> Tensor:
+        patches = torch.from_numpy(self.clip.facts.cell_patches(cells))
+        return self.clip.model.visual.forward_cells(self.clip.pixels(super_images), patches)
+
+    def write_graph(
+        self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor], *, weights_of: pathlib.Path
+    ) -> None:
+        write_cells_graph(self.clip.model, path, precision, keep_fp32, weights_of=weights_of)

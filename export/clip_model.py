@@ -105,11 +105,11 @@ class Attention(nn.Module):
         self.heads = heads
         self.causal = causal
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         batch, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=self.causal)
         projected: Tensor = self.out_proj(out.transpose(1, 2).reshape(batch, length, width))
         return projected
 
@@ -138,8 +138,8 @@ class ResidualAttentionBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = MLP(width, mlp_width, activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        attended: Tensor = x + self.attn(self.ln_1(x))
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        attended: Tensor = x + self.attn(self.ln_1(x), visible)
         mixed: Tensor = self.mlp(self.ln_2(attended))
         return attended + mixed
 
@@ -181,12 +181,48 @@ class VisionTransformer(nn.Module):
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        patches = self.conv1(pixels).flatten(2).transpose(1, 2)  # [B, grid * grid, width]
-        cls = self.class_embedding.expand(len(patches), 1, -1)
-        x = torch.cat([cls, patches], dim=1) + self.positional_embedding
-        x = self.transformer(self.ln_pre(x))
+        x = self.transformer(self._tokens(pixels))
         embeddings: Tensor = self.ln_post(x[:, 0]) @ self.proj
         return embeddings
+
+    def forward_cells(self, pixels: Tensor, cell_patches: Tensor, cell_layers: int | None = None) -> Tensor:
+        """The embedding of the image and of each of its cells: class tokens that see the patches of one cell only.
+
+        After Ding et al., "Open-Vocabulary Universal Image Segmentation with MaskCLIP" (ICML 2023), with cells as
+        masks. Written as one masked attention over all tokens, to be read and to check the graphs by.
+
+        Args:
+            pixels: float [B, 3, S, S].
+            cell_patches: bool [C, P], the patches of each cell, row by row.
+            cell_layers: the last layers that have cell tokens, in [1, layers]; before them a cell's token is the class
+                token, which sees everything. Default: all layers.
+
+        Returns:
+            float [B, 1 + C, embed_dim]: first the image's own, not changed by the cells.
+        """
+        blocks = self.transformer.blocks
+        cell_layers = len(blocks) if cell_layers is None else cell_layers
+        count = len(cell_patches)
+        x = self._tokens(pixels)
+        for block in blocks[: len(blocks) - cell_layers]:
+            x = block(x)
+        plain = x.shape[1]
+        visible = torch.zeros(plain + count, plain + count, dtype=torch.bool, device=x.device)
+        visible[:plain, :plain] = True
+        visible[plain:, 1:plain] = cell_patches
+        visible[plain:, plain:] = torch.eye(count, dtype=torch.bool, device=x.device)
+        x = torch.cat([x, x[:, :1].expand(-1, count, -1)], dim=1)
+        for block in blocks[len(blocks) - cell_layers :]:
+            x = block(x, visible)
+        embeddings: Tensor = self.ln_post(torch.cat([x[:, :1], x[:, plain:]], dim=1)) @ self.proj
+        return embeddings
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        """What enters the transformer, [B, 1 + P, width]: the class token and the patches, row by row."""
+        patches = self.conv1(pixels).flatten(2).transpose(1, 2)  # [B, grid * grid, width]
+        cls = self.class_embedding.expand(len(patches), 1, -1)
+        tokens: Tensor = self.ln_pre(torch.cat([cls, patches], dim=1) + self.positional_embedding)
+        return tokens
 
 
 class CLIP(nn.Module):

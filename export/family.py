@@ -34,6 +34,31 @@ class LoadOptions:
     activation: str | None = None
 
 
+class TorchCells(Protocol):
+    """A model's way to embed, beside a super image, each of its cells in the same pass."""
+
+    @property
+    def attention_nodes(self) -> int:
+        """Fused attention nodes of the graph."""
+
+    def embed(self, super_images: Tensor, cells: int) -> Tensor:
+        """Super images uint8 [B, S, S, 3] of cells x cells frames to float [B, 1 + cells * cells, D], of any length.
+
+        First the super image's own embedding, as `TorchModel.embed_images` gives it, then the cells', row by row. A
+        patch is of the cell that `ModelFacts.cell_patches` says.
+        """
+
+    def write_graph(
+        self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor], *, weights_of: pathlib.Path
+    ) -> None:
+        """Write the graph of `embed` to `path`; its cells are an input, see `graph_writer` for its form.
+
+        Args:
+            path, precision, keep_fp32: as for `TorchModel.write_image_graph`.
+            weights_of: the image graph in the same folder: weights that both have are not written twice.
+        """
+
+
 class TorchModel(Protocol):
     """A family's model in torch, with its vocabulary: the reference for the graphs that it writes."""
 
@@ -56,6 +81,10 @@ class TorchModel(Protocol):
     @property
     def attention_layers(self) -> Mapping[str, int]:
         """Layers with attention under "image" and "text"; each must be one fused node in its graph."""
+
+    @property
+    def cells(self) -> TorchCells | None:
+        """How it embeds cells; None where the family has no such way."""
 
     def linear_layers(self) -> Iterable[tuple[nn.Module, Tensor]]:
         """The layers that int8 may quantise: the module that is called with the layer's input, and the weight."""

@@ -1,4 +1,4 @@
-"""A model name or checkpoint in, a model folder (image.onnx, text.onnx, tokenizer.json, model.json) out."""
+"""A model name or checkpoint in, a model folder (ONNX graphs of images and texts, tokenizer, model.json) out."""
 
 from __future__ import annotations
 
@@ -88,6 +88,8 @@ def export_model(
                 source_sha256=source_sha256,
                 precision=precision,
                 fused_attention=check_fused_attention(loaded, folder),
+                has_cells=loaded.cells is not None,
+                cells_fused_attention=None if loaded.cells is None else loaded.cells.attention_nodes,
                 fingerprint=_fingerprint(loaded, precision, checks.get("layers_kept_fp32", 0)),
                 **checks,
             )
@@ -101,7 +103,7 @@ def export_model(
 
 
 def _write_graphs(model: TorchModel, folder: pathlib.Path, precision: str, verify: bool) -> dict[str, Any]:
-    """Write both graphs; in int8, keep as many layers in fp32 as it takes to come close enough to torch.
+    """Write the graphs; in int8, keep as many layers in fp32 as it takes to come close enough to torch.
 
     Returns:
         What model.json says of it.
@@ -111,6 +113,8 @@ def _write_graphs(model: TorchModel, folder: pathlib.Path, precision: str, verif
         kept = [] if limit == math.inf else hard_to_quantise(model, limit)
         model.write_image_graph(folder / "image.onnx", precision, kept)
         model.write_text_graph(folder / "text.onnx", precision, kept)
+        if model.cells is not None:
+            model.cells.write_graph(folder / "image_cells.onnx", precision, kept, weights_of=folder / "image.onnx")
         if not verify:
             return {}
         try:
@@ -122,7 +126,8 @@ def _write_graphs(model: TorchModel, folder: pathlib.Path, precision: str, verif
                 "int8 is too coarse for some layers whose inputs have outliers: keeping more of them in fp32"
             )
             continue
-        return {"smallest_cosine": cosines} | ({"layers_kept_fp32": len(kept)} if precision == "int8" else {})
+        checks: dict[str, Any] = {"cells_smallest_cosine": cosines.pop("image_cells", None), "smallest_cosine": cosines}
+        return checks | ({"layers_kept_fp32": len(kept)} if precision == "int8" else {})
     raise AssertionError("the last limit either returns or raises")
 
 
@@ -173,7 +178,7 @@ def ensure_model_folder(
     name = model if model in MODELS else folder.resolve().stem
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     out = cache_folder(cache_dir) / "models" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{digest}"
-    if not is_model_folder(out):
+    if not is_model_folder(out) or read_model_info(out).has_cells is None:  # None: exported before there were cells
         logger.info("exporting %s to %s", model, out)
         export_model(model, out, cache_dir=cache_dir, tokenizer=tokenizer, **given)
     return out

@@ -5,11 +5,14 @@ than a pattern that some optimiser may miss, takes seconds, and needs little mem
 external data file, one at a time.
 
 Every family's image graph takes "super_images" uint8 [B, S, S, 3] and its text graph "token_ids" int64 [B, T]; both
-give "embeddings" float32 [B, D] of unit length.
+give "embeddings" float32 [B, D] of unit length. A graph with cells takes "cell_patches" bool [C, P] beside the super
+images and gives "embeddings" float32 [B, 1 + C, D]: of the super image, then of each cell.
 """
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -35,11 +38,29 @@ _PAGE_BYTES = 4096
 # Smaller tensors stay in the .onnx file, where a viewer can show them.
 _EXTERNAL_BYTES = 1024
 
+# What hides a token in attention. Not minus infinity: kernels that go through the keys in blocks make NaN of a block in
+# which all is hidden. fp16 holds it, and in fp32, too, the exponential of it is 0.
+_HIDDEN = -1e4
+
 
 class GraphWriter:
-    """Collects nodes and streams weights to the external data file; the precision decides how layers are written."""
+    """Collects nodes and streams weights to the external data file; the precision decides how layers are written.
 
-    def __init__(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
+    Args:
+        path: the .onnx file; weights go to `path` + ".data".
+        precision: one of PRECISIONS.
+        keep_fp32: weights of linear layers that stay in fp32 where the others become int8.
+        weights_of: a graph in the same folder. What it has in its data file is used from there, and not written again.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        precision: str,
+        keep_fp32: Collection[Tensor],
+        *,
+        weights_of: pathlib.Path | None = None,
+    ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision ({precision!r}) must be one of {', '.join(PRECISIONS)}")
         self.precision = precision
@@ -49,17 +70,21 @@ class GraphWriter:
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self._constants: dict[bytes, str] = {}
+        self._written = {} if weights_of is None else _find_external(weights_of)
 
     def __enter__(self) -> GraphWriter:
         self._data = open(self._path.with_name(self._path.name + ".data"), "wb")
         return self
 
     def __exit__(self, *_: object) -> None:
+        empty = not self._data.tell()
         self._data.close()
+        if empty:
+            pathlib.Path(self._data.name).unlink()
 
-    def finish(self, inputs: list[onnx.ValueInfoProto], embed_dim: int) -> None:
+    def finish(self, inputs: list[onnx.ValueInfoProto], embeddings_shape: Sequence[str | int]) -> None:
         """Write the .onnx file."""
-        outputs = [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["B", embed_dim])]
+        outputs = [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, embeddings_shape)]
         graph = helper.make_graph(self._nodes, self._path.stem, inputs, outputs, self._initializers)
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(CONTRIB, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="gridclip")
@@ -76,25 +101,29 @@ class GraphWriter:
         return self.constant(tensor.detach().to("cpu", torch.float32).numpy().astype(dtype, copy=False))
 
     def constant(self, array: np.ndarray) -> str:
-        """Add an initializer with the array's own type; equal small ones are shared."""
+        """Add an initializer with the array's own type; equal ones are shared."""
         raw = np.ascontiguousarray(array).tobytes()
-        name = f"weight_{len(self._initializers)}"
+        form = f"{array.dtype}{array.shape}".encode()
+        key = form + (raw if len(raw) < _EXTERNAL_BYTES else hashlib.sha256(raw).digest())
+        if key in self._constants:
+            return self._constants[key]
+        name = self._constants[key] = f"weight_{len(self._initializers)}"
         tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
         if len(raw) < _EXTERNAL_BYTES:
-            key = f"{array.dtype}{array.shape}".encode() + raw
-            if key in self._constants:
-                return self._constants[key]
-            self._constants[key] = name
             tensor.raw_data = raw
         else:
-            self._data.write(b"\0" * (-self._data.tell() % _PAGE_BYTES))
-            location = {"location": pathlib.Path(self._data.name).name, "offset": self._data.tell(), "length": len(raw)}
             tensor.data_location = TensorProto.EXTERNAL
-            for entry, value in location.items():
-                tensor.external_data.add(key=entry, value=str(value))
-            self._data.write(raw)
+            for entry, value in (self._written.get(key[len(form) :]) or self._write(raw)).items():
+                tensor.external_data.add(key=entry, value=value)
         self._initializers.append(tensor)
         return name
+
+    def _write(self, raw: bytes) -> dict[str, str]:
+        """Append to the data file, and say where, in ONNX's words."""
+        self._data.write(b"\0" * (-self._data.tell() % _PAGE_BYTES))
+        offset = self._data.tell()
+        self._data.write(raw)
+        return {"location": pathlib.Path(self._data.name).name, "offset": str(offset), "length": str(len(raw))}
 
     def ints(self, *values: int) -> str:
         """A constant int64 vector."""
@@ -140,12 +169,37 @@ class GraphWriter:
         """
         options: dict[str, Any] = {"num_heads": heads, "unidirectional": int(causal)}
         if self.precision == "int8":
-            qkv = self.linear(x, in_weight, in_bias)
-            parts = [f"{qkv}_{part}" for part in "qkv"]
-            self._nodes.append(helper.make_node("Split", [qkv], parts, axis=-1, num_outputs=3))
+            parts = self.queries_keys_values(x, in_weight, in_bias)
             return self.op("MultiHeadAttention", *parts, domain=CONTRIB, **options)
         weight, bias = self.weight(in_weight.T, self.compute_type), self.weight(in_bias, self.compute_type)
         return self.op("Attention", x, weight, bias, domain=CONTRIB, **options)
+
+    def queries_keys_values(self, x: str, in_weight: Tensor, in_bias: Tensor) -> tuple[str, str, str]:
+        """The three parts [B, L, width] of a packed projection; arguments as for `attention`."""
+        qkv = self.linear(x, in_weight, in_bias)
+        q, k, v = (f"{qkv}_{part}" for part in "qkv")
+        self._nodes.append(helper.make_node("Split", [qkv], [q, k, v], axis=-1, num_outputs=3))
+        return q, k, v
+
+    def attend(self, q: str, k: str, v: str, *, heads: int, bias: str = "") -> str:
+        """Fused multi-head attention of projected tokens up to the output projection.
+
+        Args:
+            q: [B, Q, width].
+            k, v: [B, K, width].
+            heads: number of heads.
+            bias: [1, 1, Q, K], what to add to the scores of all heads, as `attention_bias` makes it.
+
+        Returns:
+            [B, Q, width].
+        """
+        inputs = [q, k, v] + (["", "", bias] if bias else [])
+        return self.op("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads)
+
+    def attention_bias(self, visible: str) -> str:
+        """bool [Q, K], which keys a query sees, to what `attend` adds to the scores."""
+        levels = [self.constant(np.array(level, self.compute_type)) for level in (0, _HIDDEN)]
+        return self.op("Unsqueeze", self.op("Where", visible, *levels), self.ints(0, 1))
 
     def linear_add_and_norm(self, x: str, y: str, linear: nn.Linear, norm: nn.LayerNorm) -> tuple[str, str]:
         """x + y @ linear.weight.T + linear.bias, and its LayerNorm."""
@@ -184,6 +238,23 @@ def fold_preprocessing(conv_weight: Tensor, mean: Sequence[float], std: Sequence
     per_level = conv_weight.detach().double() / (255 * torch.tensor(std).double()).view(1, 3, 1, 1)
     bias = -(per_level * (255 * torch.tensor(mean).double()).view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
     return per_level.permute(2, 3, 1, 0).flatten(0, 2).float(), bias.float()
+
+
+def _find_external(path: pathlib.Path) -> dict[bytes, dict[str, str]]:
+    """Where a graph's external weights lie, in ONNX's words, by the SHA-256 of their bytes."""
+    found = {}
+    maps: dict[str, mmap.mmap] = {}
+    for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if not place:
+            continue
+        name = place["location"]
+        if name not in maps:
+            with open(path.with_name(name), "rb") as file:
+                maps[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        first = int(place["offset"])
+        found[hashlib.sha256(maps[name][first : first + int(place["length"])]).digest()] = place
+    return found
 
 
 def count_fused_attention(path: pathlib.Path) -> int:

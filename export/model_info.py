@@ -12,6 +12,8 @@ import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import GridClipError
 from ..dali_pipes.ordinary_file import refuse_special_file
 
@@ -68,6 +70,40 @@ class ModelFacts:
         """What follows the end token changes nothing, so that a batch of texts may be cut after its longest."""
         return self.causal_text and self.pooling == "end_token"
 
+    def allows_cells(self, cells: int) -> bool:
+        """Whether super images can be made of cells x cells: two or more, and a patch or more for each."""
+        return self.patch_size is not None and 2 <= cells <= self.image_size // self.patch_size
+
+    def cell_patches(self, cells: int) -> np.ndarray:
+        """Which patches belong to which cell of a super image: those whose centre lies in it.
+
+        Where a cell's side is no multiple of the patch's, cells differ in their number of patches, and patches on a
+        border hold pixels of their neighbours, too.
+
+        Args:
+            cells: cells per row and column of the super image, in [2, patches per row].
+
+        Returns:
+            bool [cells * cells, P]: cells row by row, left to right, and patches, too. A patch in the margin that is
+            left where `cells` does not divide the image size belongs to none.
+
+        Raises:
+            ValueError: `cells` is out of range: at 1 the super image is its frame, and beyond the other end a cell has
+                no patch.
+        """
+        if self.patch_size is None:
+            raise ValueError("a model whose patch_size is unknown has no cells")
+        patches = self.image_size // self.patch_size
+        if not self.allows_cells(cells):
+            raise ValueError(
+                f"cells ({cells}) must be in [2, {patches}]: one cell is the super image itself, and the model "
+                f"{self.family} sees {patches} x {patches} patches"
+            )
+        centres_px = (np.arange(patches) + 0.5) * self.patch_size
+        along = centres_px // (self.image_size // cells) == np.arange(cells)[:, None]  # [cells, patches]
+        both: np.ndarray = along[:, None, :, None] & along[None, :, None, :]
+        return both.reshape(cells * cells, patches * patches)
+
     def make_token_row(self, ids: Sequence[int], longest: int | None = None) -> list[int]:
         """One row of the text graph's input: start token, text, end token, padding.
 
@@ -96,6 +132,10 @@ class ModelInfo(ModelFacts):
         source_sha256: of the checkpoint's weight files; None where unknown.
         fused_attention: attention nodes of the "image" and the "text" graph that run fused; None where unknown.
         smallest_cosine: between each graph and torch, at export; None where they were not compared.
+        has_cells: the folder has a graph that embeds the cells of a super image, too. False: its family has no way to;
+            None: it was exported before there were such graphs.
+        cells_fused_attention: attention nodes of the graph with cells that run fused; None where unknown.
+        cells_smallest_cosine: as smallest_cosine, of the graph with cells.
         layers_kept_fp32: linear layers that int8 left in fp32; None for other precisions, and where nothing was
             compared.
         others: keys that this version does not know. They are kept and written back: a newer version may add keys
@@ -109,6 +149,9 @@ class ModelInfo(ModelFacts):
     source_sha256: str | None = None
     fused_attention: Mapping[str, int] | None = None
     smallest_cosine: Mapping[str, float] | None = None
+    has_cells: bool | None = None
+    cells_fused_attention: int | None = None
+    cells_smallest_cosine: float | None = None
     layers_kept_fp32: int | None = None
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -208,6 +251,7 @@ def _per_graph(check: _Check) -> _Check:
 
 
 _TEXT = _Check("text", lambda value: isinstance(value, str))
+_TRUTH = _Check("true or false", lambda value: isinstance(value, bool))
 _NUMBER = _Check("a finite number", lambda value: type(value) in (int, float) and -math.inf < value < math.inf)
 _TOKEN = _whole_number(0, 2**31)
 # Every key but "format", in the order of writing. A larger image or text than these is taken for damage, long before
@@ -226,7 +270,7 @@ _CHECKS: Mapping[str, _Check] = {
     "start_token": _or_null(_TOKEN),
     "end_token": _TOKEN,
     "pad_token": _TOKEN,
-    "causal_text": _Check("true or false", lambda value: isinstance(value, bool)),
+    "causal_text": _TRUTH,
     "pooling": _one_of(POOLINGS),
     "text_cleaning": _one_of(TEXT_CLEANINGS),
     "activation": _TEXT,
@@ -234,6 +278,10 @@ _CHECKS: Mapping[str, _Check] = {
     "fused_attention": _per_graph(_whole_number(0, 65536)),
     "fingerprint": _TEXT,
     "smallest_cosine": _per_graph(_NUMBER),
+    # Not in the mappings above: versions from before there were cells refuse a third graph there.
+    "has_cells": _TRUTH,
+    "cells_fused_attention": _whole_number(0, 131072),
+    "cells_smallest_cosine": _NUMBER,
     "layers_kept_fp32": _whole_number(0, 65536),
 }
 _FIELDS = {field.name: field.default for field in dataclasses.fields(ModelInfo) if field.name in _CHECKS}

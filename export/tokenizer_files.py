@@ -13,7 +13,6 @@ import logging
 import pathlib
 from collections.abc import Sequence
 
-import huggingface_hub
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
@@ -119,6 +118,8 @@ def _fetch_from_hub(checkpoint: pathlib.Path, vocab_size: int) -> pathlib.Path:
     advice = f"pass a `tokenizer` ({_EXPECTED}), or put one beside the checkpoint"
     if vocab_size != OPENAI_VOCAB_SIZE:
         raise GridClipError(f"{checkpoint} has a vocabulary of its own ({vocab_size} tokens): {advice}")
+    import huggingface_hub  # with its HTTP client: a machine without a network can do without both
+
     cached = huggingface_hub.try_to_load_from_cache(_HUB_REPOSITORY, _HUB_FILE)
     if isinstance(cached, str):
         return pathlib.Path(cached)

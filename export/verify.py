@@ -18,10 +18,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import GridClipError
-from .family import TorchModel
+from .family import TorchCells, TorchModel
 from .graph_writer import count_fused_attention
+from .model_info import ModelFacts
 
 logger = logging.getLogger(__name__)
+
+# Cells per row and column of the check: the second one has cells with unequal numbers of patches at most sizes.
+CELLS = (2, 3)
 
 # Rounding alone costs about 1e-6 (fp32) or 1e-4 (fp16); 8-bit activations cost up to some percent.
 SMALLEST_COSINE = {"fp32": 0.999, "fp16": 0.999, "int8": 0.98}
@@ -45,10 +49,10 @@ class DiffersFromTorch(GridClipError):
 
 
 def compare_with_torch(model: TorchModel, folder: pathlib.Path, precision: str) -> dict[str, float]:
-    """Compare both graphs of a model folder with the torch model.
+    """Compare the graphs of a model folder with the torch model.
 
     Returns:
-        The smallest cosine under "image" and "text".
+        The smallest cosine under "image" and "text", and under "image_cells" where there is such a graph.
 
     Raises:
         DiffersFromTorch: a cosine is too small for the precision.
@@ -57,11 +61,13 @@ def compare_with_torch(model: TorchModel, folder: pathlib.Path, precision: str) 
     with torch.inference_mode():
         images = verify_images(model.facts.image_size)
         expected = F.normalize(model.embed_images(torch.from_numpy(images)), dim=-1)
-        cosines["image"] = _smallest_cosine(folder / "image.onnx", images, expected)
+        cosines["image"] = _smallest_cosine(folder / "image.onnx", expected, super_images=images)
         token_ids = verify_token_ids(model)
         expected = F.normalize(model.embed_texts(torch.from_numpy(token_ids)), dim=-1)
-        cosines["text"] = _smallest_cosine(folder / "text.onnx", token_ids, expected)
-    logger.info("smallest cosine to torch: image %.6f, text %.6f", cosines["image"], cosines["text"])
+        cosines["text"] = _smallest_cosine(folder / "text.onnx", expected, token_ids=token_ids)
+        if model.cells is not None:
+            cosines["image_cells"] = _smallest_cells_cosine(model.facts, model.cells, folder, images)
+    logger.info("smallest cosine to torch: %s", ", ".join(f"{name} {cosine:.6f}" for name, cosine in cosines.items()))
     for graph, cosine in cosines.items():
         if not cosine >= SMALLEST_COSINE[precision]:  # also catches NaN
             raise DiffersFromTorch(
@@ -102,11 +108,21 @@ def hard_to_quantise(model: TorchModel, limit: float) -> list[torch.Tensor]:
 
 
 def check_fused_attention(model: TorchModel, folder: pathlib.Path) -> dict[str, int]:
-    """Count the fused attention nodes of both graphs, and make sure that every layer has one."""
+    """Count the fused attention nodes of both graphs, and make sure that every layer has one, also in that with cells.
+
+    Returns:
+        The counts of "image" and "text".
+    """
     counts = {name: count_fused_attention(folder / f"{name}.onnx") for name in ("image", "text")}
     layers = dict(model.attention_layers)
     if counts != layers:
         raise GridClipError(f"the graphs have {counts} fused attention nodes, expected one per layer: {layers}")
+    if model.cells is not None:
+        count = count_fused_attention(folder / "image_cells.onnx")
+        if count != model.cells.attention_nodes:
+            raise GridClipError(
+                f"the graph with cells has {count} fused attention nodes, expected {model.cells.attention_nodes}"
+            )
     return counts
 
 
@@ -125,8 +141,18 @@ def verify_token_ids(model: TorchModel) -> np.ndarray:
     return np.array([model.facts.make_token_row(encoding.ids) for encoding in encodings], np.int64)
 
 
-def _smallest_cosine(path: pathlib.Path, inputs: np.ndarray, expected: torch.Tensor) -> float:
+def _smallest_cells_cosine(facts: ModelFacts, model: TorchCells, folder: pathlib.Path, images: np.ndarray) -> float:
+    path, cosines = folder / "image_cells.onnx", []
+    for cells in CELLS:
+        if facts.allows_cells(cells):
+            expected = F.normalize(model.embed(torch.from_numpy(images), cells), dim=-1)
+            patches = facts.cell_patches(cells)
+            cosines.append(_smallest_cosine(path, expected, super_images=images, cell_patches=patches))
+    return min(cosines)
+
+
+def _smallest_cosine(path: pathlib.Path, expected: torch.Tensor, **inputs: np.ndarray) -> float:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (embeddings,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    (embeddings,) = session.run(None, inputs)
     # Both have unit length already; a graph that does not normalise must not pass for one that does.
     return float((torch.from_numpy(embeddings) * expected).sum(dim=-1).min())

@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 from gridclip.dali_pipes.contract import SuperImages, VideoError
-from gridclip.dali_pipes.image_folders import jpeg
+from gridclip.dali_pipes.image_folders import grids
 
 COUNT = 5
 
@@ -14,7 +14,7 @@ COUNT = 5
 def dying_tasks(sampling, decoder, save_dir, part_dir, on_damage):
     """The first task dies in the middle of the video red, the second one makes it; both fail with green."""
     options = {"sampling": sampling, "save_dir": save_dir, "part_dir": part_dir}
-    return [functools.partial(jpeg.save, decode=decode, **options) for decode in (_dying, _whole)]
+    return [functools.partial(grids.save, decode=decode, **options) for decode in (_dying, _whole)]
 
 
 def _dying(video):

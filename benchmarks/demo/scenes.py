@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 WIDTH_PX, HEIGHT_PX = 320, 240
+SHORTEST_S, LONGEST_S = 8.0, 14.0  # a scene of the demo's videos
 
 OBJECT_COLOURS = {
     "red": (214, 38, 38),
@@ -95,8 +96,10 @@ def is_held_out(colour: str, shape: str, texture: str) -> bool:
     return zlib.crc32(f"{colour} {shape} {texture}".encode()) % 5 == 0
 
 
-def make_scene(rng: np.random.Generator, *, unseen: bool) -> Scene:
-    """Draw a scene of 8 to 14 seconds; its combination is held out from training exactly if unseen."""
+def make_scene(
+    rng: np.random.Generator, *, unseen: bool, seconds: tuple[float, float] = (SHORTEST_S, LONGEST_S)
+) -> Scene:
+    """Draw a scene that lasts between `seconds`; its combination is held out from training exactly if unseen."""
     while True:
         colour, shape, texture = (_pick(rng, tuple(OBJECT_COLOURS)), _pick(rng, SHAPES), _pick(rng, TEXTURES))
         if is_held_out(colour, shape, texture) == unseen:
@@ -114,9 +117,23 @@ def make_scene(rng: np.random.Generator, *, unseen: bool) -> Scene:
         texture=texture,
         background=_pick(rng, tuple(name for name in BACKGROUND_COLOURS if name not in taken)),
         companion=companion,
-        duration_s=round(float(rng.uniform(8, 14)), 1),
+        duration_s=round(float(rng.uniform(*seconds)), 1),
         look=int(rng.integers(2**31)),
     )
+
+
+def near_duplicate(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same objects before the same background with another motion or another corner, drawn anew (its `look`).
+
+    A scene without a companion has no corner: its motion changes.
+    """
+    look = int(rng.integers(2**31))
+    companion = scene.companion
+    if companion is None or rng.random() < 0.5:
+        motion = _pick(rng, tuple(each for each in MOTIONS if each != scene.motion))
+        return dataclasses.replace(scene, motion=motion, look=look)
+    corner = _pick(rng, tuple(each for each in CORNERS if each != companion.corner))
+    return dataclasses.replace(scene, companion=dataclasses.replace(companion, corner=corner), look=look)
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
@@ -247,7 +264,8 @@ def _shape_mask(shape: str) -> Image.Image:
 
 def _texture(texture: str, colour: tuple[int, int, int], rng: np.random.Generator) -> Image.Image:
     """A background in two tones of one colour, with a slight vignette and grain."""
-    y, x = np.mgrid[0:HEIGHT_PX, 0:WIDTH_PX].astype(np.float32)
+    # A column and a row: what depends on one of them alone is computed once for all of the other.
+    y, x = (line.astype(np.float32) for line in np.ogrid[0:HEIGHT_PX, 0:WIDTH_PX])
     period = float(rng.uniform(46, 62))
     y, x = y + float(rng.uniform(0, period)), x + float(rng.uniform(0, period))
     if texture == "plain":

@@ -17,7 +17,8 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream as AvVideoStream
 
 from ..contract import Notice, VideoError
-from ..packets import remux, scan
+from ..layout import Layout
+from ..packets import edit_lists, remux, scan
 from ..packets.keyframes import nearest_keyframes
 from ..packets.pruning import Segment, plan_segments
 from ..packets.scan import PacketTable, VideoStream
@@ -43,6 +44,8 @@ def open_reading(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "
     """
     with scan.open_video(path) as (container, stream):
         summary, table, packets = scan.scan(container, stream)
+        if sampling.edit_lists == "ignore":
+            summary = edit_lists.counted(summary)
         if reason := why_none(summary, sampling):
             raise VideoError("sample", reason)
         planned_s, planned = _planned(summary, table, sampling)
@@ -59,6 +62,8 @@ def _planned(summary: VideoStream, table: PacketTable, sampling: Sampling) -> tu
         times_s = wanted_times(summary.duration_s, fps=fps, min_frames=min_frames)
         return times_s, frames_at(table.times_s, times_s)
     frames = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps, min_frames=min_frames)
+    if sampling.edit_lists == "ignore":
+        frames = edit_lists.given_by_decord(table, frames)
     return table.times_s[frames], frames
 
 
@@ -98,13 +103,10 @@ class Reading:
     def __post_init__(self) -> None:
         self.damage = Damage(len(self.wanted))
 
-    def times_s(self, cells: int) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds from the video's start at which each super image of `cells` frames starts and ends, float64 [L].
-
-        They are the planned times: the part of the video that a super image stands for.
-        """
-        start_s = self.planned_s[::cells]
-        return start_s, np.append(start_s[1:], max(self.summary.duration_s, float(self.planned_s[-1])))
+    def layout(self) -> Layout:
+        """The video's super images; their times are the planned ones: the part of the video that they stand for."""
+        end_s = max(self.summary.duration_s, float(self.planned_s[-1]))
+        return Layout(np.append(self.planned_s, end_s), self.sampling)
 
     def damage_notices(self, video_id: str) -> Iterator[Notice]:
         """Says what damage has cost, once all frames have been read."""

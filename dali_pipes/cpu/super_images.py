@@ -11,12 +11,13 @@ import numpy as np
 
 from .. import grid
 from ..contract import Notice, SuperImages, VideoFile
-from ..sampling import Sampling, super_image_count
+from ..layout import Layout, Part
+from ..sampling import Sampling
 from . import decoders
 from .damage import OnDamage
-from .reading import Decoder, Reading, open_reading
+from .reading import Decoder, open_reading
 
-# Super images handed on at once: bounds what a worker holds, whatever the length of the video.
+# Super images handed on at once (one block where that has more): bounds what a worker holds, whatever the video.
 CHUNK_SUPER_IMAGES = 16
 
 
@@ -44,25 +45,61 @@ def super_images(
     with open_reading(video.path, sampling, on_damage) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
-        frames = reading.frames(decoder, first=skip * sampling.cells, cells=sampling.cells)
-        yield from pack(video.video_id, reading, frames, sampling, first=skip)
+        first_frame = reading.layout().frame_of(skip)
+        frames = reading.frames(decoder, first=first_frame, cells=sampling.block)
+        yield from pack(video.video_id, reading.layout(), frames, first_frame=first_frame)
         yield from reading.damage_notices(video.video_id)
         if reading.stood_in is not None:
             named = decoders.DECODERS[decoder].title
             yield Notice(video.video_id, "decoder", f"PyAV stood in for {named}: {reading.stood_in}")
 
 
-def pack(
-    video_id: str, reading: Reading, frames: Iterator[np.ndarray], sampling: Sampling, *, first: int
-) -> Iterator[SuperImages]:
-    """Yields chunks of super images of consecutive wanted frames, the first of which begins super image `first`."""
-    total = super_image_count(len(reading.wanted), sampling.grid_size)
-    start_s, end_s = reading.times_s(sampling.cells)
-    while cells := list(itertools.islice(frames, CHUNK_SUPER_IMAGES * sampling.cells)):
-        images = grid.assemble(cells, sampling.grid_size, sampling.super_img_size)
-        span = slice(first, first + len(images))
-        yield SuperImages(video_id, first, total, images, start_s[span], end_s[span])
-        first += len(images)
+def pack(video_id: str, layout: Layout, frames: Iterator[np.ndarray], *, first_frame: int) -> Iterator[SuperImages]:
+    """Yields chunks of the super images that consecutive wanted frames make.
+
+    Args:
+        video_id: the video's id.
+        layout: of the whole video.
+        frames: uint8 [H, W, 3] each, to the end of a block or of the video; to the end of the video where super images
+            overlap, for they look ahead.
+        first_frame: the position of the first of them, where a block begins.
+    """
+    at_once, overlap = _frames_at_once(layout.sampling), layout.sampling.overlap
+    begin = first_frame
+    held: list[np.ndarray] = []
+    while True:
+        held += itertools.islice(frames, at_once + overlap - len(held))
+        end = begin + min(at_once, len(held))
+        parts = layout.parts(begin, end) if held else ()
+        if not parts:
+            return
+        start_s, end_s = layout.spans_s(parts)
+        images = [_lay_out(held, end - begin, part, layout.sampling) for part in parts]
+        yield SuperImages(
+            video_id,
+            layout.before(begin),
+            layout.total,
+            images[0] if len(images) == 1 else np.concatenate(images),
+            start_s,
+            end_s,
+            parts,
+            layout.bounds_s[begin : end + 1],
+        )
+        begin, held = end, held[at_once:]
+
+
+def _frames_at_once(sampling: Sampling) -> int:
+    """Wanted frames of a chunk: whole blocks."""
+    in_block = sum(sampling.block // sampling.stride_of(grid_size) for grid_size in sampling.grid_sizes)
+    return sampling.block * max(1, CHUNK_SUPER_IMAGES // in_block)
+
+
+def _lay_out(frames: list[np.ndarray], count: int, part: Part, sampling: Sampling) -> np.ndarray:
+    """The super images of a part, uint8 [part.count, S, S, 3]: from the first `count` frames, where none overlap."""
+    stride = sampling.stride_of(part.grid_size)
+    if stride == part.grid_size**2:
+        return grid.assemble(frames[:count], part.grid_size, sampling.super_img_size)
+    return grid.assemble_overlapping(frames, part.grid_size, sampling.super_img_size, stride=stride, count=part.count)
 
 
 def resize(chunk: SuperImages, image_size: int) -> SuperImages:

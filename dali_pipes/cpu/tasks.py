@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterator
 
 from ..contract import Compressed, Notice, SuperImages, VideoFile
-from ..image_folders import jpeg
+from ..image_folders import grids, jpeg
 from ..processes.pool import Named, Task
 from ..sampling import Sampling
 from . import super_images
@@ -30,12 +30,12 @@ def saving_tasks(
     part_dir: pathlib.Path,
     on_damage: OnDamage = "nearest",
 ) -> list[Task[int]]:
-    """Tasks that write JPEG folders; see `jpeg.save`."""
+    """Tasks that write JPEG folders; see `grids.save`."""
     return [
         Named(
             DECODERS[name].title,
             functools.partial(
-                jpeg.save,
+                grids.save,
                 decode=functools.partial(
                     super_images.super_images, sampling=sampling, decoder=name, on_damage=on_damage
                 ),

@@ -24,9 +24,10 @@ from PIL import Image
 
 from ... import GridClipError
 from .. import grid, ids
-from ..contract import CompressedImages, Notice, SuperImages, VideoError, VideoFile
+from ..contract import CompressedImages, SuperImages, VideoError, VideoFile
+from ..layout import Part
 from ..ordinary_file import refuse_special_file
-from ..sampling import Sampling
+from ..sampling import Sampling, super_image_count
 from .jpeg_decoding import Decode, JpegError, decode, decode_with_pillow, pixel_count
 
 QUALITY = 75
@@ -46,51 +47,14 @@ class Sidecar:
         sampling: the settings that the folder was made with.
         start_s: seconds from the video's start of the first frame of each super image.
         end_s: seconds at which each super image ends.
+        frame_bounds_s: seconds at which each wanted frame begins to stand for the video, and the end of the last one;
+            None in folders of older versions.
     """
 
     sampling: Sampling
     start_s: list[float]
     end_s: list[float]
-
-
-def save(
-    video: VideoFile,
-    /,
-    *,
-    skip: int,
-    decode: Callable[[VideoFile], Iterator[SuperImages | Notice]],
-    sampling: Sampling,
-    save_dir: pathlib.Path,
-    part_dir: pathlib.Path,
-) -> Iterator[int | Notice]:
-    """Writes the folder of one video, replacing an older one; yields after every chunk how many super images are in it.
-
-    Notices of the decoder are passed on.
-
-    Args:
-        video: the video to decode.
-        skip: must be 0: a folder is written whole.
-        decode: yields the video's super images.
-        sampling, save_dir, part_dir: see FolderWriter.
-
-    Raises:
-        VideoError: the video cannot be decoded, or its folder cannot be replaced.
-        GridClipError: the disk is full or read-only.
-    """
-    assert skip == 0
-    writer = FolderWriter(video.video_id, sampling, save_dir, part_dir)
-    count = 0
-    try:
-        for event in decode(video):
-            if isinstance(event, Notice):
-                yield event
-                continue
-            writer.write(event)
-            count += len(event.images)
-            yield count
-        writer.finish()
-    finally:
-        writer.discard()
+    frame_bounds_s: list[float] | None = None
 
 
 class FolderWriter:
@@ -114,7 +78,7 @@ class FolderWriter:
             raise VideoError("write", str(error)) from error
         self._part = part_folder(part_dir, video_id)
         self._sampling = sampling
-        self._times: list[tuple[int, list[float], list[float]]] = []
+        self._chunks: list[SuperImages] = []
         with _disk_errors(save_dir):
             # Emptied, not made anew: to other jobs, that it is there means that the video is in work.
             self._part.mkdir(parents=True, exist_ok=True)
@@ -126,15 +90,15 @@ class FolderWriter:
         with _disk_errors(self._folder.parent):
             for number, image in enumerate(chunk.on_cpu(), start=chunk.first + 1):
                 (self._part / f"img_{number:04d}.jpg").write_bytes(encode(image))
-        self._times.append((chunk.first, chunk.start_s.tolist(), chunk.end_s.tolist()))
+        self._chunks.append(dataclasses.replace(chunk, images=np.zeros((0, 0, 0, 3), np.uint8)))  # its times
 
     def finish(self) -> None:
         """Puts the complete folder in the place of an older one."""
-        ordered = sorted(self._times)
-        start_s = [time for _, times, _ in ordered for time in times]
-        end_s = [time for _, _, times in ordered for time in times]
+        ordered = sorted(self._chunks, key=lambda chunk: chunk.first)
+        start_s = [time for chunk in ordered for time in chunk.start_s.tolist()]
+        end_s = [time for chunk in ordered for time in chunk.end_s.tolist()]
         record = {"format": 1, **dataclasses.asdict(self._sampling), "count": len(start_s)}
-        record |= {"start_s": start_s, "end_s": end_s}
+        record |= {"start_s": start_s, "end_s": end_s, "frame_bounds_s": _joined_bounds(ordered)}
         with _disk_errors(self._folder.parent):
             (self._part / SIDECAR).write_text(json.dumps(record), encoding="utf-8")
             self._folder.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +117,14 @@ def part_folder(part_dir: pathlib.Path, video_id: str) -> pathlib.Path:
     return part_dir / f"{name}.part"
 
 
+def _joined_bounds(chunks: list[SuperImages]) -> list[float] | None:
+    """The bounds of the frames of all chunks, which are in order; None where they are unknown."""
+    bounds: list[list[float]] = [chunk.frame_bounds_s.tolist() for chunk in chunks if chunk.frame_bounds_s is not None]
+    if not bounds or len(bounds) < len(chunks):
+        return None
+    return [time for chunk in bounds for time in chunk[:-1]] + bounds[-1][-1:]
+
+
 def encode(image: np.ndarray) -> bytes:
     """A super image uint8 [S, S, 3] as a JPEG file."""
     file = io.BytesIO()
@@ -166,11 +138,26 @@ def read_sidecar(folder: pathlib.Path) -> Sidecar | None:
         refuse_special_file(folder / SIDECAR)
         record = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
         settings = {field.name: record[field.name] for field in dataclasses.fields(Sampling) if field.name in record}
-        sidecar = Sidecar(Sampling(**settings), list(map(float, record["start_s"])), list(map(float, record["end_s"])))
+        bounds = record.get("frame_bounds_s")
+        sampling = Sampling(**settings)
+        if len(sampling.grid_sizes) > 1:
+            return None
+        sidecar = Sidecar(
+            sampling,
+            list(map(float, record["start_s"])),
+            list(map(float, record["end_s"])),
+            None if bounds is None else list(map(float, bounds)),
+        )
         complete = len(_images(folder)) == record["count"] == len(sidecar.start_s) == len(sidecar.end_s)
+        complete &= bounds is None or _count(sidecar.sampling, len(bounds) - 1) == record["count"]
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, VideoError):
         return None
     return sidecar if complete else None
+
+
+def _count(sampling: Sampling, frames: int) -> int:
+    (grid_size,) = sampling.grid_sizes
+    return super_image_count(frames, grid_size, sampling.stride)
 
 
 def read(folder: VideoFile, /, *, skip: int = 0, super_img_size: int) -> Iterator[SuperImages]:
@@ -212,7 +199,16 @@ def read_compressed(
             continue
         cost = float(sum(filter(None, pixels)))
         yield CompressedImages(
-            folder.video_id, files.first, files.total, files.start_s, files.end_s, cost, int(cost) * 3, contents
+            folder.video_id,
+            files.first,
+            files.total,
+            files.start_s,
+            files.end_s,
+            cost,
+            int(cost) * 3,
+            contents,
+            parts=files.parts,
+            frame_bounds_s=files.frame_bounds_s,
         )
 
 
@@ -226,11 +222,22 @@ class _Files:
     paths: list[pathlib.Path]
     start_s: np.ndarray
     end_s: np.ndarray
+    parts: tuple[Part, ...]
+    frame_bounds_s: np.ndarray | None
 
     def decode(self, decode: Decode, super_img_size: int) -> SuperImages:
         """The files' pixels; raises VideoError."""
         images = np.stack([grid.resize(read_image(path, decode), super_img_size) for path in self.paths])
-        return SuperImages(self.video_id, self.first, self.total, images, self.start_s, self.end_s)
+        return SuperImages(
+            self.video_id,
+            self.first,
+            self.total,
+            images,
+            self.start_s,
+            self.end_s,
+            self.parts,
+            self.frame_bounds_s,
+        )
 
 
 def _files(folder: VideoFile, skip: int, at_once: int) -> Iterator[_Files]:
@@ -243,7 +250,19 @@ def _files(folder: VideoFile, skip: int, at_once: int) -> Iterator[_Files]:
     end_s = unknown if sidecar is None else np.array(sidecar.end_s)
     for first in range(skip, len(paths), at_once):
         some = slice(first, first + at_once)
-        yield _Files(folder.video_id, first, len(paths), paths[some], start_s[some], end_s[some])
+        parts, frame_bounds_s = ((), None) if sidecar is None else _cells(sidecar, range(len(paths))[some])
+        times = start_s[some], end_s[some], parts, frame_bounds_s
+        yield _Files(folder.video_id, first, len(paths), paths[some], *times)
+
+
+def _cells(sidecar: Sidecar, files: range) -> tuple[tuple[Part, ...], np.ndarray | None]:
+    """What some super images of a folder are, and the bounds of their frames, None where these are unknown."""
+    (grid_size,) = sidecar.sampling.grid_sizes
+    parts = (Part(grid_size, files.start, len(files)),)
+    if sidecar.frame_bounds_s is None:
+        return parts, None
+    stride = sidecar.sampling.stride_of(grid_size)
+    return parts, np.array(sidecar.frame_bounds_s)[files.start * stride : files.stop * stride + 1]
 
 
 def _read_file(path: pathlib.Path) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ... import GridClipError
@@ -80,22 +80,33 @@ def decoder_limits(device_id: int) -> Mapping[str, DecoderLimits]:
     Raises:
         GridClipError: the driver does not answer.
     """
+    answers = ask_decoder(device_id, [(codec, 8) for codec in _CODEC_NUMBERS])
+    return {
+        codec: DecoderLimits(caps.nMinWidth, caps.nMinHeight, caps.nMaxWidth, caps.nMaxHeight, caps.nMaxMBCount)
+        for (codec, _), caps in answers.items()
+        if caps.bIsSupported
+    }
+
+
+def ask_decoder(device_id: int, formats: Iterable[tuple[str, int]]) -> dict[tuple[str, int], DecoderCaps]:
+    """What the driver answers for each format, a codec by FFmpeg's name and bits per sample, all of them 4:2:0.
+
+    Raises:
+        GridClipError: the driver does not answer.
+    """
     decoder = _library("libnvcuvid.so.1")
     if decoder is None:
         raise GridClipError(
             'the driver\'s video decoder, libnvcuvid.so.1, is missing: a container needs the capability "video" '
             "(NVIDIA_DRIVER_CAPABILITIES=all), or use `decoder='pyav'`"
         )
-    limits = {}
+    answers = {}
     with _context(device_id):
-        for codec, number in _CODEC_NUMBERS.items():
-            caps = DecoderCaps(eCodecType=number, eChromaFormat=_CHROMA_420, nBitDepthMinus8=0)
+        for codec, bits in formats:
+            caps = DecoderCaps(eCodecType=_CODEC_NUMBERS[codec], eChromaFormat=_CHROMA_420, nBitDepthMinus8=bits - 8)
             _succeed("cuvidGetDecoderCaps", decoder.cuvidGetDecoderCaps(ctypes.byref(caps)))
-            if caps.bIsSupported:
-                limits[codec] = DecoderLimits(
-                    caps.nMinWidth, caps.nMinHeight, caps.nMaxWidth, caps.nMaxHeight, caps.nMaxMBCount
-                )
-    return limits
+            answers[codec, bits] = caps
+    return answers
 
 
 @contextlib.contextmanager

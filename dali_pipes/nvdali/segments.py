@@ -16,9 +16,10 @@ from ..cpu import decoding
 from ..cpu.damage import OnDamage
 from ..cpu.reading import Feed, Reading, open_reading
 from ..cpu.super_images import pack, resize
+from ..layout import Layout
 from ..packets import remux
 from ..packets.pruning import SEGMENT_FRAMES, Segment, plan_segments
-from ..sampling import Sampling, super_image_count
+from ..sampling import Sampling
 from .gauge import Gauge
 from .nvidia_driver import DecoderLimits
 
@@ -32,6 +33,9 @@ CODECS: dict[Device, tuple[str, ...]] = {
 }
 PIXEL_FORMATS = ("yuv420p", "yuvj420p")
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+# AVCOL_SPC_UNSPECIFIED, _BT470BG and _SMPTE170M: the matrices of which DALI's CPU variant makes the colours that FFmpeg
+# makes. It takes all others for BT.601, too, and is 31 dB off with BT.709 (`gridclip bench gpu`, step C).
+_BT601_MATRICES = (2, 5, 6)
 # DALI holds the wanted frames of a segment at their own size: 64 frames of 1080p are 380 MiB. A segment is cut shorter
 # where frames are larger, and one that cannot be cut (a long GOP) and would take twice as much is not for DALI.
 SEGMENT_BYTES = 512 << 20
@@ -67,35 +71,43 @@ def read_compressed(
     with open_reading(video.path, sampling, on_damage) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
+        layout = reading.layout()
+        begin = layout.frame_of(skip)
+        if sampling.overlap:  # no segment of a video has all frames of its last super images
+            logger.info("%s: decoded on the CPU: its super images overlap", video.path)
+            for decoded in pack(
+                video.video_id, layout, reading.frames("auto", first=begin, cells=sampling.block), first_frame=begin
+            ):
+                yield resize(decoded, image_size)
+            yield from reading.damage_notices(video.video_id)
+            return
         segments = plan_segments(
             reading.table,
             reading.wanted,
-            cells=sampling.cells,
-            first=skip * sampling.cells,
+            cells=sampling.block,
+            first=begin,
             segment_frames=_segment_frames(reading),
         )
         room = None if gauge is None else Gauge(gauge)
         obstacle = why_not(reading, device, limits)
         feed = reading.feed(segments)
-        delivered = skip
         try:
             for segment in segments:
                 if obstacle is None and (room is None or room.value > 0):
-                    chunk = _compress(video.video_id, reading, segment, feed, sampling)
+                    chunk = _compress(video.video_id, reading, segment, feed, layout)
                     if isinstance(chunk, CompressedSegment):
                         yield chunk
-                        delivered += len(chunk.start_s)
+                        begin += len(segment.wanted)
                         continue
                     obstacle = chunk
                     logger.info("%s: decoded on the CPU: %s", video.path, obstacle)
                 frames = reading.decode(segment, feed, "auto")
-                for decoded in pack(video.video_id, reading, frames, sampling, first=delivered):
+                for decoded in pack(video.video_id, layout, frames, first_frame=begin):
                     yield resize(decoded, image_size)
-                    delivered += len(decoded.images)
+                    begin += decoded.frames
         except decoding.Unprovable as error:
             logger.info("%s: %s; decoding the whole file", video.path, error)
-            frames = reading.whole_file(delivered * sampling.cells)
-            for decoded in pack(video.video_id, reading, frames, sampling, first=delivered):
+            for decoded in pack(video.video_id, layout, reading.whole_file(begin), first_frame=begin):
                 yield resize(decoded, image_size)
             yield from reading.damage_notices(video.video_id)
 
@@ -112,6 +124,8 @@ def why_not(reading: Reading, device: Device, limits: Mapping[str, DecoderLimits
         return f"its pixels are {context.pix_fmt}, not 8-bit 4:2:0"
     if device == "gpu" and codec == "mjpeg" and _is_full_range(context):
         return "NVDEC takes its pixels, of full range, for limited range"
+    if device == "cpu" and context.colorspace not in _BT601_MATRICES:
+        return "DALI's CPU variant takes its colours, of another matrix, for BT.601"
     if not reading.table.prunable:
         return "its packets cannot be analysed"
     if may_hold_fields(codec, context):
@@ -139,25 +153,25 @@ def _segment_frames(reading: Reading) -> int:
     return max(1, min(SEGMENT_FRAMES, SEGMENT_BYTES // frame_bytes))
 
 
-def _compress(
-    video_id: str, reading: Reading, segment: Segment, feed: Feed, sampling: Sampling
-) -> CompressedSegment | str:
+def _compress(video_id: str, reading: Reading, segment: Segment, feed: Feed, layout: Layout) -> CompressedSegment | str:
     """The segment for DALI, or why it and those that follow must be decoded here; then none of its packets is used."""
     if obstacle := why_not_segment(reading, segment):
         return obstacle
     pixels = reading.summary.width * reading.summary.height
     data = reading.remuxed(segment, list(feed.packets(segment)))
-    first = segment.first // sampling.cells
-    start_s, end_s = reading.times_s(sampling.cells)
-    span = slice(first, first + super_image_count(len(segment.wanted), sampling.grid_size))
+    end = segment.first + len(segment.wanted)
+    parts = layout.parts(segment.first, end)
+    start_s, end_s = layout.spans_s(parts)
     return CompressedSegment(
         video_id=video_id,
-        first=first,
-        total=super_image_count(len(reading.wanted), sampling.grid_size),
-        start_s=start_s[span],
-        end_s=end_s[span],
+        first=layout.before(segment.first),
+        total=layout.total,
+        start_s=start_s,
+        end_s=end_s,
         cost=float(len(segment.packets) * pixels),
         decoded_bytes=len(segment.wanted) * pixels * 3,
         data=data,
         positions=remux.find_wanted(segment, reading.table).astype(np.int32),
+        parts=parts,
+        frame_bounds_s=layout.bounds_s[segment.first : end + 1],
     )

@@ -36,26 +36,28 @@ def check_videos(
     """Decodes the sample video of a device as a job does; raises GridClipError unless PyAV's pixels come back.
 
     Args:
-        pipeline: a VideoPipeline with this grid size, super image size and image size.
+        pipeline: a VideoPipeline with these grid sizes, super image size and image size.
         sampling: of the job.
         image_size: of the job.
         device: where the pipeline decodes.
     """
-    sampling = dataclasses.replace(sampling, fps=SAMPLE_FPS, min_frames=1, max_shift_s=None, mode="frames")
+    changes = {"fps": SAMPLE_FPS, "min_frames": 1, "max_shift_s": None, "mode": "frames", "stride": None}
+    sampling = dataclasses.replace(sampling, **changes)  # type: ignore[arg-type]  # of several types
     video = VideoFile(VIDEOS[device].name, VIDEOS[device])
     events = segments.read_compressed(
         video, skip=0, sampling=sampling, image_size=image_size, device=device, gauge=None
     )
     chunks = [event for event in events if isinstance(event, CompressedSegment)]
     expected = [
-        super_images.resize(event, image_size).on_cpu()
+        super_images.resize(event, image_size)
         for event in super_images.super_images(video, sampling)
         if isinstance(event, SuperImages)
     ]
-    made = [_on_cpu(images) for chunk in chunks for images in pipeline.decode([chunk])]
+    made = [chunk.with_images(images) for chunk in chunks for images in pipeline.decode([chunk])]
     if not made:
         raise GridClipError(f"the test video {video.path} is not one for DALI on the {device.upper()}: install again")
-    _compare(video.path, np.concatenate(made), np.concatenate(expected))
+    for grid_size in sampling.grid_sizes:
+        _compare(video.path, _of_grid(made, grid_size), _of_grid(expected, grid_size))
 
 
 def check_images(pipeline: Pipeline[CompressedImages], image_size: int) -> None:
@@ -83,6 +85,11 @@ def check_device(device_id: int | None) -> None:
     videos = VideoPipeline(sampling, size, device_id=device_id, max_items=1, num_threads=1)
     check_videos(videos, sampling, size, "cpu" if device_id is None else "gpu")
     check_images(JpegPipeline(size, device_id=device_id, max_items=1, num_threads=1), size)
+
+
+def _of_grid(chunks: list[SuperImages], grid_size: int) -> np.ndarray:
+    """The super images of one grid size, uint8 [L, S, S, 3]."""
+    return np.concatenate([part.on_cpu() for chunk in chunks for size, part in chunk.by_grid() if size == grid_size])
 
 
 def _on_cpu(images: np.ndarray | torch.Tensor) -> np.ndarray:

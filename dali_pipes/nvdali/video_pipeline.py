@@ -9,9 +9,13 @@ import numpy as np
 import torch
 
 from ..contract import CompressedSegment
-from ..sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Sampling
+from ..sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Sampling, super_image_count
 from .graph import as_torch, check_shape, describe, ops, start
 from .pipeline_threads import PipelineError
+
+# Whether DALI pins the threads of a pipeline to cores: those of every pipeline to the same, the first ones. Not swept
+# yet: no card was at hand (`gridclip bench gpu` on one sweeps it).
+AFFINE = False
 
 
 class VideoPipeline:
@@ -20,7 +24,8 @@ class VideoPipeline:
     The whole graph runs where the frames are decoded; nothing but the compressed bytes crosses the bus.
 
     Args:
-        sampling: grid size and super image size; cells are filled row by row, the rest is black.
+        sampling: grid sizes and super image size; cells are filled row by row, the rest is black. Overlapping super
+            images are not for DALI.
         image_size: super images are resized to it.
         device_id: the GPU; None is the CPU variant of the same graph (VP8, VP9 and MJPEG only).
         max_items: most segments of a batch.
@@ -46,19 +51,20 @@ class VideoPipeline:
         try:
             self._pipeline.feed_input("data", [np.frombuffer(segment.data, np.uint8) for segment in batch])
             self._pipeline.feed_input("frames", [segment.positions for segment in batch])
-            grids, shapes = self._pipeline.run()
+            *grids, shapes = self._pipeline.run()
         except RuntimeError as error:
             raise PipelineError(describe(error)) from error
-        check_shape("a batch's number of segments", (len(grids), len(shapes)), (len(batch), len(batch)))
+        check_shape("a batch's number of segments", (len(grids[0]), len(shapes)), (len(batch), len(batch)))
         return [
-            self._cut(segment, as_torch(grids[index]), as_torch(shapes[index])) for index, segment in enumerate(batch)
+            self._cut(segment, [as_torch(of_size[index]) for of_size in grids], as_torch(shapes[index]))
+            for index, segment in enumerate(batch)
         ]
 
-    def _cut(self, segment: CompressedSegment, grids: torch.Tensor, frames_shape: torch.Tensor) -> torch.Tensor:
+    def _cut(self, segment: CompressedSegment, grids: list[torch.Tensor], frames_shape: torch.Tensor) -> torch.Tensor:
         """A segment's own super images: all are padded to the length of the batch's longest, which hides missing ones.
 
         Args:
-            grids: uint8 [at least L, S, S, 3].
+            grids: of each grid size, uint8 [at least its count of super images, S, S, 3].
             frames_shape: int64 [4], the shape of the frames as they were decoded.
         """
         frames, *rest = map(int, frames_shape)
@@ -68,26 +74,31 @@ class VideoPipeline:
             (frames * int(np.prod(rest)),),
             (segment.decoded_bytes,),
         )
-        images = grids[: len(segment.start_s)]
+        counts = (super_image_count(frames, grid_size) for grid_size in self._sampling.grid_sizes)
+        parts = [of_size[:count] for of_size, count in zip(grids, counts, strict=True)]
+        images = parts[0] if len(parts) == 1 else torch.cat(parts)
         size = self._image_size
         check_shape(f"super images of {segment.video_id}", tuple(images.shape), (len(segment.start_s), size, size, 3))
         return images
 
 
-def _graph(sampling: Sampling, image_size: int, device_id: int | None) -> tuple[Any, Any]:
+def _graph(sampling: Sampling, image_size: int, device_id: int | None) -> tuple[Any, ...]:
+    """The super images of each grid size, all from one decoder's frames, and the shape of these."""
     fn, types = ops()
-    grid_size, cell_px = sampling.grid_size, sampling.super_img_size // sampling.grid_size
+    size = sampling.super_img_size
     bicubic = {"interp_type": types.INTERP_CUBIC, "antialias": True}
     data = fn.external_source(name="data", dtype=types.UINT8, ndim=1)
     frames = fn.external_source(name="frames", dtype=types.INT32, ndim=1)
-    # Without pad_mode="none" DALI makes up black frames where the video has none; with affine=True the threads of every
-    # pipeline would be pinned to the same cores, the first ones.
+    # Without pad_mode="none" DALI makes up black frames where the video has none.
     device = "cpu" if device_id is None else "mixed"
-    video = fn.decoders.video(data, frames=frames, pad_mode="none", affine=False, device=device)
-    cells = fn.resize(video, size=[DECODE_HEIGHT_PX, DECODE_WIDTH_PX], **bicubic)
-    cells = fn.resize(cells, size=[cell_px, cell_px], **bicubic)
-    grids = _lay_out(fn, cells, grid_size, cell_px, sampling.super_img_size, image_size, bicubic)
-    return grids, video.shape(dtype=types.INT64)
+    video = fn.decoders.video(data, frames=frames, pad_mode="none", affine=AFFINE, device=device)
+    resized = fn.resize(video, size=[DECODE_HEIGHT_PX, DECODE_WIDTH_PX], **bicubic)
+    grids = []
+    for grid_size in sampling.grid_sizes:
+        cell_px = size // grid_size
+        cells = fn.resize(resized, size=[cell_px, cell_px], **bicubic)
+        grids.append(_lay_out(fn, cells, grid_size, cell_px, size, image_size, bicubic))
+    return *grids, video.shape(dtype=types.INT64)
 
 
 def _lay_out(fn: Any, cells: Any, grid_size: int, cell_px: int, size: int, image_size: int, bicubic: Any) -> Any:

@@ -45,6 +45,7 @@ class VideoStream:
         duration_s: from the first frame's start to the last frame's end, seconds.
         codec: FFmpeg's name of the codec.
         width, height: coded size in pixels.
+        cut_off: packets that show a picture, but that an edit list hides.
     """
 
     frame_count: int
@@ -53,6 +54,7 @@ class VideoStream:
     codec: str
     width: int
     height: int
+    cut_off: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +245,8 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
         table = dataclasses.replace(table, times_s=np.arange(frame_count) / avg_fps)
         duration_s = frame_count / avg_fps
     _check_complete(container, stream, len(facts), end * float(stream.time_base or 0))
-    summary = VideoStream(frame_count, avg_fps, duration_s, codec, context.width, context.height)
+    cut_off = int(((table.facts & HIDDEN) == CUT_OFF).sum())
+    summary = VideoStream(frame_count, avg_fps, duration_s, codec, context.width, context.height, cut_off)
     return summary, table, kept
 
 

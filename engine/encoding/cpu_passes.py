@@ -1,4 +1,4 @@
-"""Super images in the host's memory in, embeddings float32 [B, D] out: passes on the CPU, in a thread of their own."""
+"""Super images in the host's memory in, their embeddings float32 out: passes on the CPU, in a thread of their own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
-from .memory_binding import bind_memory
+from .image_graph import ImageGraph
 from .passes import DEPTH
 from .runtime_errors import explain_runtime_errors
 
@@ -19,23 +18,17 @@ if TYPE_CHECKING:
 
 
 class CpuPasses:
-    """Passes through a session on the CPU, in a thread beside the caller's; see passes.Passes.
+    """Passes through a graph on the CPU, in a thread beside the caller's; see passes.Passes.
 
     Args:
-        session: of the image graph.
+        graph: the image graph.
         batch_size: rows of a batch, >= 1; a shorter last batch runs as it is.
-        image_size: S.
-        embed_dim: D.
     """
 
-    def __init__(
-        self, session: onnxruntime.InferenceSession, batch_size: int, *, image_size: int, embed_dim: int
-    ) -> None:
+    def __init__(self, graph: ImageGraph, batch_size: int) -> None:
         self.batch_size, self.depth, self.busy_s = batch_size, DEPTH, 0.0
-        self._session = session
-        self._embed_dim = embed_dim
-        shape = (batch_size, image_size, image_size, 3)
-        self._free = [np.zeros(shape, np.uint8) for _ in range(self.depth + 1)]
+        self._graph = graph
+        self._free = [np.zeros(graph.images_shape(batch_size), np.uint8) for _ in range(self.depth + 1)]
         self._filling = self._free.pop()
         self._flying: collections.deque[tuple[concurrent.futures.Future[tuple[np.ndarray, float]], np.ndarray]]
         self._flying = collections.deque()
@@ -70,9 +63,9 @@ class CpuPasses:
 
     def _run(self, images: np.ndarray) -> tuple[np.ndarray, float]:
         began = time.perf_counter()
-        embeddings = np.empty((len(images), self._embed_dim), np.float32)
-        addresses = images.ctypes.data, embeddings.ctypes.data
-        binding = bind_memory(self._session, ("cpu", 0), addresses[0], images.shape, addresses[1], embeddings.shape)
+        embeddings = np.empty(self._graph.embeddings_shape(len(images)), np.float32)
+        constants = {name: constant.ctypes.data for name, constant in self._graph.constants.items()}
+        binding = self._graph.bind(len(images), ("cpu", 0), images.ctypes.data, embeddings.ctypes.data, **constants)
         with explain_runtime_errors():
-            self._session.run_with_iobinding(binding)
+            self._graph.session.run_with_iobinding(binding)
         return embeddings, time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Super images in a GPU's or the host's memory in, embeddings float32 [B, D] out: passes on one of torch's streams."""
+"""Super images in a GPU's or the host's memory in, their embeddings float32 out: passes on one of torch's streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from .memory_binding import bind_memory
+from .image_graph import ImageGraph
 from .passes import DEPTH
 
 
@@ -20,7 +20,7 @@ class _Slot:
     Attributes:
         images: uint8 [B, S, S, 3] on the GPU; the same addresses in every pass, as CUDA graphs need.
         host_images: the same in page-locked memory, for rows that come from the CPU.
-        embeddings: float32 [B, D] on the GPU.
+        embeddings: float32 [B, *row_shape] on the GPU.
         host_embeddings: the same in page-locked memory.
         began, ended: events around the pass.
         held: tensors of others that are still being copied.
@@ -40,38 +40,27 @@ class _Slot:
 
 
 class CudaPasses:
-    """Passes through a session whose compute stream is `stream`; see passes.Passes.
+    """Passes through a graph whose compute stream is `stream`; see passes.Passes.
 
     Every pass has the full batch size, the last one padded with what its memory held before: fixed shapes keep ONNX
     Runtime's kernels and memory as they are, and one CUDA graph serves all passes of a slot.
 
     Args:
-        session: of the image graph, made with user_compute_stream.
+        graph: the image graph, its session made with user_compute_stream.
         stream: that stream.
         batch_size: rows of a batch, >= 1.
-        image_size: S.
-        embed_dim: D.
         cuda_graph: the session was made with enable_cuda_graph; each slot gets a graph of its own.
     """
 
-    def __init__(
-        self,
-        session: onnxruntime.InferenceSession,
-        stream: torch.cuda.Stream,
-        batch_size: int,
-        *,
-        image_size: int,
-        embed_dim: int,
-        cuda_graph: bool,
-    ) -> None:
+    def __init__(self, graph: ImageGraph, stream: torch.cuda.Stream, batch_size: int, *, cuda_graph: bool) -> None:
         self.batch_size, self.depth, self.busy_s = batch_size, DEPTH, 0.0
-        self._session = session
+        self._graph = graph
         self._stream = stream
         torch.cuda.set_device(stream.device)  # page-locked memory is taken in the context of the current GPU
-        self._free = [
-            self._slot(number, (batch_size, image_size, image_size, 3), (batch_size, embed_dim), cuda_graph)
-            for number in range(self.depth + 1)
-        ]
+        self._constants = {
+            name: torch.as_tensor(constant, device=stream.device) for name, constant in graph.constants.items()
+        }
+        self._free = [self._slot(number, cuda_graph) for number in range(self.depth + 1)]
         self._filling = self._free.pop()
         self._flying: collections.deque[_Slot] = collections.deque()
         self._warm_up(2 if cuda_graph else 1)
@@ -83,13 +72,12 @@ class CudaPasses:
         """
         for slot in [*self._free, self._filling]:
             for _ in range(runs):
-                self._session.run_with_iobinding(slot.binding, slot.options)
+                self._graph.session.run_with_iobinding(slot.binding, slot.options)
         self._stream.synchronize()
 
-    def _slot(
-        self, number: int, images_shape: tuple[int, ...], embeddings_shape: tuple[int, ...], cuda_graph: bool
-    ) -> _Slot:
-        device = self._stream.device
+    def _slot(self, number: int, cuda_graph: bool) -> _Slot:
+        device, rows = self._stream.device, self.batch_size
+        images_shape, embeddings_shape = self._graph.images_shape(rows), self._graph.embeddings_shape(rows)
         images = torch.zeros(images_shape, dtype=torch.uint8, device=device)
         embeddings = torch.zeros(embeddings_shape, dtype=torch.float32, device=device)
         options = onnxruntime.RunOptions()
@@ -102,13 +90,12 @@ class CudaPasses:
             host_images=torch.zeros(images_shape, dtype=torch.uint8, pin_memory=True),
             embeddings=embeddings,
             host_embeddings=torch.zeros(embeddings_shape, dtype=torch.float32, pin_memory=True),
-            binding=bind_memory(
-                self._session,
+            binding=self._graph.bind(
+                rows,
                 ("cuda", device.index),
                 images.data_ptr(),
-                images_shape,
                 embeddings.data_ptr(),
-                embeddings_shape,
+                **{name: constant.data_ptr() for name, constant in self._constants.items()},
             ),
             options=options,
             began=torch.cuda.Event(enable_timing=True),  # type: ignore[no-untyped-call]
@@ -142,7 +129,7 @@ class CudaPasses:
         slot.rows = rows
         with torch.cuda.stream(self._stream):
             slot.began.record(self._stream)
-            self._session.run_with_iobinding(slot.binding, slot.options)
+            self._graph.session.run_with_iobinding(slot.binding, slot.options)
             slot.host_embeddings.copy_(slot.embeddings, non_blocking=True)
             slot.ended.record(self._stream)
         self._flying.append(slot)

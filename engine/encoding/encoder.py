@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import onnxruntime
 from ... import GridClipError
 from ...export.model_info import read_model_info
 from .cpu_passes import CpuPasses
+from .image_graph import ImageGraph
 from .passes import Passes
 from .providers import EXECUTION_PROVIDERS, Provider, choose_provider
 from .runtime_errors import explain_runtime_errors
@@ -62,26 +63,38 @@ class Encoder:
         self._num_threads = num_threads
         self.device_id = None if self.provider == "cpu" else device_id
         self.cuda_graph = cuda_graph
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
 
-    def image_passes(self, batch_size: int) -> Passes:
-        """Passes of one batch size through the image graph, for jobs that embed many super images."""
-        sizes = {"image_size": self.info.image_size, "embed_dim": self.info.embed_dim}
+    def image_passes(self, batch_size: int, cells: int | None = None) -> Passes:
+        """Passes of one batch size through an image graph, for jobs that embed many super images.
+
+        Args:
+            batch_size: super images of a pass, >= 1.
+            cells: see `encode_images`.
+        """
         if self.device_id is None:
-            return CpuPasses(self._image_session, batch_size, **sizes)
+            return CpuPasses(self._image_graph(cells, self._loaded), batch_size)
         from .cuda_passes import CudaPasses  # imports torch
 
-        graph = self.cuda_graph
-        session = self._session("image.onnx", cuda_graph=graph)  # encode_images() has shapes that a graph does not fit
-        return CudaPasses(session, self._stream, batch_size, cuda_graph=graph, **sizes)
+        # Not the session of encode_images(), whose shapes a CUDA graph does not fit.
+        graph = self._image_graph(cells, functools.partial(self._session, cuda_graph=self.cuda_graph))
+        return CudaPasses(graph, self._stream, batch_size, cuda_graph=self.cuda_graph)
 
-    def encode_images(self, super_images: np.ndarray) -> np.ndarray:
+    def encode_images(self, super_images: np.ndarray, cells: int | None = None) -> np.ndarray:
         """Embeds a batch of super images.
 
         Args:
             super_images: uint8 [B, S, S, 3], RGB, S the model's image size.
+            cells: cells per row and column of the super images, to embed each of them, too, in the same pass; see
+                `ModelFacts.cell_patches`. Default: none.
 
         Returns:
-            float32 [B, D].
+            float32 [B, D]; with cells [B, 1 + cells * cells, D]: the super image, which is the same with and without,
+            then its cells row by row, left to right, unused ones included.
+
+        Raises:
+            ValueError: the super images are of another kind or size, or `cells` is out of range.
+            GridClipError: the model folder has no graph with cells.
         """
         size = self.info.image_size
         if super_images.dtype != np.uint8 or super_images.ndim != 4 or super_images.shape[1:] != (size, size, 3):
@@ -89,9 +102,10 @@ class Encoder:
                 f"super_images ({super_images.dtype} {list(super_images.shape)}) must be uint8 [B, {size}, {size}, 3]: "
                 f"the model {self.info.name} has image size {size}"
             )
+        graph = self._image_graph(cells, self._loaded)
         if not len(super_images):
-            return np.zeros((0, self.info.embed_dim), np.float32)
-        return _run(self._image_session, "super_images", super_images)
+            return np.zeros(graph.embeddings_shape(0), np.float32)
+        return graph.run(super_images)
 
     def encode_texts(
         self,
@@ -122,7 +136,9 @@ class Encoder:
         order = np.argsort(lengths, kind="stable")
         for first in range(0, len(texts), batch_size):
             rows = order[first : first + batch_size]
-            embeddings[rows] = _run(self._text_session, "token_ids", token_ids[rows, : lengths[rows].max()])
+            batch = np.ascontiguousarray(token_ids[rows, : lengths[rows].max()])
+            with explain_runtime_errors():
+                embeddings[rows] = self._loaded("text.onnx").run(["embeddings"], {"token_ids": batch})[0]
         return embeddings
 
     @functools.cached_property
@@ -131,19 +147,34 @@ class Encoder:
         return Tokenizer(self.model_dir)
 
     @functools.cached_property
-    def _image_session(self) -> onnxruntime.InferenceSession:
-        return self._session("image.onnx")
-
-    @functools.cached_property
-    def _text_session(self) -> onnxruntime.InferenceSession:
-        return self._session("text.onnx")
-
-    @functools.cached_property
     def _stream(self) -> torch.cuda.Stream:
         """The stream that ONNX Runtime shares with torch: copies and kernels follow each other without a wait."""
         import torch
 
         return torch.cuda.Stream(device=self.device_id)  # type: ignore[no-untyped-call]
+
+    def _image_graph(self, cells: int | None, load: Callable[[str], onnxruntime.InferenceSession]) -> ImageGraph:
+        """The graph for super images with or without cells, its session as `load` gives it for a file's name."""
+        size_px, dim = self.info.image_size, self.info.embed_dim
+        if cells is None:
+            return ImageGraph(load("image.onnx"), size_px, (dim,))
+        if self.info.has_cells is None:
+            raise GridClipError(
+                f"the model folder {self.model_dir} is from before GridCLIP could embed the cells of super images: "
+                "export the model again, which changes none of its other embeddings, or leave out `cells`"
+            )
+        if not self.info.has_cells:
+            raise GridClipError(
+                f"the model {self.info.name} cannot embed the cells of super images (family {self.info.family}): "
+                "leave out `cells`"
+            )
+        patches = self.info.cell_patches(cells)
+        return ImageGraph(load("image_cells.onnx"), size_px, (1 + len(patches), dim), {"cell_patches": patches})
+
+    def _loaded(self, name: str) -> onnxruntime.InferenceSession:
+        if name not in self._sessions:
+            self._sessions[name] = self._session(name)
+        return self._sessions[name]
 
     def _session(self, name: str, *, cuda_graph: bool = False) -> onnxruntime.InferenceSession:
         path = self.model_dir / name
@@ -169,7 +200,7 @@ class Encoder:
         """Raises GridClipError where a graph has other sizes than model.json says; sizes that it leaves open pass."""
         try:
             sizes = {"embed_dim": session.get_outputs()[0].shape[-1]}
-            if path.name == "image.onnx":
+            if path.name.startswith("image"):
                 sizes["image_size"] = session.get_inputs()[0].shape[1]
         except IndexError as error:
             raise GridClipError(
@@ -205,10 +236,3 @@ class Encoder:
             }
             providers.insert(0, (EXECUTION_PROVIDERS["tensorrt"], tensorrt))
         return providers
-
-
-def _run(session: onnxruntime.InferenceSession, name: str, batch: np.ndarray) -> np.ndarray:
-    """One batch through a graph whose input has that name, float32 [B, D]."""
-    with explain_runtime_errors():
-        embeddings: np.ndarray = session.run(["embeddings"], {name: np.ascontiguousarray(batch)})[0]
-    return embeddings

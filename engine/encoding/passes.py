@@ -1,4 +1,4 @@
-"""The contract of passes: super images of many videos in, embeddings float32 [B, D] out, several batches in flight.
+"""The contract of passes: super images of many videos in, their embeddings float32 out, several batches in flight.
 
 A batch is filled while others are in the model, so the encoder need not wait for whoever fills it.
 """
@@ -43,7 +43,7 @@ class Passes(Protocol):
         """Starts the pass of the first `rows` rows; the next put() begins another batch. Needs in_flight < depth."""
 
     def collect(self) -> np.ndarray:
-        """The embeddings of the oldest pass, float32 [rows, D]; waits for it."""
+        """The embeddings of the oldest pass, float32 [rows, D], with cells [rows, 1 + cells, D]; waits for it."""
 
     def close(self) -> None:
         """Drops what is in flight."""

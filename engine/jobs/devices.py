@@ -24,7 +24,7 @@ from ..encoding.providers import Provider
 from ..listing import Listing
 from ..store.store import Store, VideoEmbedding
 from .batches import Sink
-from .ledger import batch_size_for, embed_all, run_job
+from .ledger import SUPER_IMAGES_ALONE, PassKinds, batch_size_for, embed_all, run_job
 from .progress import JobSummary
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Setup:
         model_dir, provider, device_id, cuda_graph: see `Encoder`.
         batch_size: super images per pass.
         source: where super images come from.
+        passes: see `ledger.pass_kinds`.
     """
 
     model_dir: pathlib.Path
@@ -51,6 +52,7 @@ class Setup:
     cuda_graph: bool
     batch_size: int
     source: Source
+    passes: PassKinds = SUPER_IMAGES_ALONE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +116,7 @@ def embed(
     device_ids: Sequence[int | None],
     num_workers: int,
     batch_size: int | None,
+    passes: PassKinds = SUPER_IMAGES_ALONE,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> JobSummary:
@@ -140,6 +143,7 @@ def embed(
             encoder.cuda_graph,
             size,
             make_source(device_id=device_id, num_workers=each),
+            passes,
         )
         return setup, dataclasses.replace(setup, source=make_fallback(num_workers=each))
 
@@ -325,7 +329,7 @@ def serve(connection_fd: int) -> None:
         encoder = Encoder(
             setup.model_dir, provider=setup.provider, device_id=setup.device_id or 0, cuda_graph=setup.cuda_graph
         )
-        embed_all(setup.source(videos()), encoder, setup.batch_size, _ConnectionSink(parent))
+        embed_all(setup.source(videos()), encoder, setup.batch_size, _ConnectionSink(parent), setup.passes)
         parent.send(_Ended())
     except GridClipError as error:
         parent.send(_Stop(str(error)))

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ... import GridClipError
-from ...dali_pipes.contract import VideoFile
+from ...dali_pipes.contract import Failure, VideoFile
 from ...dali_pipes.image_folders import jpeg
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
+from ..choices import CELLS
 from ..encoding.encoder import Encoder
-from ..listing import list_image_folders
+from ..listing import Listing, list_image_folders
 from . import devices
-from .ledger import embed, open_store
+from .ledger import SUPER_IMAGES_ALONE, embed, open_store, pass_kinds
 from .progress import JobSummary
 from .sources import cpu_image_source, image_source
 
@@ -32,6 +33,7 @@ def embed_images(
     resume: bool = False,
     overwrite: bool = False,
     num_gpus: int = 1,
+    cells: bool = CELLS,
 ) -> JobSummary:
     """Embeds every folder <image_dir>/<video_id> of img_0001.jpg ... into a store; ids may have slashes.
 
@@ -45,6 +47,8 @@ def embed_images(
         resume: leave out the videos that are in the store.
         overwrite: remove all super images from the store first.
         num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
+        cells: also make a vector of each wanted frame, from its cell; a folder that does not say when its frames are is
+            lost.
 
     Raises:
         GridClipError: an argument is not usable, the folders were made with different settings, the store has some of
@@ -53,13 +57,17 @@ def embed_images(
     """
     listing = list_image_folders(image_dir)
     sampling = _common_sampling(listing.videos)
+    passes = SUPER_IMAGES_ALONE
+    if cells:
+        listing = _with_frame_times(listing)
+        passes = pass_kinds(Sampling(**sampling), cells)
     store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
-    store.claim_sampling({"source": "super image folders", **sampling})
+    store.claim_sampling({"source": "super image folders", "cells": cells, **sampling})
     settings: dict[str, Any] = {"image_size": encoder.info.image_size, "time_limit_s": time_limit_s}
     make_source = functools.partial(image_source, **settings)
     if num_gpus < 2:
         source = make_source(device_id=encoder.device_id, num_workers=num_workers)
-        return embed(listing, source, encoder, store, stored, batch_size=batch_size)
+        return embed(listing, source, encoder, store, stored, batch_size=batch_size, passes=passes)
     return devices.embed(
         listing,
         make_source,
@@ -70,7 +78,29 @@ def embed_images(
         device_ids=range(num_gpus),
         num_workers=num_workers,
         batch_size=batch_size,
+        passes=passes,
     )
+
+
+def _with_frame_times(listing: Listing) -> Listing:
+    """The listing without the folders that do not say when their frames are: these become failures.
+
+    Raises:
+        GridClipError: none says it.
+    """
+    kept: list[VideoFile] = []
+    lost: list[VideoFile] = []
+    for folder in listing.videos:
+        sidecar = jpeg.read_sidecar(folder.path)
+        (lost if sidecar is None or sidecar.frame_bounds_s is None else kept).append(folder)
+    reason = (
+        f"`cells=True`: {jpeg.SIDECAR} is missing, or does not say when the frames are: make the super images again "
+        "with gridclip superimages"
+    )
+    if not kept:
+        raise GridClipError(f"{lost[0].path}: {reason}")
+    failures = [Failure(folder.video_id, "read", reason) for folder in lost]
+    return dataclasses.replace(listing, videos=kept, failures=[*listing.failures, *failures])
 
 
 def _common_sampling(folders: Sequence[VideoFile]) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
-from ..choices import Decoder
+from ..choices import CELLS, Decoder
 from ..encoding.encoder import Encoder
 from ..listing import list_videos
 from . import devices
-from .ledger import embed, open_store
+from .ledger import embed, open_store, pass_kinds
 from .progress import JobSummary
 from .sources import cpu_video_source, video_source
 
@@ -37,6 +37,7 @@ def embed_videos(
     shard_id: int = 0,
     num_gpus: int = 1,
     on_damage: OnDamage = "nearest",
+    cells: bool = CELLS,
 ) -> JobSummary:
     """Embeds every video into a store; failures.jsonl and notices.jsonl go into the store's folder.
 
@@ -56,6 +57,7 @@ def embed_videos(
         shard_id: which of them this one is, from 0.
         num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
+        cells: also make a vector of each wanted frame, from its cell.
 
     Raises:
         GridClipError: an argument is not usable, the store has videos of the folder and neither resume nor overwrite is
@@ -64,10 +66,11 @@ def embed_videos(
     """
     if overwrite and num_shards > 1:
         raise ValueError("overwrite and num_shards exclude each other: a shard would remove what the others have done")
+    passes = pass_kinds(sampling, cells)
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
     listing = list_videos(video_dir, annotated).shard(num_shards, shard_id)
     store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
-    store.claim_sampling({"source": "videos", **dataclasses.asdict(sampling)})
+    store.claim_sampling({"source": "videos", "cells": cells, **dataclasses.asdict(sampling)})
     settings: dict[str, Any] = {
         "sampling": sampling,
         "image_size": encoder.info.image_size,
@@ -75,7 +78,7 @@ def embed_videos(
         "on_damage": on_damage,
     }
     make_source = functools.partial(video_source, decoder, **settings)
-    shard: dict[str, Any] = {"batch_size": batch_size, "num_shards": num_shards, "shard_id": shard_id}
+    shard: dict[str, Any] = {"batch_size": batch_size, "passes": passes, "num_shards": num_shards, "shard_id": shard_id}
     if num_gpus < 2:
         source = make_source(device_id=encoder.device_id, num_workers=num_workers)
         return embed(listing, source, encoder, store, stored, **shard)

@@ -1,4 +1,4 @@
-"""Super images as a source yields them in, a finished JPEG folder per video out: files are written by threads."""
+"""Super images as a source yields them in, finished JPEG folders of each video out: files are written by threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...dali_pipes.contract import (
     VideoError,
     VideoFile,
 )
-from ...dali_pipes.image_folders.jpeg import FolderWriter
+from ...dali_pipes.image_folders.grids import FolderWriters
 from ...dali_pipes.sampling import Sampling
 
 Written = concurrent.futures.Future[None]
@@ -28,7 +28,7 @@ Written = concurrent.futures.Future[None]
 
 @dataclasses.dataclass
 class _Folder:
-    writer: FolderWriter
+    writer: FolderWriters
     written: list[Written] = dataclasses.field(default_factory=list)
     count: int = 0  # super images that were handed over
 
@@ -49,7 +49,7 @@ def write_folders(
 
     Args:
         events: of a source, see `contract.Source`.
-        sampling, save_dir, part_dir: see FolderWriter.
+        sampling, save_dir, part_dir: see FolderWriters.
         num_threads: that encode JPEG files; at most twice as many chunks wait for them.
 
     Raises:
@@ -90,7 +90,7 @@ def _open_folder(
     video: VideoFile, sampling: Sampling, save_dir: pathlib.Path, part_dir: pathlib.Path
 ) -> _Folder | VideoError:
     try:
-        return _Folder(FolderWriter(video.video_id, sampling, save_dir, part_dir))
+        return _Folder(FolderWriters(video.video_id, sampling, save_dir, part_dir))
     except VideoError as error:
         return error
 

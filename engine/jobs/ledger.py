@@ -10,6 +10,7 @@ from typing import assert_never
 
 from ... import GridClipError
 from ...dali_pipes.contract import Event, Failure, Finished, Notice, Restarted, Source, SuperImages, VideoFile
+from ...dali_pipes.sampling import Sampling
 from ..choices import CPU_BATCH_SIZE, GPU_BATCH_SIZE
 from ..encoding.encoder import Encoder
 from ..listing import Listing
@@ -22,6 +23,28 @@ from .progress import Interrupted, JobSummary, Tally
 # A store's append costs some milliseconds and a file, and a killed job loses what it has not appended.
 APPEND_VIDEOS = 100
 APPEND_SECONDS = 20.0
+# The passes that a job makes, by the grid size whose cells they give; None: those that give super images alone.
+PassKinds = tuple[int | None, ...]
+SUPER_IMAGES_ALONE: PassKinds = (None,)
+
+
+def pass_kinds(sampling: Sampling, cells: bool) -> PassKinds:
+    """The passes that a job makes: with cells a kind for each grid size, as its super images have other cells.
+
+    The only cell of a super image at grid size 1 is the super image itself, which costs no further token.
+
+    Raises:
+        GridClipError: cells of super images that overlap: a frame would have several vectors.
+    """
+    if not cells:
+        return SUPER_IMAGES_ALONE
+    if sampling.overlap:
+        raise GridClipError(
+            f"`stride={sampling.stride}` with `cells=True`: super images overlap, and a frame that lies in several has "
+            "a cell in each: leave one of the two out"
+        )
+    kinds = (None if grid_size == 1 else grid_size for grid_size in sampling.grid_sizes)
+    return tuple(dict.fromkeys(kinds))
 
 
 def open_store(
@@ -63,6 +86,7 @@ def embed(
     stored: set[str],
     *,
     batch_size: int | None,
+    passes: PassKinds = SUPER_IMAGES_ALONE,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> JobSummary:
@@ -74,6 +98,7 @@ def embed(
         encoder, store: where embeddings come from and where they go.
         stored: videos to leave out.
         batch_size: super images per pass, >= 1; default by the encoder's provider.
+        passes: see `pass_kinds`.
         num_shards, shard_id: name the files of failures and notices; the listing is this shard's already.
 
     Raises:
@@ -83,7 +108,7 @@ def embed(
     size = batch_size_for(encoder.provider, batch_size)
 
     def work(todo: list[VideoFile], sink: StoreSink) -> None:
-        embed_all(source(iter(todo)), encoder, size, sink)
+        embed_all(source(iter(todo)), encoder, size, sink, passes)
 
     return run_job(listing, store, stored, work, num_shards=num_shards, shard_id=shard_id)
 
@@ -141,10 +166,18 @@ def run_job(
 
 
 def embed_all(
-    events: Generator[tuple[VideoFile, Event], None, None], encoder: Encoder, batch_size: int, sink: Sink
+    events: Generator[tuple[VideoFile, Event], None, None],
+    encoder: Encoder,
+    batch_size: int,
+    sink: Sink,
+    kinds: PassKinds = SUPER_IMAGES_ALONE,
 ) -> None:
     """Encodes what a source yields, until its end."""
-    with contextlib.closing(encoder.image_passes(batch_size)) as passes, contextlib.closing(events):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(events))
+        passes = {
+            cells: stack.enter_context(contextlib.closing(encoder.image_passes(batch_size, cells))) for cells in kinds
+        }
         batches = Batches(passes, sink)
         try:
             for video, event in events:
@@ -167,7 +200,7 @@ def embed_all(
         except KeyboardInterrupt:
             batches.collect_ready()
             raise
-        sink.add_encoder_time(passes.busy_s)
+        sink.add_encoder_time(sum(each.busy_s for each in passes.values()))
 
 
 class StoreSink:

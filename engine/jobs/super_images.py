@@ -11,7 +11,7 @@ import pathlib
 import random
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import assert_never, cast
 
 from ... import GridClipError
@@ -19,7 +19,7 @@ from ...dali_pipes.contract import Failure, Finished, News, Notice, Restarted, V
 from ...dali_pipes.cpu import tasks
 from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
-from ...dali_pipes.image_folders import jpeg
+from ...dali_pipes.image_folders import grids, jpeg
 from ...dali_pipes.nvdali import sources
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
@@ -53,6 +53,8 @@ def make_super_images(
 ) -> JobSummary:
     """Writes <save_dir>/<video_id>/img_0001.jpg ... for every video. Several jobs in one folder share the work.
 
+    With several grid sizes these are <save_dir>/grid_<N>/<video_id>/img_0001.jpg ..., all from one decode.
+
     Args:
         video_dir: searched with its subfolders.
         save_dir: made if it is missing; failures.jsonl and notices.jsonl go there, too.
@@ -82,20 +84,25 @@ def make_super_images(
         raise GridClipError(f"cannot make `save_dir` {save_dir}: {error.strerror}") from error
 
     with SharedFolder(save_dir, sampling) as shared:
-        existing = [video for video in listing.videos if os.path.exists(save_dir / video.video_id)]  # False if too long
+        places = grids.folders(save_dir, sampling)
+        existing = [
+            video
+            for video in listing.videos
+            if any(os.path.exists(folder / video.video_id) for folder in places)  # False if too long
+        ]
         if existing and not (resume or overwrite):
             raise GridClipError(
                 f"{save_dir} already has folders of {len(existing)} of the {len(listing.videos)} videos: continue with "
                 "`resume=True`, or make them again with `overwrite=True`"
             )
-        finished = _find_finished(existing, save_dir, sampling) if resume else set()
+        finished = _find_finished(existing, places) if resume else set()
         if overwrite:
             shared.check_alone()
         else:
             shared.check_same(sampling)
         _remove_old_parts(save_dir, listing)
         todo = [video for video in listing.videos if video.video_id not in finished]
-        is_made = _never if overwrite else functools.partial(_is_made, save_dir=save_dir)
+        is_made = _never if overwrite else functools.partial(_is_made, folders=list(places))
         again = {video.video_id for video in todo}
         notices = NoticeLog(
             notices_path(save_dir),
@@ -220,30 +227,38 @@ def _save(
     return write_folders(source(videos), sampling, save_dir, part_dir, num_threads=num_workers)
 
 
-def _is_made(video_id: str, save_dir: pathlib.Path) -> bool:
-    return jpeg.read_sidecar(save_dir / video_id) is not None
+def _is_made(video_id: str, folders: Sequence[pathlib.Path]) -> bool:
+    return all(jpeg.read_sidecar(folder / video_id) is not None for folder in folders)
 
 
 def _never(video_id: str) -> bool:
     return False
 
 
-def _find_finished(existing: list[VideoFile], save_dir: pathlib.Path, sampling: Sampling) -> set[str]:
+def _find_finished(existing: list[VideoFile], places: Mapping[pathlib.Path, Sampling]) -> set[str]:
+    """The videos whose folders are all finished."""
     finished = set()
     for video in existing:
-        sidecar = jpeg.read_sidecar(save_dir / video.video_id)
-        if sidecar is None:
+        if all(_is_finished(folder / video.video_id, sampling) for folder, sampling in places.items()):
+            finished.add(video.video_id)
+        else:
             logger.info("%s: its folder is not finished and will be made again", video.video_id)
-            continue
-        for name, value in dataclasses.asdict(sampling).items():
-            made_with = getattr(sidecar.sampling, name)
-            if made_with != value:
-                raise GridClipError(
-                    f"{save_dir / video.video_id} was made with {name} = {made_with}, this run has {value}: use the "
-                    "same settings, another `save_dir`, or `overwrite=True`"
-                )
-        finished.add(video.video_id)
     return finished
+
+
+def _is_finished(folder: pathlib.Path, sampling: Sampling) -> bool:
+    """Whether a video's folder is; raises GridClipError where it was made with other settings."""
+    sidecar = jpeg.read_sidecar(folder)
+    if sidecar is None:
+        return False
+    for name, value in dataclasses.asdict(sampling).items():
+        made_with = getattr(sidecar.sampling, name)
+        if made_with != value:
+            raise GridClipError(
+                f"{folder} was made with {name} = {made_with}, this run has {value}: use the same settings, another "
+                "`save_dir`, or `overwrite=True`"
+            )
+    return True
 
 
 def _remove_old_parts(save_dir: pathlib.Path, listing: Listing) -> None:

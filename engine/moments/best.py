@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
+from .. import choices
+from ..candidates import Candidates, SpanMeans
 from ..scoring import Scoring
-from .metrics import iou
-
-MOST_OVERLAP = 0.5  # IoU from which a moment counts as the same as a better one
+from .suppression import best_apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Moment:
 
     Attributes:
         start_s, end_s: in seconds of the video.
-        score: cosine of the query and the moment, -1 to 1.
+        score: cosine of the query and the moment, -1 to 1; of tf-prvr its product with the moment's vector.
     """
 
     start_s: float
@@ -34,19 +34,48 @@ def best_moments(
     Args:
         query: float32 [D].
         vectors: float16 or float32 [L, D], the video's embeddings in time order.
-        spans: float64 [L, 2], start and end of each in seconds; an embedding without times is no moment.
-        scoring: how the video is scored; a moment of softmax, mean and max is one embedding.
+        spans: float64 [L, 2], start and end of each in seconds; what begins or ends without times is no moment.
+        scoring: how the video is scored; its moments are those of the aggregate: an embedding for softmax, mean and
+            max, a window for windows, an interval for tf-prvr.
         limit: at most so many, >= 1.
     """
-    del scoring  # all aggregates so far agree on what a moment is
-    units = vectors.astype(np.float32)
-    units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    scores = units @ (query / max(float(np.linalg.norm(query)), np.finfo(np.float32).tiny))
-    kept: list[int] = []
-    for number in np.argsort(-scores, kind="stable").tolist():
-        if len(kept) == limit:
-            break
-        timed = np.isfinite(spans[number]).all()
-        if timed and not (kept and (iou(spans[number], spans[kept]) >= MOST_OVERLAP).any()):
-            kept.append(number)
-    return [Moment(float(spans[number, 0]), float(spans[number, 1]), float(scores[number])) for number in kept]
+    ranges, scores = score_moments(unit(query[None]), unit(vectors), scoring)
+    times = seconds(ranges, spans)
+    order = best_apart(scores, times, limit)[0]
+    return [
+        Moment(float(times[number, 0]), float(times[number, 1]), float(scores[0, number]))
+        for number in order
+        if number >= 0
+    ]
+
+
+def score_moments(queries: np.ndarray, units: np.ndarray, scoring: Scoring) -> tuple[np.ndarray, np.ndarray]:
+    """The moments of one video that can be the answer, and their scores.
+
+    Args:
+        queries: float32 [q, D], of unit length.
+        units: float32 [L, D], the video's embeddings in time order, of unit length.
+
+    Returns:
+        int64 [M, 2], the first embedding of each moment and the one behind its last; float32 [q, M].
+    """
+    if scoring.aggregate in choices.ONE_EMBEDDING_AGGREGATES:
+        candidates: Candidates = SpanMeans.of_embeddings(len(units))
+    else:
+        from ..aggregates import AGGREGATES  # imports torch, for which a search for one sentence need not wait
+
+        candidates = AGGREGATES[scoring.aggregate].candidates(units)
+    return candidates.spans, candidates.scores(queries @ units.T)
+
+
+def seconds(ranges: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """float64 [M, 2]: start and end in seconds of ranges int64 [M, 2] of embeddings with spans float64 [L, 2]."""
+    return np.stack([spans[ranges[:, 0], 0], spans[ranges[:, 1] - 1, 1]], axis=1)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """float32 [N, D] of unit length."""
+    vectors = vectors.astype(np.float32)
+    lengths: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
+    return vectors

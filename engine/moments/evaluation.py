@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..annotations import Query
 from ..choices import TOPK
-from ..retrieval import Scoring
+from ..scoring import Scoring
 from ..store.store import QueryTable, SuperImageTable
 from .intervals import Interval, bootstrap
 from .metrics import (
@@ -21,7 +22,8 @@ from .metrics import (
     moment_recall,
     oracle_iou,
 )
-from .ranking import boundaries, rank_moments, rank_own_moments
+from .predictions import Predictions
+from .ranking import DEPTH, boundaries, moments_of_best, rank_own_moments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +39,10 @@ class MomentEvaluation:
         oracle: percent, the mean over queries of the best IoU that the sampling's boundaries allow.
         queries: evaluated queries: with times, and whose video has embeddings and times.
         without_times: queries that could not be evaluated for want of times, theirs or their video's.
-        rows: int64 [queries], ascending: which of the queries given these are.
+        rows: int64 [queries], ascending: which of the queries given these are; `timed` holds them.
         own_iou: float64 [queries], IoU of each one's first moment in the own video.
         places: by "svmr" and "vcmr" and by IoU threshold, int64 [queries], see `metrics.first_places`.
+        predictions: by "svmr" and "vcmr", the moments themselves, of these queries.
     """
 
     svmr: dict[float, dict[int, float]]
@@ -51,8 +54,10 @@ class MomentEvaluation:
     queries: int
     without_times: int
     rows: np.ndarray
+    timed: list[Query]
     own_iou: np.ndarray
     places: dict[str, dict[float, np.ndarray]]
+    predictions: dict[str, Predictions]
 
     def to_json(self) -> dict[str, Any]:
         """Ready for json.dump, under the keys of the design: svmr, vcmr as {IoU: {K: percent}}, miou, oracle."""
@@ -69,13 +74,7 @@ class MomentEvaluation:
 
     def __str__(self) -> str:
         """A table in plain text."""
-        cutoffs = list(next(iter(self.svmr.values())))
-        names = [f"R@{k}" for k in cutoffs]
-        lines = ["moments".ljust(20) + "".join(name.rjust(8) for name in names)]
-        for label, table in (("own video", self.svmr), ("all videos", self.vcmr)):
-            for threshold, row in table.items():
-                cells = "".join(f"{row[k]:8.2f}" for k in cutoffs)
-                lines.append(f"{label}, IoU {threshold:g}".ljust(20) + cells)
+        lines = table_lines({"own video": self.svmr, "all videos": self.vcmr})
         low, high = self.miou_interval.low, self.miou_interval.high
         lines.append(
             f"mIoU {self.miou:.2f} (95%: {low:.2f} to {high:.2f}), at most {self.oracle:.2f} with this sampling; "
@@ -86,14 +85,25 @@ class MomentEvaluation:
         return "\n".join(lines)
 
 
+def table_lines(tables: dict[str, dict[float, dict[int, float]]]) -> list[str]:
+    """R@K by IoU threshold of several tasks, by their titles, as lines of a table."""
+    cutoffs = list(next(iter(next(iter(tables.values())).values())))
+    lines = ["moments".ljust(20) + "".join(f"R@{k}".rjust(8) for k in cutoffs)]
+    for title, table in tables.items():
+        for threshold, row in table.items():
+            lines.append(f"{title}, IoU {threshold:g}".ljust(20) + "".join(f"{row[k]:8.2f}" for k in cutoffs))
+    return lines
+
+
 def evaluate_moments(
     queries: QueryTable,
     targets: np.ndarray,
     videos: SuperImageTable,
     scoring: Scoring,
     *,
+    best: np.ndarray,
+    best_scores: np.ndarray,
     topk: collections.abc.Sequence[int] = TOPK,
-    device: str | None = None,
 ) -> MomentEvaluation | None:
     """Moment metrics, or None where no query and its video both have times.
 
@@ -101,11 +111,13 @@ def evaluate_moments(
         queries: Q queries and their vectors.
         targets: int64 [Q], the position of each query's own video among `videos`; -1 where it has none: left out.
         videos: the candidates.
-        scoring: of the videos, for VCMR.
+        scoring: of the videos: its aggregate says what a moment is.
+        best: int64 [Q, K], positions of each query's best videos, `depth(videos)` of them, for VCMR; -1 where a query
+            has fewer.
+        best_scores: float32 [Q, K], their scores.
         topk: the K of R@K.
-        device: where videos are scored, by default CUDA if there is one.
     """
-    timed_videos = np.logical_and.reduceat(np.isfinite(videos.start_s) & np.isfinite(videos.end_s), videos.offsets[:-1])
+    timed_videos = _timed(videos)
     usable = np.array(
         [
             target >= 0 and timed_videos[target] and query.start_s is not None and query.end_s is not None
@@ -118,10 +130,10 @@ def evaluate_moments(
     if not len(rows):
         return None
     if not timed_videos.all():  # moments of videos without times cannot be ranked among those of others
-        videos, targets = _with_times(videos, targets, timed_videos)
+        videos, targets, best, best_scores = _with_times(videos, targets, best, best_scores, timed_videos)
     true = _true_moments(queries, rows, targets)
-    own, _ = rank_own_moments(queries.vectors[rows], targets[rows], videos)
-    ranked, _ = rank_moments(queries.vectors[rows], videos, scoring, device=device)
+    own, own_scores = rank_own_moments(queries.vectors[rows], targets[rows], videos, scoring)
+    ranked = moments_of_best(queries.vectors[rows], best[rows, :DEPTH], videos, scoring)
     own_iou = first_iou(own, true)
     return MomentEvaluation(
         svmr=moment_recall(own, true, topk=topk).recall,
@@ -133,24 +145,43 @@ def evaluate_moments(
         queries=len(rows),
         without_times=without_times,
         rows=rows,
+        timed=[queries.queries[row] for row in rows],
         own_iou=own_iou,
         places={
             task: dict(zip(IOU_THRESHOLDS, first_places(moments, true), strict=True))
             for task, moments in (("svmr", own), ("vcmr", ranked))
         },
+        predictions={
+            "svmr": Predictions(own, own_scores, videos.video_ids),
+            "vcmr": Predictions(ranked, best_scores[rows, :DEPTH], videos.video_ids),
+        },
     )
 
 
+def depth(videos: SuperImageTable) -> int:
+    """How many of the best videos of each query to find, so that DEPTH of them have times, if so many do."""
+    return DEPTH + int((~_timed(videos)).sum())
+
+
+def _timed(videos: SuperImageTable) -> np.ndarray:
+    """bool [V]: whether all super images of a video have times."""
+    known = np.isfinite(videos.start_s) & np.isfinite(videos.end_s)
+    timed: np.ndarray = np.logical_and.reduceat(known, videos.offsets[:-1])
+    return timed
+
+
 def _true_moments(queries: QueryTable, rows: np.ndarray, targets: np.ndarray) -> TrueMoments:
-    spans = np.array([(queries.queries[row].start_s, queries.queries[row].end_s) for row in rows], np.float64)
-    spans.sort(axis=1)  # ActivityNet has moments that end before they start
-    return TrueMoments(targets[rows], np.arange(len(rows)), spans)
+    spans = [queries.queries[row].moments for row in rows]
+    owners = np.repeat(np.arange(len(rows)), list(map(len, spans)))
+    return TrueMoments(targets[rows], owners, np.array([span for each in spans for span in each], np.float64))
 
 
-def _with_times(videos: SuperImageTable, targets: np.ndarray, timed: np.ndarray) -> tuple[SuperImageTable, np.ndarray]:
-    """The videos that have times, and the targets counted among them (-1 where the own video has none)."""
+def _with_times(
+    videos: SuperImageTable, targets: np.ndarray, best: np.ndarray, best_scores: np.ndarray, timed: np.ndarray
+) -> tuple[SuperImageTable, np.ndarray, np.ndarray, np.ndarray]:
+    """The videos that have times; targets and best videos counted among them, -1 where there is none."""
     kept = np.flatnonzero(timed)
-    renumbered = np.where(timed, np.cumsum(timed) - 1, -1)
+    renumbered = np.append(np.where(timed, np.cumsum(timed) - 1, -1), -1)  # the last is that of -1
     sizes = np.diff(videos.offsets)
     rows = np.repeat(timed, sizes)
     table = SuperImageTable(
@@ -160,4 +191,7 @@ def _with_times(videos: SuperImageTable, targets: np.ndarray, timed: np.ndarray)
         videos.start_s[rows],
         videos.end_s[rows],
     )
-    return table, np.where(targets >= 0, renumbered[targets], -1)
+    found = renumbered[best]
+    order = np.argsort(found < 0, axis=1, kind="stable")  # those without times go behind the others
+    found, scores = (np.take_along_axis(each, order, axis=1) for each in (found, best_scores))
+    return table, renumbered[targets], found, scores

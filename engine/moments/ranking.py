@@ -1,47 +1,51 @@
 """Queries, the super images of all videos and a scoring in; ranked moments out: of the own video, and of all videos.
 
-A moment of the aggregates softmax, mean and max is one super image: the seconds for which its cells stand.
+A moment is what the aggregate says: of softmax, mean and max one super image (the seconds for which its cells stand),
+of windows a window, of tf-prvr an interval.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..retrieval import Scoring, best_videos
+from ..retrieval import best_videos
+from ..scoring import Scoring
 from ..store.store import SuperImageTable
+from .best import score_moments, seconds, unit
 from .metrics import RankedMoments
+from .suppression import best_apart
 
 DEPTH = 100  # predictions of a query: the largest K of the field's R@K
 
 
 def rank_own_moments(
-    queries: np.ndarray, targets: np.ndarray, videos: SuperImageTable, *, depth: int = DEPTH
+    queries: np.ndarray, targets: np.ndarray, videos: SuperImageTable, scoring: Scoring, *, depth: int = DEPTH
 ) -> tuple[RankedMoments, np.ndarray]:
-    """Single-video retrieval: the moments of each query's own video, the most similar first.
+    """Single-video retrieval: the moments of each query's own video, the best first, none twice (see `best_apart`).
 
     Args:
         queries: float16 or float32 [Q, D].
         targets: int64 [Q], the position of each query's own video among the videos.
         videos: with times for every super image.
+        scoring: of the videos: its aggregate says what a moment is.
         depth: at most so many moments a query, >= 1.
 
     Returns:
-        The moments, and their cosines with the query float32 [Q, K], -inf where there is none.
+        The moments, and their scores float32 [Q, K], falling, -inf where there is none.
     """
-    lengths = np.diff(videos.offsets)[targets]
-    width = min(depth, int(lengths.max(initial=0)))
-    numbers = np.full((len(queries), width), -1, np.int64)
-    spans = np.zeros((len(queries), width, 2))
-    scores = np.full((len(queries), width), -np.inf, np.float32)
-    units, all_spans = _unit(queries), _spans(videos)
+    units, all_spans = unit(queries), _spans(videos)
+    numbers = np.full((len(queries), depth), -1, np.int64)
+    spans = np.zeros((len(queries), depth, 2))
+    kept_scores = np.full((len(queries), depth), -np.inf, np.float32)
     for video, rows in _grouped(targets):
-        first, similar = _similar(units[rows], video, videos)
-        order = np.argsort(-similar, axis=1, kind="stable")[:, :width]
-        kept = order.shape[1]
-        numbers[rows, :kept] = video
-        scores[rows, :kept] = np.take_along_axis(similar, order, axis=1)
-        spans[rows, :kept] = all_spans[first + order]
-    return RankedMoments(numbers, spans), scores
+        times, scores = _moments(units[rows], video, videos, all_spans, scoring)
+        order = best_apart(scores, times, depth)
+        kept, columns = order >= 0, slice(order.shape[1])
+        numbers[rows, columns] = np.where(kept, video, -1)
+        spans[rows, columns] = np.where(kept[..., None], times[order], 0)
+        kept_scores[rows, columns] = np.where(kept, np.take_along_axis(scores, order, axis=1), -np.inf)
+    width = int((numbers >= 0).sum(1).max(initial=0))
+    return RankedMoments(numbers[:, :width], spans[:, :width]), kept_scores[:, :width]
 
 
 def rank_moments(
@@ -54,26 +58,35 @@ def rank_moments(
 ) -> tuple[RankedMoments, np.ndarray]:
     """Corpus retrieval: the best videos of each query in the order of their scores, each with its best moment.
 
-    One moment a video: K predictions name K videos, so that recall of moments can be held against that of videos.
-
     Args:
-        queries, videos, depth: as in `rank_own_moments`.
-        scoring: of the videos.
+        queries, videos, scoring, depth: as in `rank_own_moments`.
         device: where videos are scored, by default CUDA if there is one.
 
     Returns:
         The moments, and the videos' scores float32 [Q, K], falling.
     """
     scores, best = best_videos(queries, videos.vectors, videos.offsets, scoring, top=depth, device=device)
+    return moments_of_best(queries, best, videos, scoring), scores
+
+
+def moments_of_best(queries: np.ndarray, best: np.ndarray, videos: SuperImageTable, scoring: Scoring) -> RankedMoments:
+    """The best moment of each of the best videos of each query, in their order.
+
+    One moment a video: K predictions name K videos, so that recall of moments can be held against that of videos.
+
+    Args:
+        queries, videos, scoring: as in `rank_own_moments`.
+        best: int64 [Q, K], positions of each query's best videos, -1 where it has fewer.
+    """
     spans = np.zeros((*best.shape, 2))
-    units, all_spans = _unit(queries), _spans(videos)
+    units, all_spans = unit(queries), _spans(videos)
     # Pair by pair would read every video again and again: take each video once, with the queries that found it.
-    pairs = best.ravel()
-    for video, where in _grouped(pairs):
-        rows, columns = np.divmod(where, best.shape[1])
-        first, similar = _similar(units[rows], video, videos)
-        spans[rows, columns] = all_spans[first + similar.argmax(axis=1)]
-    return RankedMoments(best, spans), scores
+    for video, where in _grouped(best.ravel()):
+        if video >= 0:
+            rows, columns = np.divmod(where, best.shape[1])
+            times, scores = _moments(units[rows], video, videos, all_spans, scoring)
+            spans[rows, columns] = times[scores.argmax(axis=1)]
+    return RankedMoments(best, spans)
 
 
 def boundaries(targets: np.ndarray, videos: SuperImageTable) -> list[np.ndarray]:
@@ -93,17 +106,13 @@ def _grouped(videos: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return list(zip(found.tolist(), np.split(order, firsts[1:]), strict=True)) if len(found) else []
 
 
-def _similar(units: np.ndarray, video: int, videos: SuperImageTable) -> tuple[int, np.ndarray]:
-    """(first row of the video, cosines float32 [q, L] of queries, of unit length, and its super images)."""
-    first, last = int(videos.offsets[video]), int(videos.offsets[video + 1])
-    return first, units @ _unit(videos.vectors[first:last]).T
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = vectors.astype(np.float32)
-    lengths: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
-    return vectors
+def _moments(
+    units: np.ndarray, video: int, videos: SuperImageTable, all_spans: np.ndarray, scoring: Scoring
+) -> tuple[np.ndarray, np.ndarray]:
+    """The moments of one video, start and end in seconds float64 [M, 2], and their scores float32 [q, M]."""
+    rows = slice(int(videos.offsets[video]), int(videos.offsets[video + 1]))
+    ranges, scores = score_moments(units, unit(videos.vectors[rows]), scoring)
+    return seconds(ranges, all_spans[rows]), scores
 
 
 def _spans(videos: SuperImageTable) -> np.ndarray:

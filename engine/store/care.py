@@ -17,12 +17,17 @@ logger = logging.getLogger(__name__)
 KEEP_VERSIONS_FOR = datetime.timedelta(hours=1)
 
 
-def drop_second_copies(held: tables.Tables) -> None:
-    """Replaces all rows by those of each video's first copy, in one commit that later appends survive."""
+def drop_second_copies(held: tables.Tables, grid_size: int | None) -> None:
+    """Replaces all rows by those of each video's first copy, in one commit that later appends survive.
+
+    Args:
+        held: the store's tables.
+        grid_size: of the rows of older stores, which do not say it.
+    """
     dataset = held.dataset(tables.SUPER_IMAGES)
     if dataset is None or not dataset.count_rows():
         return
-    copies = held.copies(held.read_columns(dataset, ["video_id", "index"]))
+    copies = held.copies(*held.read_keys(dataset, grid_size))
     if len(copies.first) == len(copies.begins):
         return
     is_first = np.zeros(len(copies.begins), bool)

@@ -1,5 +1,7 @@
 """A table of super images in, whole videos out, a few thousand rows at a time: memory does not grow with the store.
 
+A reader gives the rows of one level and grid size.
+
 What stays in memory is which rows a video has: its id and two numbers. A reader is of one version of the table, so that
 what it says holds together; `newest` makes one of the newest version, and reads the keys of appended rows only.
 """
@@ -14,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .tables import SUPER_IMAGES, Tables
+from ..choices import Level
+from .copies import View, view_codes, views
+from .tables import LEVEL_COLUMNS, SUPER_IMAGES, Tables, has_levels
 
 ROWS = 4096  # of super images that are read at once: 6 MiB of vectors that are 768 wide
 BYTES_AHEAD = 32 << 20  # that Lance may read before they are asked for; by default 2 GiB
@@ -22,7 +26,7 @@ BYTES_AHEAD = 32 << 20  # that Lance may read before they are asked for; by defa
 
 @dataclasses.dataclass(frozen=True)
 class Videos:
-    """Which rows the V videos of a table have, in the order of the rows; of a video stored twice, the first copy.
+    """Which rows of one view the V videos of a table have, in their order; of a video stored twice, the first copy.
 
     Attributes:
         names: string [V], the videos' ids.
@@ -59,30 +63,40 @@ class Rows:
 
 
 class SuperImageReader:
-    """One version of a store's super images; made by `Store.reader`. Several threads may read at once.
+    """One version of a store's super images (or cells); made by `Store.reader`. Several threads may read at once.
 
     Attributes:
         path: the store's.
+        view: the level and grid size of the rows.
         videos: what the version holds.
         dataset: the version.
     """
 
-    def __init__(self, tables: Tables, dataset: lance.LanceDataset, copies: _Copies) -> None:
+    def __init__(self, tables: Tables, dataset: lance.LanceDataset, copies: _Copies, view: View) -> None:
         self.path = tables.path
+        self.view = view
         self._tables = tables
         self._copies = copies
         self.dataset = dataset
-        self.videos = _first_copies(copies)
+        self.videos = _first_copies(copies, view)
 
     @classmethod
-    def open(cls, tables: Tables) -> SuperImageReader:
+    def open(
+        cls, tables: Tables, level: Level | None, grid_size: int | None, recorded_grid_size: int | None
+    ) -> SuperImageReader:
         """Opens the newest version.
 
+        Args:
+            level, grid_size: which rows, see `Store.read_super_images`.
+            recorded_grid_size: of rows that do not say theirs, None if unknown.
+
         Raises:
-            GridClipError: the store holds no videos, or its rows are damaged.
+            ValueError: an unknown level.
+            GridClipError: the store holds no videos, or none of this level and grid size, or its rows are damaged.
         """
         dataset = _newest(tables)
-        return cls(tables, dataset, _read_copies(tables, dataset, dataset.get_fragments()))
+        copies = _read_copies(tables, dataset, dataset.get_fragments(), recorded_grid_size)
+        return cls(tables, dataset, copies, tables.choose(views(copies.codes), level, grid_size))
 
     def newest(self) -> SuperImageReader:
         """A reader of the newest version, itself where that is its own; of appended rows only the keys are read.
@@ -95,12 +109,13 @@ class SuperImageReader:
         if new == old and dataset.version == self.dataset.version:
             return self
         if new == old:
-            return SuperImageReader(self._tables, dataset, self._copies)
+            return SuperImageReader(self._tables, dataset, self._copies, self.view)
+        grid_size = self._copies.recorded_grid_size
         if new[: len(old)] != old:
-            return SuperImageReader.open(self._tables)
+            return SuperImageReader.open(self._tables, self.view.level, self.view.grid_size, grid_size)
         appended = dataset.get_fragments()[len(self.dataset.get_fragments()) :]
-        copies = _joined(self._copies, _read_copies(self._tables, dataset, appended))
-        return SuperImageReader(self._tables, dataset, copies)
+        copies = _joined(self._copies, _read_copies(self._tables, dataset, appended, grid_size))
+        return SuperImageReader(self._tables, dataset, copies, self.view)
 
     @property
     def width(self) -> int:
@@ -136,7 +151,7 @@ class SuperImageReader:
             vectors = self._scan(first_row, count)
         if len(vectors) == offsets[-1]:
             return Rows(videos, offsets, vectors)
-        return Rows(videos, offsets, vectors[_rows(begins - first_row, offsets)])  # second copies lie between
+        return Rows(videos, offsets, vectors[_rows(begins - first_row, offsets)])  # other rows lie between
 
     def read(self, videos: np.ndarray) -> tuple[Rows, np.ndarray]:
         """Some videos, in the order asked for, and the spans of their rows: float64 [R, 2], in seconds, NaN if unknown.
@@ -172,47 +187,61 @@ class SuperImageReader:
 
 @dataclasses.dataclass(frozen=True)
 class _Copies:
-    """All copies of videos in a table: ids string [C], first rows int64 [C]; and the number of rows."""
+    """All views of all copies of videos in a table, C of them: ids string [C], first rows int64 [C], codes int64 [C].
+
+    Attributes:
+        rows: in the table.
+        recorded_grid_size: of rows that do not say theirs, None if unknown.
+    """
 
     names: pa.Array
     begins: np.ndarray
+    codes: np.ndarray
     rows: int
+    recorded_grid_size: int | None
 
 
-def _read_copies(tables: Tables, dataset: lance.LanceDataset, fragments: list[lance.LanceFragment]) -> _Copies:
+def _read_copies(
+    tables: Tables, dataset: lance.LanceDataset, fragments: list[lance.LanceFragment], recorded_grid_size: int | None
+) -> _Copies:
     """The copies in some fragments, whose rows are counted from 0 on; raises GridClipError where rows are out of order.
 
-    The rows of an append are contiguous, so that a row with index 0 starts one copy of one video.
+    The rows of an append are contiguous, so that a row with index 0 starts one view of one copy of one video.
     """
     names: list[pa.Array] = []
     begins: list[np.ndarray] = []
-    rows, last_name, last_index = 0, None, -1
+    codes: list[np.ndarray] = []
+    rows, last_name, last_index, last_code = 0, None, -1, -1
     with tables.reading():
         for batch in _key_batches(dataset, fragments):
             ids, index = batch["video_id"], batch["index"].to_numpy()
+            code = view_codes(pa.Table.from_batches([batch]), recorded_grid_size)
             before = np.concatenate([[last_index], index[:-1]])
             goes_on = index != 0
             same = np.concatenate([[ids[0].as_py() == last_name], pc.equal(ids[1:], ids[:-1]).to_numpy(False)])
+            same &= np.diff(code, prepend=last_code) == 0
             if (goes_on & ((index != before + 1) | ~same)).any():
                 raise tables.not_in_order()
             starts = np.flatnonzero(~goes_on)
             names.append(ids.take(pa.array(starts)))
             begins.append(starts + rows)
-            rows, last_name, last_index = rows + len(index), ids[-1].as_py(), int(index[-1])
-    return _Copies(pa.concat_arrays(names), np.concatenate(begins), rows)
+            codes.append(code[starts])
+            rows, last_name, last_index, last_code = rows + len(index), ids[-1].as_py(), int(index[-1]), int(code[-1])
+    return _Copies(pa.concat_arrays(names), np.concatenate(begins), np.concatenate(codes), rows, recorded_grid_size)
 
 
 def _joined(copies: _Copies, appended: _Copies) -> _Copies:
     names = pa.concat_arrays([copies.names, appended.names])
-    return _Copies(names, np.concatenate([copies.begins, appended.begins + copies.rows]), copies.rows + appended.rows)
+    begins = np.concatenate([copies.begins, appended.begins + copies.rows])
+    codes = np.concatenate([copies.codes, appended.codes])
+    return _Copies(names, begins, codes, copies.rows + appended.rows, copies.recorded_grid_size)
 
 
-def _first_copies(copies: _Copies) -> Videos:
+def _first_copies(copies: _Copies, view: View) -> Videos:
+    of_view = np.flatnonzero(copies.codes == view.code)
     sizes = np.diff(np.append(copies.begins, copies.rows))
-    encoded = copies.names.dictionary_encode()
-    if len(encoded.dictionary) == len(copies.names):
-        return Videos(copies.names, copies.begins, sizes)
-    first = np.sort(np.unique(encoded.indices.to_numpy(), return_index=True)[1])
+    encoded = copies.names.take(pa.array(of_view)).dictionary_encode()
+    first = of_view[np.sort(np.unique(encoded.indices.to_numpy(), return_index=True)[1])]
     return Videos(copies.names.take(pa.array(first)), copies.begins[first], sizes[first])
 
 
@@ -229,8 +258,9 @@ def _rows(begins: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def _key_batches(
     dataset: lance.LanceDataset, fragments: list[lance.LanceFragment]
 ) -> collections.abc.Iterator[pa.RecordBatch]:
+    levels = LEVEL_COLUMNS if has_levels(dataset) else {}
     scanner = dataset.scanner(
-        columns=["video_id", "index"], fragments=fragments, scan_in_order=True, batch_size=16 * ROWS
+        columns=["video_id", "index", *levels], fragments=fragments, scan_in_order=True, batch_size=16 * ROWS
     )
     for batch in scanner.to_batches():
         for name in ("video_id", "index"):

@@ -13,11 +13,13 @@ from typing import Any
 from ... import GridClipError
 from ...dali_pipes.sampling import completed
 
-FORMAT = 1
+FORMAT = 2  # 1: the rows do not say of which level and grid size they are
 RECORD_FILE = "store.json"
 LOCK_FILE = ".lock"
 # Not the name: `ViT-L/14` and `ViT-L-14.pt` are the same weights. What says most about a difference comes first.
 MODEL_SETTINGS = ("precision", "image_size", "context_length", "embed_dim", "fingerprint")
+# Sampling settings that are recorded only where a job has others.
+SAMPLING_DEFAULTS: dict[str, Any] = {"cells": False, "stride": None}
 EMPTY: dict[str, Any] = {"format": FORMAT, "model": None, "sampling": None}
 
 

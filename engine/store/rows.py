@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 
 from ..annotations import Query
+from ..choices import Level
+from .copies import View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,18 +17,22 @@ class VideoEmbedding:
 
     Args:
         video_id: the video's id.
-        start_s: float64 [L], seconds at which each super image starts; None where the source has no times.
-        end_s: float64 [L], seconds at which each super image ends; None where the source has no times.
+        start_s: float64 [L], seconds at which each row (super image or cell) starts; None where the source has no
+            times.
+        end_s: float64 [L], seconds at which each row ends; None where the source has no times.
         vectors: float16 or float32 [L, D], L >= 1, finite, L2-normalised.
+        views: the level and grid size of consecutive rows, and how many these are, in the order of `copies`; default:
+            all rows are super images of the store's one grid size.
 
     Raises:
-        ValueError: a shape is wrong or a value is not finite.
+        ValueError: a shape is wrong, a value is not finite, or the views are not in order.
     """
 
     video_id: str
     start_s: np.ndarray | None
     end_s: np.ndarray | None
     vectors: np.ndarray
+    views: tuple[tuple[View, int], ...] = ()
 
     def __post_init__(self) -> None:
         vectors = self.vectors
@@ -39,11 +45,26 @@ class VideoEmbedding:
                 raise ValueError(
                     f"{name} of video {self.video_id} has shape {np.shape(times)}, expected ({vectors.shape[0]},)"
                 )
+        codes = [view.code for view, _ in self.views]
+        if codes != sorted(set(codes)) or (self.views and sum(count for _, count in self.views) != len(vectors)):
+            raise ValueError(f"views of video {self.video_id} are not in order, or not of its {len(vectors)} rows")
+
+    @property
+    def codes(self) -> np.ndarray:
+        """int64 [L]: the code of each row's view."""
+        views = self.views or ((View("super", None), len(self.vectors)),)
+        return np.repeat([view.code for view, _ in views], [count for _, count in views])
+
+    @property
+    def index(self) -> np.ndarray:
+        """int32 [L]: the position of each row among those of its view."""
+        counts = [count for _, count in self.views] or [len(self.vectors)]
+        return np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
 
 
 @dataclasses.dataclass(frozen=True)
 class SuperImageTable:
-    """All super images of a store, sorted by video id (by code point), then by index.
+    """All super images (or all cells) of a store, sorted by video id (by code point), then by index.
 
     Attributes:
         video_ids: the V videos.
@@ -51,6 +72,8 @@ class SuperImageTable:
         vectors: float16 [T, D].
         start_s: float64 [T], NaN where unknown.
         end_s: float64 [T], NaN where unknown.
+        level: "super" or "cell": what the rows are.
+        grid_size: of the super images, or of those that the cells lie in; None where unknown.
     """
 
     video_ids: list[str]
@@ -58,6 +81,8 @@ class SuperImageTable:
     vectors: np.ndarray
     start_s: np.ndarray
     end_s: np.ndarray
+    level: Level = "super"
+    grid_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

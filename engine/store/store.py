@@ -1,9 +1,10 @@
 """Embeddings of whole videos and of queries in, the same out in one fixed order: a directory that many jobs may share.
 
-A store holds `super_images.lance` and `queries.lance` (Lance datasets) and `store.json` (format, model and sampling
-settings). One append is one atomic Lance commit of whole videos, so a killed job leaves no half video. Writers do not
-see each other: a video that two of them append is stored twice, its first copy is the one that is read, and `compact`
-drops the others. Readers write nothing and take no lock, so that a store may be read-only for them.
+A store holds `super_images.lance` (super images and cells, of one or several grid sizes: see copies.py) and
+`queries.lance` (Lance datasets) and `store.json` (format, model and sampling settings). One append is one atomic Lance
+commit of whole videos, so a killed job leaves no half video. Writers do not see each other: a video that two of them
+append is stored twice, its first copy is the one that is read, and `compact` drops the others. Readers write nothing
+and take no lock, so that a store may be read-only for them.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ import pyarrow as pa
 from ... import GridClipError
 from ...dali_pipes import ids
 from ..annotations import Query
+from ..choices import LEVELS, Level
 from . import care
+from .copies import View, views
 from .reader import SuperImageReader
-from .record import EMPTY, MODEL_SETTINGS, RECORD_FILE, Record, as_read_back, no_store
+from .record import EMPTY, FORMAT, MODEL_SETTINGS, RECORD_FILE, SAMPLING_DEFAULTS, Record, as_read_back, no_store
 from .rows import QueryTable, SuperImageTable, VideoEmbedding
 from .tables import (
     KEY_COLUMNS,
+    LEVEL_COLUMNS,
     QUERIES,
     SUPER_IMAGES,
     Tables,
+    has_levels,
     nullable,
     require_finite_queries,
     rows_not_finite,
@@ -36,7 +41,7 @@ from .tables import (
     vector_column,
 )
 
-__all__ = ["QueryTable", "Store", "SuperImageTable", "VideoEmbedding"]
+__all__ = ["QueryTable", "Store", "SuperImageTable", "VideoEmbedding", "View"]
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +120,8 @@ class Store:
     def claim_sampling(self, sampling: dict[str, Any]) -> None:
         """Records the sampling settings at the first call; later raises GridClipError where one of them differs."""
         given = as_read_back(sampling)
-        stored = self._record.claim("sampling", given)
+        stored = SAMPLING_DEFAULTS | self._record.claim("sampling", given)
+        given = SAMPLING_DEFAULTS | given
         self._record.require_equal("sampling", stored, given, sorted(stored.keys() | given.keys()))
 
     def finished_videos(self) -> set[str]:
@@ -138,47 +144,72 @@ class Store:
         if len(widths) > 1:
             raise GridClipError(f"the videos of one append have vectors of widths {widths}, expected one width")
         self._check_width(widths[0], SUPER_IMAGES)
-        table = pa.table(
-            {
-                "video_id": pa.array(
-                    [video.video_id for video in videos for _ in range(len(video.vectors))], pa.string()
-                ),
-                "index": np.concatenate([np.arange(len(video.vectors), dtype=np.int32) for video in videos]),
-                "start_s": nullable([times(video.start_s, len(video.vectors)) for video in videos]),
-                "end_s": nullable([times(video.end_s, len(video.vectors)) for video in videos]),
-                "vector": vector_column(np.concatenate([video.vectors.astype(np.float16) for video in videos])),
-            }
-        )
-        if self._tables.dataset(SUPER_IMAGES) is None:
+        table = _as_table(videos, self._recorded_grid_size())
+        dataset = self._tables.dataset(SUPER_IMAGES)
+        if dataset is not None and not has_levels(dataset):
+            self._require_plain(videos)
+            table = table.drop_columns(list(LEVEL_COLUMNS))
+        if dataset is None:
             with self._record.locked():  # two writers must not both create the dataset
                 if self._tables.dataset(SUPER_IMAGES) is None:
                     self._tables.write(SUPER_IMAGES, table, append=False)
                     return
         self._tables.write(SUPER_IMAGES, table, append=True)
 
-    def read_super_images(self) -> SuperImageTable:
-        """All super images in a fixed order; of a video stored twice, the first copy.
+    def _require_plain(self, videos: collections.abc.Sequence[VideoEmbedding]) -> None:
+        """Raises GridClipError where there is more to store than one grid's super images."""
+        if any(len(np.unique(codes)) > 1 or codes[0] % len(LEVELS) for codes in (video.codes for video in videos)):
+            raise GridClipError(
+                f"the store {self.path} is of an older version, which has no place for cells and several grid sizes: "
+                "give another `store`, or embed again with `overwrite=True`"
+            )
+
+    def _recorded_grid_size(self) -> int | None:
+        """The grid size of rows that do not say theirs, None if unknown."""
+        grid_size = (self.sampling or {}).get("grid_size")
+        return grid_size if type(grid_size) is int else None
+
+    def views(self) -> list[View]:
+        """The levels and grid sizes that the store has rows of, by grid size; none where it holds no videos."""
+        dataset = self._tables.dataset(SUPER_IMAGES)
+        if dataset is None or not dataset.count_rows():
+            return []
+        return views(self._tables.read_keys(dataset, self._recorded_grid_size())[1])
+
+    def read_super_images(self, level: Level | None = None, grid_size: int | None = None) -> SuperImageTable:
+        """All embeddings of one level and grid size in a fixed order; of a video stored twice, the first copy.
+
+        Args:
+            level: "super" (super images) or "cell" (the frames in their cells); default: cells where there are some.
+                At grid size 1, where every super image is one frame, both are the same rows.
+            grid_size: cells per row; default: the finest, that is the smallest.
 
         Raises:
-            GridClipError: the store holds no videos, its rows are damaged, or a vector is not finite.
+            ValueError: an unknown level.
+            GridClipError: the store holds no videos or none of this level and grid size, its rows are damaged, or a
+                vector is not finite.
         """
         dataset = self._tables.dataset(SUPER_IMAGES)
         if dataset is None or not dataset.count_rows():
             raise self._tables.no_videos()
-        keys = self._tables.read_columns(dataset, list(KEY_COLUMNS[SUPER_IMAGES]))
-        copies = self._tables.copies(keys)
+        keys, codes = self._tables.read_keys(dataset, self._recorded_grid_size())
+        copies = self._tables.copies(keys, codes)
+        view = self._tables.choose(views(codes), level, grid_size)
         order = copies.first[np.array(sorted(range(len(copies.first)), key=copies.names.__getitem__))]
         sizes = copies.sizes[order]
+        rows = np.repeat(copies.begins[order] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+        owners = np.repeat(np.arange(len(order)), sizes)[codes[rows] == view.code]
+        rows = rows[codes[rows] == view.code]
+        present, sizes = np.unique(owners, return_counts=True)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        rows = np.repeat(copies.begins[order] - offsets[:-1], sizes) + np.arange(offsets[-1])
-        video_ids = [copies.names[code] for code in copies.video[order]]
+        video_ids = [copies.names[code] for code in copies.video[order[present]]]
         vectors = self._tables.read_vectors(dataset, rows)
         bad = rows_not_finite(vectors)
         if len(bad):
-            owners = np.unique(np.searchsorted(offsets, bad, side="right") - 1)
-            shown = ", ".join(video_ids[owner] for owner in owners[:5]) + (", ..." if len(owners) > 5 else "")
+            spoilt = np.unique(np.searchsorted(offsets, bad, side="right") - 1)
+            shown = ", ".join(video_ids[video] for video in spoilt[:5]) + (", ..." if len(spoilt) > 5 else "")
             raise GridClipError(
-                f"{len(bad):,} vectors of {len(owners):,} videos of the store {self.path} are not "
+                f"{len(bad):,} vectors of {len(spoilt):,} videos of the store {self.path} are not "
                 f"finite ({shown}), so that they have no scores: embed again with `overwrite=True`"
             )
         return SuperImageTable(
@@ -187,15 +218,17 @@ class Store:
             vectors=vectors,
             start_s=keys["start_s"].to_numpy()[rows],
             end_s=keys["end_s"].to_numpy()[rows],
+            level=view.level,
+            grid_size=view.grid_size,
         )
 
-    def reader(self) -> SuperImageReader:
+    def reader(self, level: Level | None = None, grid_size: int | None = None) -> SuperImageReader:
         """For searches: whole videos, read a few at a time, all of one version; see reader.py.
 
-        Raises:
-            GridClipError: the store holds no videos, or its rows are damaged.
+        Args:
+            level, grid_size: as in `read_super_images`, as are the errors.
         """
-        return SuperImageReader.open(self._tables)
+        return SuperImageReader.open(self._tables, level, grid_size, self._recorded_grid_size())
 
     def put_queries(self, queries: collections.abc.Sequence[Query], vectors: np.ndarray) -> None:
         """Adds queries; stored queries that have the video and text of a new one are replaced.
@@ -273,6 +306,7 @@ class Store:
             self._tables.remove(SUPER_IMAGES)
             record = self._record.read()
             record["sampling"] = None
+            record["format"] = FORMAT  # the rows to come are of this version
             if self._tables.dataset(QUERIES) is None:
                 record["model"] = None
             self._record.write(record)
@@ -287,7 +321,7 @@ class Store:
             try:
                 with self._record.locked():  # two that drop copies at once could each keep the one that the other drops
                     if name == SUPER_IMAGES:
-                        care.drop_second_copies(self._tables)
+                        care.drop_second_copies(self._tables, self._recorded_grid_size())
                     care.join_files(self._tables, name)
             except (GridClipError, OSError) as error:  # another job is writing, or a full disk: the store stays whole
                 logger.warning("could not compact %s of the store %s: %s", name, self.path, error)
@@ -304,3 +338,26 @@ class Store:
                     f"{name} vectors are {width} wide, the {part} of the store {self.path} has {other}"
                     ": use the same model, another `store`, or `overwrite=True`"
                 )
+
+
+def _as_table(videos: collections.abc.Sequence[VideoEmbedding], grid_size: int | None) -> pa.Table:
+    """The rows of videos.
+
+    Args:
+        grid_size: of those that do not say theirs, None if unknown.
+    """
+    codes = np.concatenate([video.codes for video in videos])
+    grid_sizes = codes // len(LEVELS)
+    if grid_size is not None:
+        grid_sizes[grid_sizes == 0] = grid_size
+    return pa.table(
+        {
+            "video_id": pa.array([video.video_id for video in videos for _ in range(len(video.vectors))], pa.string()),
+            "index": np.concatenate([video.index for video in videos]),
+            "start_s": nullable([times(video.start_s, len(video.vectors)) for video in videos]),
+            "end_s": nullable([times(video.end_s, len(video.vectors)) for video in videos]),
+            "vector": vector_column(np.concatenate([video.vectors.astype(np.float16) for video in videos])),
+            "level": pa.array(np.array(LEVELS, object)[codes % len(LEVELS)], pa.string()),
+            "grid_size": pa.array(grid_sizes, pa.int32(), mask=grid_sizes == 0),
+        }
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
-import dataclasses
 import os
 import pathlib
 import shutil
@@ -16,6 +15,8 @@ import pyarrow as pa
 
 from ... import GridClipError
 from ..annotations import Query
+from ..choices import LEVELS, Level
+from .copies import Copies, View, choose, find_copies, view_codes
 
 SUPER_IMAGES, QUERIES = "super_images", "queries"
 # Columns that a dataset must have; further ones are left alone. The vectors' width is the dataset's own.
@@ -29,7 +30,9 @@ KEY_COLUMNS = {
         "end_s": pa.float64(),
     },
 }
-TIMES = {"start_s", "end_s"}  # the columns that may hold nulls
+# Both or neither: stores from before there were levels and several grid sizes do not have them.
+LEVEL_COLUMNS = {"level": pa.string(), "grid_size": pa.int32()}
+MAY_BE_NULL = {"start_s", "end_s", "grid_size"}
 FLOAT16_EXPONENT, FLOAT16_MAGNITUDE = 0x7C00, 0x7FFF  # as bits: from the first on, a value is infinite or no number
 COMMIT_ATTEMPTS = 5  # Lance itself retries a commit 20 times; these are for many writers that start at once
 
@@ -52,7 +55,7 @@ class Tables:
                 dataset = lance.dataset(self.uri(name))
         except (OSError, ValueError) as error:
             raise GridClipError(f"cannot read {self.uri(name)}: {error}") from error
-        wrong = _wrong_columns(dataset.schema, KEY_COLUMNS[name])
+        wrong = _wrong_columns(dataset.schema, KEY_COLUMNS[name] | (LEVEL_COLUMNS if has_levels(dataset) else {}))
         if wrong:
             raise GridClipError(
                 f"{self.uri(name)} is not a table of this program ({wrong}): embed again with "
@@ -60,10 +63,21 @@ class Tables:
             )
         return dataset
 
+    def read_keys(self, dataset: lance.LanceDataset, grid_size: int | None) -> tuple[pa.Table, np.ndarray]:
+        """All columns of the super images but the vectors, and the code of each row's view, see `copies.view_codes`.
+
+        Args:
+            grid_size: of the rows of older stores, which do not say it.
+        """
+        levels = LEVEL_COLUMNS if has_levels(dataset) else {}
+        keys = self.read_columns(dataset, [*KEY_COLUMNS[SUPER_IMAGES], *levels])
+        with self.reading():
+            return keys, view_codes(keys, grid_size)
+
     def read_columns(self, dataset: lance.LanceDataset, columns: list[str]) -> pa.Table:
         with self.reading():
             table = dataset.scanner(columns=columns, scan_in_order=True).to_table()
-            for name in set(columns) - TIMES:
+            for name in set(columns) - MAY_BE_NULL:
                 if table[name].null_count:
                     raise ValueError(f"{table[name].null_count} of {len(table)} rows have no {name}")
             return table
@@ -130,24 +144,31 @@ class Tables:
         except OSError as error:
             raise GridClipError(f"cannot clear the store {self.path}: {error}") from error
 
-    def copies(self, keys: pa.Table) -> Copies:
-        """Every copy of every video, from the columns video_id and index in the order of the rows."""
-        encoded = keys["video_id"].combine_chunks().dictionary_encode()
-        row_video = encoded.indices.to_numpy()
-        index = keys["index"].to_numpy()
-        # The rows of an append are contiguous, so that a row with index 0 starts one copy of one video.
-        begins = np.flatnonzero(index == 0)
-        sizes = np.diff(np.append(begins, len(index)))
-        if (
-            not len(begins)
-            or begins[0] != 0
-            or not np.array_equal(index, np.arange(len(index)) - begins.repeat(sizes))
-            or not np.array_equal(row_video, row_video[begins].repeat(sizes))
-        ):
+    def copies(self, keys: pa.Table, codes: np.ndarray) -> Copies:
+        """Every copy of every video, from what `read_keys` gives."""
+        copies = find_copies(keys, codes)
+        if copies is None:
             raise self.not_in_order()
-        video = row_video[begins]
-        _, first = np.unique(video, return_index=True)
-        return Copies(encoded.dictionary.to_pylist(), begins, sizes, video, first)
+        return copies
+
+    def choose(self, found: collections.abc.Sequence[View], level: Level | None, grid_size: int | None) -> View:
+        """Which of the views that are there is meant, see `copies.choose`.
+
+        Raises:
+            ValueError: an unknown level.
+            GridClipError: there is nothing of this level and grid size.
+        """
+        if level is not None and level not in LEVELS:
+            raise ValueError(f"level ({level!r}) must be one of {', '.join(LEVELS)}")
+        view = choose(found, level, grid_size)
+        if view is None:
+            there = ", ".join(f"{each}" if each.grid_size else f"{each} at an unknown grid size" for each in found)
+            asked = [f"`{name}={value!r}`" for name, value in (("level", level), ("grid_size", grid_size)) if value]
+            raise GridClipError(
+                f"the store {self.path} holds nothing of {' and '.join(asked)}: it has {there}; "
+                "take one of these, or embed the videos again, into another `store`"
+            )
+        return view
 
     def not_in_order(self) -> GridClipError:
         """What to raise where the rows of a video do not follow each other."""
@@ -163,25 +184,6 @@ class Tables:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Copies:
-    """The copies of videos in a table, C of them, in the order of the rows.
-
-    Attributes:
-        names: ids of the V videos.
-        begins: int64 [C], first row of each copy.
-        sizes: int64 [C], rows of each copy.
-        video: int64 [C], whose copy it is, as a position in `names`.
-        first: int64 [V], the first copy of each video of `names`, the one that is read.
-    """
-
-    names: list[str]
-    begins: np.ndarray
-    sizes: np.ndarray
-    video: np.ndarray
-    first: np.ndarray
-
-
 @contextlib.contextmanager
 def lance_calls() -> collections.abc.Iterator[None]:
     """Around calls of Lance: a panic of its Rust code, which is no Exception, becomes an error of this program."""
@@ -194,6 +196,11 @@ def lance_calls() -> collections.abc.Iterator[None]:
             f"the store's library (Lance) could not work on: {error}; is there a limit on memory or "
             "threads (ulimit -v, ulimit -u)? Raise it"
         ) from error
+
+
+def has_levels(dataset: lance.LanceDataset) -> bool:
+    """Whether the rows say of which level and grid size they are; those of older stores and of queries do not."""
+    return not LEVEL_COLUMNS.keys().isdisjoint(dataset.schema.names)
 
 
 def _wrong_columns(schema: pa.Schema, expected: dict[str, pa.DataType]) -> str | None:

@@ -8,9 +8,17 @@ import pathlib
 import numpy as np
 import pytest
 import torch
-from gridclip.benchmarks import charts, measure, readme_table, retrieve, retrieve_peers, retrieve_scaling
+from gridclip.benchmarks import (
+    charts,
+    measure,
+    readme_table,
+    retrieve,
+    retrieve_aggregates,
+    retrieve_peers,
+    retrieve_scaling,
+)
 from gridclip.benchmarks.retrieve_scaling import Size
-from gridclip.engine import retrieval
+from gridclip.engine import choices, retrieval
 
 WIDTH = 12
 LENGTHS = np.array([1, 2, 2, 7])
@@ -39,6 +47,12 @@ def test_peers_score_as_the_kernel_does(name: str, monkeypatch: pytest.MonkeyPat
     else:
         found = getattr(retrieve_peers, name)(vectors, offsets, queries)
     np.testing.assert_allclose(found, kernel, atol=1e-6)
+
+
+def test_every_aggregate_is_measured_beside_the_bare_product() -> None:
+    found = retrieve_aggregates.run(unit(16, 0), np.array([0, 3, 4, 13, 15, 16]), unit(7, 1))
+    assert tuple(found) == choices.AGGREGATES
+    assert all(entry["queries"] == 7 and entry["ranking_cpu_s"] > 0 for entry in found.values())
 
 
 def test_generated_blocks_are_parts_of_the_whole(small_blocks: None) -> None:

@@ -24,7 +24,7 @@ from gridclip.export.model_info import ModelInfo
 
 COMMANDS = (
     "doctor plan inspect export superimages embed-text embed-images embed-videos evaluate compare search "
-    "import-features export-features bench"
+    "import-features export-features reproduce bench"
 ).split()
 HEAVY = {"av", "decord", "lance", "numpy", "onnx", "onnxruntime", "PIL", "pyarrow", "rich", "tokenizers", "torch"}
 
@@ -256,6 +256,11 @@ def test_benchmarks_get_their_own_options(monkeypatch: pytest.MonkeyPatch) -> No
         "evaluate --topk ,",
         "evaluate --temperature 0",
         "evaluate --missing maybe",
+        "evaluate --sweep fps=1",
+        "evaluate --sweep temperature=",
+        "evaluate --sweep temperature=1,0",
+        "evaluate --sweep aggregate=median",
+        "evaluate --normalise softly",
         "search --model m",
         "bench everything",
     ],
@@ -426,3 +431,38 @@ def test_the_installed_command() -> None:
     assert failed.returncode == 1
     assert failed.stderr == "Error: --video-dir /no/such/folder does not exist\n"
     assert failed.stdout == ""
+
+
+def test_evaluate_of_predictions_needs_the_truth(tmp_path: pathlib.Path) -> None:
+    record = '{"qid": 1, "query": "x", "vid": "a", "pred_relevant_windows": [[0, 4, 1]]}\n'
+    truth = '{"qid": 1, "query": "x", "vid": "a", "relevant_windows": [[0, 4], [6, 8]]}\n'
+    (tmp_path / "p.jsonl").write_text(record)
+    (tmp_path / "a.jsonl").write_text(truth)
+    files = ("evaluate", "--predictions", tmp_path / "p.jsonl")
+    assert run(*files).exit_code == 2
+    assert run(*files, "--anno-path", tmp_path / "a.jsonl", "--report", "r.html").exit_code == 2
+    result = run(*files, "--anno-path", tmp_path / "a.jsonl", "--json", tmp_path / "e.json")
+    assert result.exit_code == 0, result.output
+    assert "mIoU 100.00" in result.output
+    compared = run("compare", tmp_path / "e.json", tmp_path / "e.json")
+    assert compared.exit_code == 0 and "may be chance" in compared.output
+    assert run("compare", tmp_path / "e.json", tmp_path / "a.jsonl").exit_code == 1
+
+
+def test_reproduce_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> None:
+    job = Recorder("the table").replace(monkeypatch, "gridclip.engine.reproduction.activitynet")
+    result = run(*"reproduce activitynet --video-dir v --anno-file a.json --super-img-size 224 --num-workers 3".split())
+    assert result.exit_code == 0 and result.output == "the table\n"
+    assert encoder.arguments["model"] == "ViT-L/14"
+    assert job.arguments["work_dir"] == pathlib.Path("reproduce-activitynet")
+    assert job.arguments["super_img_size"] == 224 and job.arguments["decoding"].num_workers == 3
+    job = Recorder("the table").replace(monkeypatch, "gridclip.engine.reproduction.grids")
+    assert run(*"reproduce grids --video-dir v --anno-file a --grid-sizes 1,3 --work-dir w".split()).exit_code == 0
+    assert job.arguments["grid_sizes"] == (1, 3)
+
+
+def test_edit_lists(superimages: Recorder) -> None:
+    assert run(*"superimages --video-dir v --save-dir s --edit-lists ignore".split()).exit_code == 0
+    assert superimages.arguments["sampling"] == Sampling(edit_lists="ignore")
+    refused = run(*"superimages --video-dir v --save-dir s --edit-lists ignore --sampling time".split())
+    assert refused.exit_code == 2 and "hidden ones have no time" in " ".join(refused.output.split())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gridclip.engine import aggregates, choices
-from gridclip.engine.aggregates import Aggregate, Group, Part
+from gridclip.engine.aggregate import Aggregate, Group, Part
 from gridclip.engine.annotations import Query
 from gridclip.engine.evaluation import evaluate
 from gridclip.engine.search import search
@@ -31,8 +31,7 @@ class BestPair(Aggregate):
             first += len(rows[-1])
         return dataclasses.replace(part, vectors=torch.cat(rows), groups=groups)
 
-    def scores(self, part: Part, queries: torch.Tensor, temperature: float) -> torch.Tensor:
-        similar = part.vectors @ queries
+    def scores(self, part: Part, similar: torch.Tensor, temperature: float) -> torch.Tensor:
         return torch.cat([group.of(similar).amax(1) for group in part.groups])
 
 
@@ -76,4 +75,5 @@ def test_an_aggregate_joins_through_the_table(store: Store, monkeypatch: pytest.
 
 def test_only_the_softmax_tells_of_its_temperature() -> None:
     told = {name: aggregate.describe(0.1) for name, aggregate in aggregates.AGGREGATES.items()}
-    assert told == {"softmax": "softmax, temperature 0.1", "mean": "mean", "max": "max"}
+    names = ("mean", "max", "windows", "tf-prvr")
+    assert told == {"softmax": "softmax, temperature 0.1", **{name: name for name in names}}

@@ -1,4 +1,4 @@
-"""Tests of engine/annotations.py: the four formats told apart by content, and what bad files get."""
+"""Tests of engine/annotations.py: the five formats told apart by content, and what bad files get."""
 
 import gzip
 import json
@@ -16,11 +16,30 @@ TVR = [
     {"vid_name": "s01_clip_1", "duration": 9.0, "ts": [1, 2.5], "desc": "One.", "type": "v", "desc_id": 7},
     {"vid_name": "s01_clip_0", "ts": [0, 1], "desc": "Two #1 ##.", "desc_id": 8},
 ]
+QVHIGHLIGHTS = [
+    {
+        "qid": 2579,
+        "query": "One.",
+        "duration": 150,
+        "vid": "NUsG9BgSes0_210.0_360.0",
+        "relevant_clip_ids": [0, 1],
+        "saliency_scores": [[4, 4, 2], [3, 4, 2]],
+        "relevant_windows": [[0, 14], [30, 36], [40, 42]],
+    },
+    {"qid": 9, "query": "Two.", "vid": "b"},  # of the test split, which has no windows
+]
 CHARADES = "AAAAA 24.3 30.4##person turns on a light.\nBBBBB 0.0 1.0##two ## signs #enc#0 here.\n"
 MS_SL = "v_b#enc#0 One.\nv_b#enc#1 Two ##.\nv_a#enc#0 Three 1 2##x.\n"
 EXPECTED = {
     "activitynet": [Query(0, "v_b", "One.", 0, 1.5), Query(1, "v_b", "  Two é.", 2, 9), Query(2, "v_a", "Three.")],
-    "tvr": [Query(0, "s01_clip_1", "One.", 1, 2.5), Query(1, "s01_clip_0", "Two #1 ##.", 0, 1)],
+    "tvr": [
+        Query(0, "s01_clip_1", "One.", 1, 2.5, official_id=7),
+        Query(1, "s01_clip_0", "Two #1 ##.", 0, 1, official_id=8),
+    ],
+    "qvhighlights": [
+        Query(0, "NUsG9BgSes0_210.0_360.0", "One.", 0, 14, ((30, 36), (40, 42)), official_id=2579),
+        Query(1, "b", "Two.", official_id=9),
+    ],
     "charades-sta": [
         Query(0, "AAAAA", "person turns on a light.", 24.3, 30.4),
         Query(1, "BBBBB", "two ## signs #enc#0 here.", 0, 1),
@@ -30,6 +49,7 @@ EXPECTED = {
 TEXTS = {
     "activitynet": json.dumps(ACTIVITYNET, indent=2),
     "tvr": "\n".join(map(json.dumps, TVR)),
+    "qvhighlights": "\n".join(map(json.dumps, QVHIGHLIGHTS)),
     "charades-sta": CHARADES,
     "ms-sl": MS_SL,
 }

@@ -30,7 +30,9 @@ def test_sampling() -> None:
         super_img_size=choices.SUPER_IMG_SIZE,
         min_frames=choices.MIN_FRAMES,
         mode=choices.SAMPLING_MODE,
+        edit_lists=choices.EDIT_LISTS,
     )
+    assert get_args(sampling.EditLists) == choices.EDIT_LIST_RULES
     assert sampling.Sampling() == by_default
 
 

@@ -1,4 +1,4 @@
-"""Tests of engine/evaluation.py and engine/report.py: recall of hand-made stores, missing videos, annotation files."""
+"""engine/evaluation.py and engine/report: recall of hand-made stores, missing videos, annotation files, the page."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import pytest
 from gridclip import GridClipError
 from gridclip.engine.annotations import Query, load_annotations, load_video_info
 from gridclip.engine.evaluation import evaluate
-from gridclip.engine.report import write_report
+from gridclip.engine.report.page import write_report
 from gridclip.engine.store.store import Store, VideoEmbedding
 
 
@@ -114,12 +114,12 @@ def test_what_cannot_be_evaluated(tmp_path):
 def test_report_is_one_page_with_escaped_texts(tmp_path):
     queries = [*QUERIES[:4], ("a", "<script>&", [1, 0, 0, 0])]
     found = evaluate(make_store(tmp_path / "s", VIDEOS, queries), examples=10)
-    assert [example.rank for example in found.examples] == [1, 2, 4, 4, 1]
-    assert [name for name, _ in found.examples[1].best] == ["b", "a", "c", "d"]
+    assert [example.rank for example in found.examples] == [4, 4, 2, 1, 1]
+    assert [name for name, _ in found.examples[2].best] == ["b", "a", "c", "d"]
     write_report(found, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "R@100" in page and "<script>" not in page and "&lt;script&gt;&amp;" in page
-    assert "http" not in page
+    assert "://" not in page and "url(" not in page  # nothing from outside
     found = dataclasses.replace(found, sampling={"fps": 0.5, "max_shift_s": None})
     write_report(found, tmp_path / "r.html")
     assert "<td>fps 0.5</td>" in (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -159,3 +159,50 @@ def test_moments_are_measured_where_asked_for(tmp_path):
     assert content["svmr"]["0.5"]["1"] == 100 and content["svmr"]["0.7"]["1"] == 50
     assert content["vcmr"]["0.7"]["100"] == 50
     assert "all videos, IoU 0.7" in str(found) and content["R@1"] == 100
+
+
+def test_a_sweep_gives_what_each_scoring_gives_alone(tmp_path):
+    store = make_store(tmp_path / "s", VIDEOS, QUERIES)
+    sweep = {"temperature": [1, 0.1, 0.01], "aggregate": ["max", "windows", "mean", "tf-prvr", "softmax"]}
+    for missing in ("drop", "count-as-failures"):
+        found = evaluate(store, topk=[1, 2], sweep=sweep, missing=missing)
+        scorings = [(entry.scoring.aggregate, entry.scoring.temperature) for entry in found.sweep]
+        names = [(name, 1) for name in ("max", "windows", "mean", "tf-prvr")]
+        assert scorings == [("softmax", 1), ("softmax", 0.1), ("softmax", 0.01), *names]  # softmax at 1 once
+        for entry, (aggregate, temperature) in zip(found.sweep, scorings, strict=True):
+            alone = evaluate(store, topk=[1, 2], aggregate=aggregate, temperature=temperature, missing=missing)
+            assert entry.recall == alone.recall
+            assert entry.to_json()["SumR"] == alone.sum_recall
+        assert len(found.to_json()["sweep"]) == 7 and "softmax, temperature 0.01" in str(found)
+    with pytest.raises(ValueError, match="sweep .'fps'. must be one of temperature, aggregate"):
+        evaluate(store, sweep={"fps": [1]})
+    with pytest.raises(ValueError, match="cannot be combined"):
+        evaluate(store, sweep=sweep, normalise="sinkhorn")
+
+
+def test_what_was_done_against_hubs_is_said(tmp_path):
+    # The hub is nearer to every query than the query's own video is.
+    axes, hub = np.eye(3), np.full(3, 3**-0.5)
+    rows = {name: [row] for name, row in zip("abc", axes, strict=True)} | {"hub": [hub]}
+    queries = [(name, name, 0.45 * row + hub) for name, row in zip("abc", axes, strict=True)]
+    store = make_store(tmp_path / "s", rows, queries)
+    assert evaluate(store, topk=[1]).recall == {1: 0}
+    found = evaluate(store, topk=[1], normalise="sinkhorn", examples=3)
+    assert found.recall == {1: 100} and [example.best[0][0] for example in found.examples] == ["a", "b", "c"]
+    assert found.to_json()["normalise"] == {"name": "sinkhorn", "transductive": True, "sharpness": 20}
+    assert "normalised: sinkhorn, over the test queries (transductive)" in str(found)
+    banked = evaluate(store, topk=[1], normalise="qb-norm", query_bank=tmp_path / "s")
+    assert banked.to_json()["normalise"]["bank_queries"] == 3 and "bank of 3 queries from" in str(banked)
+    assert banked.recall == {1: 100}
+    write_report(found, tmp_path / "r.html")
+    assert "transductive" in (tmp_path / "r.html").read_text("utf-8")
+    assert evaluate(store).to_json()["normalise"] == {"name": "none", "transductive": False}
+
+
+def test_videos_that_are_too_short_for_the_wavelet_are_counted(tmp_path):
+    rows = {"short": np.eye(15, 16), "long": np.eye(16)[::-1]}
+    store = make_store(tmp_path / "s", rows, [("short", "t", np.eye(16)[0])])
+    found = evaluate(store, aggregate="tf-prvr", topk=[1])
+    assert found.to_json()["too_short_videos"] == 1
+    assert "1 of 2 videos are too short for tf-prvr: windows at all scales join in" in str(found)
+    assert evaluate(store, aggregate="windows").to_json()["too_short_videos"] == 0

@@ -91,10 +91,8 @@ def test_annotations_choose_the_videos(tmp_path: pathlib.Path) -> None:
     assert [each.video_id for each in found.failures] == ["gone"]
 
 
-@pytest.mark.parametrize(
-    ("grid_size", "super_images"), [(1, 288_795), (2, 74_021), (3, 34_284), (4, 20_324), (5, 13_966)]
-)
-def test_activitynet(shared_data: pathlib.Path, tmp_path: pathlib.Path, grid_size: int, super_images: int) -> None:
+@pytest.mark.parametrize("by_grid", [{2: 74_021}, {1: 288_795, 2: 74_021, 3: 34_284, 4: 20_324, 5: 13_966}])
+def test_activitynet(shared_data: pathlib.Path, tmp_path: pathlib.Path, by_grid: dict[int, int]) -> None:
     procedure = next(shared_data.parent.glob("procedure_*.txt")).read_text()
     unreadable = tmp_path / "unreadable.txt"
     unreadable.write_text("\n".join(re.findall(r"^ +(v_\S+)$", procedure, re.MULTILINE)))
@@ -102,11 +100,13 @@ def test_activitynet(shared_data: pathlib.Path, tmp_path: pathlib.Path, grid_siz
     assert len(excluded) == 16
     found = plan.plan_video_info(
         shared_data / "annotations" / "activitynet_val_1_video_info.json",
-        Sampling(grid_size=grid_size),
+        Sampling(grid_size=tuple(by_grid)),
         anno_file=shared_data / "annotations" / "activitynet_val_1.json",
         exclude=excluded,
     )
-    assert (found.videos, found.super_images, found.queries) == (4_901, super_images, 17_443)
+    assert (found.videos, found.super_images, found.queries) == (4_901, sum(by_grid.values()), 17_443)
+    assert found.super_images_by_grid == by_grid
+    assert ("at grid size 3  34,284" in plan.as_text(found)) == (len(by_grid) > 1)
     assert not found.failures
 
 

@@ -3,10 +3,11 @@
 import itertools
 import math
 
+import naive_moments
 import numpy as np
 import pytest
 import torch
-from gridclip.engine import choices, retrieval
+from gridclip.engine import choices, retrieval, tallies
 from gridclip.engine.retrieval import BlockSize, Scoring
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,9 @@ def loop_scores(queries, vectors, offsets, aggregate="softmax", temperature=1.0)
             own = vectors[offsets[video] : offsets[video + 1]].astype(np.float64)
             own = own / np.linalg.norm(own, axis=1, keepdims=True)
             similar = own @ query
+            if aggregate in naive_moments.SCORES:
+                result[row, video] = naive_moments.SCORES[aggregate](own, query)
+                continue
             if aggregate == "max":
                 result[row, video] = similar.max()
                 continue
@@ -65,7 +69,16 @@ RAGGED = [3, 1, 40, 2, 3, 3, 17, 1, 9, 9, 3]  # 40 and 17 are longer than the ve
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize(
     ("aggregate", "temperature"),
-    [("softmax", 1.0), ("softmax", 0.1), ("softmax", 0.02), ("softmax", 100.0), ("mean", 1.0), ("max", 1.0)],
+    [
+        ("softmax", 1.0),
+        ("softmax", 0.1),
+        ("softmax", 0.02),
+        ("softmax", 100.0),
+        ("mean", 1.0),
+        ("max", 1.0),
+        ("windows", 1.0),
+        ("tf-prvr", 1.0),
+    ],
 )
 @pytest.mark.parametrize("blocks", [BlockSize(8, 4), retrieval.CPU_BLOCK])
 def test_scores_equal_the_loop(monkeypatch, aggregate, temperature, dtype, blocks):
@@ -90,6 +103,8 @@ def test_scores_equal_the_loop_for_any_lengths(lengths, queries, width, seed, te
     data = make(lengths, queries, width, seed)
     expected = loop_scores(*data, aggregate, temperature)
     smallest = min(_smallest_norm(*data, temperature), 1) if aggregate != "max" else 1
+    if aggregate in naive_moments.SCORES:
+        smallest = min(smallest, *(naive_moments.smallest_mean(data[1][a:b]) for a, b in itertools.pairwise(data[2])))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrieval, "CPU_BLOCK", BlockSize(rows, step))
         scores = kernel_scores(*data, Scoring(aggregate, temperature))
@@ -161,7 +176,7 @@ def loop_ranks(scores, targets):
         rank = 1
         for video, score in enumerate(row):
             if video != target:
-                tied = abs(score - row[target]) <= retrieval.TIE
+                tied = abs(score - row[target]) <= tallies.TIE
                 rank += (tied and video < target) or (not tied and score > row[target])
         result.append(rank)
     return result
@@ -205,6 +220,42 @@ def test_best_videos_with_equal_scores_come_in_the_order_of_candidates(small_blo
     assert videos.tolist() == [list(range(12))]
 
 
+def test_one_pass_finds_out_what_single_calls_do(small_blocks, monkeypatch):
+    queries, vectors, offsets = make(RAGGED * 3, queries=23, seed=3)
+    targets = np.random.default_rng(0).integers(0, 33, 23)
+    wanted = [
+        retrieval.Wanted(Scoring(aggregate, temperature), top)
+        for aggregate, temperature, top in (
+            ("softmax", 1.0, 5),
+            ("softmax", 0.01, 0),
+            ("mean", 1.0, 50),
+            ("max", 1.0, 1),
+            ("windows", 1.0, 33),
+            ("tf-prvr", 1.0, 7),
+        )
+    ]
+    found = retrieval.rank_videos(queries, targets, vectors, offsets, wanted, device="cpu")
+    for each, ranking in zip(wanted, found, strict=True):
+        expected = loop_scores(queries, vectors, offsets, each.scoring.aggregate, each.scoring.temperature)
+        assert ranking.ranks.tolist() == loop_ranks(expected, targets)
+        order = np.argsort(-expected, axis=1)[:, : each.top]
+        assert ranking.videos.tolist() == order.tolist()
+        np.testing.assert_allclose(ranking.scores, np.take_along_axis(expected, order, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("most_waiting", [3, 4, 10, 40])
+def test_the_best_are_kept_however_many_scores_wait(monkeypatch, most_waiting):
+    monkeypatch.setattr(tallies, "SORTED_QUERIES", 4)
+    scores = torch.from_numpy(np.random.default_rng(0).permutation(40 * 9).reshape(40, 9).astype(np.float32))
+    best = tallies.BestVideos(9, 6, most_waiting=most_waiting, device=torch.device("cpu"))
+    for videos in torch.randperm(40, generator=torch.Generator().manual_seed(0)).split(3):
+        for queries in torch.arange(9).split(5):
+            best.add(tallies.ScoreBlock(videos, queries, scores[videos][:, queries]))
+    found, videos = best.result()
+    expected = torch.sort(scores, dim=0, descending=True)
+    assert videos.tolist() == expected.indices[:6].T.tolist() and found.tolist() == expected.values[:6].T.tolist()
+
+
 def test_memory_stays_bounded_by_the_block_not_by_queries_times_videos(monkeypatch):
     monkeypatch.setattr(retrieval, "CPU_BLOCK", BlockSize(16, 8))
     queries, vectors, offsets = make([1] * 50 + [5] * 20 + [64], queries=40)
@@ -229,7 +280,7 @@ def test_a_temperature_out_of_range_is_refused(temperature):
 
 def test_wrong_arguments_are_refused():
     queries, vectors, _ = make([2, 3])
-    with pytest.raises(ValueError, match="aggregate .'median'. must be one of softmax, mean, max"):
+    with pytest.raises(ValueError, match="aggregate .'median'. must be one of softmax, mean, max, windows, tf-prvr"):
         Scoring("median")
     with pytest.raises(ValueError, match="video 1 has no super images"):
         list(retrieval.score_blocks(queries, vectors, np.array([0, 2, 2, 5]), Scoring()))

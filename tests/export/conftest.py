@@ -188,6 +188,19 @@ def checkpoint(clip: CLIP, tmp_path_factory: pytest.TempPathFactory) -> pathlib.
     return write_state_dict(clip, tmp_path_factory.mktemp("checkpoint"))
 
 
+def cell_of_each_patch(config: ClipConfig, cells: int) -> list[int | None]:
+    """The cell that holds each patch's centre, patches row by row; None in the margin."""
+    side = config.image_size // cells
+    found: list[int | None] = []
+    for y in range(config.grid):
+        for x in range(config.grid):
+            centre_y, centre_x = (y + 0.5) * config.patch_size, (x + 0.5) * config.patch_size
+            boxes = [(row * side, column * side) for row in range(cells) for column in range(cells)]
+            holds = [top <= centre_y < top + side and left <= centre_x < left + side for top, left in boxes]
+            found.append(holds.index(True) if True in holds else None)
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Reference:
     """CLIP's embeddings computed with torch's own transformer layers, in float64, from nothing but the weights."""
@@ -196,16 +209,33 @@ class Reference:
 
     def images(self, super_images: np.ndarray) -> np.ndarray:
         weights = {key: value.double() for key, value in self.model.state_dict().items()}
-        pixels = torch.from_numpy(((super_images / 255 - MEAN) / STD).transpose(0, 3, 1, 2).copy())
-        patch = self.model.config.patch_size
-        patches = nn.functional.conv2d(pixels, weights["visual.conv1.weight"], stride=patch)
-        x = patches.reshape(len(pixels), len(patches[0]), -1).permute(0, 2, 1)
-        cls = weights["visual.class_embedding"].repeat(len(x), 1, 1)
-        x = torch.cat([cls, x], 1) + weights["visual.positional_embedding"]
-        x = self._norm(x, weights, "visual.ln_pre")
+        x = self._tokens(super_images, weights)
         x = self._layers(x, weights, "visual.", self.model.config.vision_heads, None)
         x = self._norm(x[:, 0], weights, "visual.ln_post") @ weights["visual.proj"]
         return nn.functional.normalize(x).numpy()
+
+    def cells(self, super_images: np.ndarray, cells: int, cell_layers: int | None = None) -> np.ndarray:
+        """float64 [B, 1 + cells * cells, D]: one attention over all tokens, masked."""
+        weights = {key: value.double() for key, value in self.model.state_dict().items()}
+        heads, count = self.model.config.vision_heads, cells**2
+        layers = self.model.config.vision_layers
+        first = layers - (cell_layers or layers)
+        x = self._tokens(super_images, weights)
+        x = self._layers(x, weights, "visual.", heads, None, range(first))
+        plain = x.shape[1]
+        hidden = torch.ones(plain + count, plain + count, dtype=torch.bool)
+        hidden[:plain, :plain] = False
+        owner = cell_of_each_patch(self.model.config, cells)
+        for cell in range(count):
+            hidden[plain + cell, plain + cell] = False
+            for patch, owned_by in enumerate(owner):
+                hidden[plain + cell, 1 + patch] = owned_by != cell
+        x = torch.cat([x] + count * [x[:, :1]], 1)
+        mask = torch.zeros(hidden.shape, dtype=torch.float64).masked_fill(hidden, -torch.inf)
+        x = self._layers(x, weights, "visual.", heads, mask, range(first, layers))
+        rows = torch.cat([x[:, :1], x[:, plain:]], 1)
+        embeddings = self._norm(rows, weights, "visual.ln_post") @ weights["visual.proj"]
+        return nn.functional.normalize(embeddings, dim=-1).numpy()
 
     def texts(self, token_ids: np.ndarray) -> np.ndarray:
         weights = {key: value.double() for key, value in self.model.state_dict().items()}
@@ -219,11 +249,25 @@ class Reference:
         x = torch.stack([row[end] for row, end in zip(x, ends, strict=True)]) @ weights["text_projection"]
         return nn.functional.normalize(x).numpy()
 
+    def _tokens(self, super_images: np.ndarray, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        pixels = torch.from_numpy(((super_images / 255 - MEAN) / STD).transpose(0, 3, 1, 2).copy())
+        patch = self.model.config.patch_size
+        patches = nn.functional.conv2d(pixels, weights["visual.conv1.weight"], stride=patch)
+        x = patches.reshape(len(pixels), len(patches[0]), -1).permute(0, 2, 1)
+        cls = weights["visual.class_embedding"].repeat(len(x), 1, 1)
+        return self._norm(torch.cat([cls, x], 1) + weights["visual.positional_embedding"], weights, "visual.ln_pre")
+
     def _norm(self, x: torch.Tensor, weights: dict[str, torch.Tensor], name: str) -> torch.Tensor:
         return nn.functional.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     def _layers(
-        self, x: torch.Tensor, weights: dict[str, torch.Tensor], prefix: str, heads: int, mask: torch.Tensor | None
+        self,
+        x: torch.Tensor,
+        weights: dict[str, torch.Tensor],
+        prefix: str,
+        heads: int,
+        mask: torch.Tensor | None,
+        chosen: range | None = None,
     ) -> torch.Tensor:
         quick = self.model.config.activation == "quick_gelu"
         activation = (lambda h: h / (1 + torch.exp(-1.702 * h))) if quick else nn.functional.gelu
@@ -235,8 +279,8 @@ class Reference:
             "norm1.": "ln_1.",
             "norm2.": "ln_2.",
         }
-        index = 0
-        while f"{prefix}transformer.resblocks.{index}.ln_1.weight" in weights:
+        count = sum(f"{prefix}transformer.resblocks.{index}.ln_1.weight" in weights for index in range(100))
+        for index in range(count) if chosen is None else chosen:
             block = f"{prefix}transformer.resblocks.{index}."
             width, hidden = x.shape[-1], len(weights[f"{block}mlp.c_fc.weight"])
             layer = nn.TransformerEncoderLayer(
@@ -247,7 +291,6 @@ class Reference:
             )
             with torch.no_grad():
                 x = layer(x, src_mask=mask)  # in training mode: eval mode would take another, fused, path
-            index += 1
         return x
 
 

@@ -45,6 +45,7 @@ def expected_texts(checkpoint: pathlib.Path, texts: list[str], longest: int = CO
 def test_a_new_family_is_exported_loaded_and_embeds(toy, tmp_path):
     made = export_model(str(toy), tmp_path / "model")
     assert (made.family, made.embed_dim, made.name) == ("toy", 7, "toy")
+    assert made.has_cells is False and not (tmp_path / "model" / "image_cells.onnx").exists()
     assert made == read_model_info(tmp_path / "model") and min(made.smallest_cosine.values()) > 0.99999
     encoder = Encoder(tmp_path / "model", provider="cpu", num_threads=1)
     images = np.random.default_rng(0).integers(0, 256, (3, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), dtype=np.uint8)

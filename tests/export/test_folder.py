@@ -17,7 +17,7 @@ from gridclip.export import folder as folder_module
 from gridclip.export import verify as verify_module
 from gridclip.export.clip import ClipForExport
 from gridclip.export.folder import ensure_model_folder, export_model, is_model_folder
-from gridclip.export.model_info import read_model_info
+from gridclip.export.model_info import read_model_info, write_model_info
 
 from .conftest import CONFIG, Reference, random_clip, write_state_dict
 
@@ -40,6 +40,7 @@ def test_model_json_says_everything(checkpoint, tmp_path):
     made = export_model(str(checkpoint), tmp_path / "out")
     assert made == read_model_info(tmp_path / "out")
     info = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert info.pop("cells_smallest_cosine") > 0.99999
     cosines = info.pop("smallest_cosine")
     assert set(cosines) == {"image", "text"} and min(cosines.values()) > 0.99999
     assert len(info.pop("fingerprint")) == 64
@@ -64,9 +65,11 @@ def test_model_json_says_everything(checkpoint, tmp_path):
         "text_cleaning": "clip",
         "activation": "quick_gelu",
         "fused_attention": {"image": 2, "text": 3},
+        "has_cells": True,
+        "cells_fused_attention": 4,
     }
-    files = {"image.onnx", "image.onnx.data", "text.onnx", "text.onnx.data", "tokenizer.json", "model.json"}
-    assert {file.name for file in (tmp_path / "out").iterdir()} == files
+    graphs = {"image.onnx", "image.onnx.data", "image_cells.onnx", "text.onnx", "text.onnx.data"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == graphs | {"tokenizer.json", "model.json"}
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
     assert (
         tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).get_vocab_size() == CONFIG.vocab_size
@@ -134,6 +137,36 @@ def test_a_graph_that_differs_from_torch_leaves_no_folder(checkpoint, tmp_path, 
     assert list(tmp_path.iterdir()) == []
     export_model(str(checkpoint), tmp_path / "out", verify=False)
     assert is_model_folder(tmp_path / "out")
+
+
+def test_cells_that_differ_from_torch_leave_no_folder(checkpoint, tmp_path, monkeypatch):
+    write = clip_module.write_cells_graph
+    monkeypatch.setattr(
+        clip_module, "write_cells_graph", lambda _clip, *args, **options: write(wrong, *args, **options)
+    )
+    wrong = random_clip(CONFIG, seed=1)
+    with pytest.raises(GridClipError, match="image_cells graph differs from torch: smallest cosine"):
+        export_model(str(checkpoint), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cells_without_fused_attention_fail(checkpoint, tmp_path, monkeypatch):
+    count = verify_module.count_fused_attention
+    monkeypatch.setattr(
+        verify_module, "count_fused_attention", lambda path: 3 if path.stem == "image_cells" else count(path)
+    )
+    with pytest.raises(GridClipError, match="graph with cells has 3 fused attention nodes, expected 4"):
+        export_model(str(checkpoint), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_demos_model_has_cells_in_every_precision(tiny_checkpoint, tmp_path, precision):
+    info = export_model(str(tiny_checkpoint), tmp_path / "out", precision=precision)
+    assert info.cells_smallest_cosine >= {"fp16": 0.999, "int8": 0.98}[precision]
+    assert info.cells_fused_attention == 2 * info.fused_attention["image"]
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()}
+    assert sizes["image_cells.onnx"] < sizes["image.onnx.data"] / 4 and "image_cells.onnx.data" not in sizes
 
 
 def test_weights_that_are_not_numbers_fail(tmp_path):
@@ -209,6 +242,13 @@ def test_ensure_takes_model_folders_and_exports_the_rest_once(checkpoint, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(folder_module, "export_model", lambda *_args, **_options: pytest.fail("exported again"))
         assert ensure_model_folder(str(checkpoint), tmp_path / "cache", image_size=None) == made
+    # One from before there were cells is made anew, and stays the same model to every store.
+    before = read_model_info(made)
+    (made / "image_cells.onnx").unlink()
+    old = dataclasses.replace(before, has_cells=None, cells_fused_attention=None, cells_smallest_cosine=None)
+    write_model_info(old, made)
+    assert ensure_model_folder(str(checkpoint), tmp_path / "cache") == made
+    assert read_model_info(made) == before and (made / "image_cells.onnx").is_file()
     # Another checkpoint under the same name is another model.
     copy = tmp_path / "copy"
     path = write_state_dict(random_clip(CONFIG), copy)

@@ -86,6 +86,10 @@ class ToyModel:
     def attention_layers(self) -> Mapping[str, int]:
         return {"image": 0, "text": 0}
 
+    @property
+    def cells(self) -> None:
+        return None
+
     def linear_layers(self) -> Iterable[tuple[nn.Module, Tensor]]:
         return ()
 
@@ -111,7 +115,7 @@ class ToyModel:
 
     def _finish(self, graph: GraphWriter, x: str, graph_input: Any) -> None:
         graph.op("Div", x, graph.op("ReduceL2", x, graph.ints(1), keepdims=1), output="embeddings")
-        graph.finish([graph_input], self.image.shape[1])
+        graph.finish([graph_input], ["B", self.image.shape[1]])
 
 
 def write_checkpoint(folder: pathlib.Path) -> pathlib.Path:

@@ -16,6 +16,7 @@ from gridclip.dali_pipes import grid
 from gridclip.dali_pipes.contract import CompressedSegment, Notice, SuperImages, VideoError, VideoFile
 from gridclip.dali_pipes.cpu import decoding, super_images, tasks
 from gridclip.dali_pipes.cpu.reading import open_reading
+from gridclip.dali_pipes.layout import Part
 from gridclip.dali_pipes.nvdali import segments
 from gridclip.dali_pipes.nvdali.video_pipeline import VideoPipeline
 from gridclip.dali_pipes.packets import pruning, scan
@@ -82,7 +83,7 @@ def assert_shows_what_is_on_screen(path: pathlib.Path, fps: float, decoder="pyav
     with open_reading(path, sampling) as reading:
         found = list(reading.frames(decoder, cells=4))
         assert reading.planned_s.tolist() == pytest.approx([time for time, _ in expected])
-        start_s, end_s = reading.times_s(4)
+        start_s, end_s = reading.layout().spans_s([Part(2, 0, reading.layout().count(2))])
         duration_s = reading.summary.duration_s
     assert len(found) == len(expected)
     for index, (frame, (time, pixels)) in enumerate(zip(found, expected, strict=True)):

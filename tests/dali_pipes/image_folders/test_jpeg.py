@@ -11,7 +11,7 @@ import pytest
 from gridclip import GridClipError
 from gridclip.dali_pipes.contract import Failure, Finished, SuperImages, VideoError, VideoFile
 from gridclip.dali_pipes.cpu import tasks
-from gridclip.dali_pipes.image_folders import jpeg, jpeg_decoding
+from gridclip.dali_pipes.image_folders import grids, jpeg, jpeg_decoding
 from gridclip.dali_pipes.processes import pool
 from gridclip.dali_pipes.sampling import Sampling
 from PIL import Image
@@ -41,7 +41,7 @@ def save(save_dir: pathlib.Path, video_id: str = "v", decode=decode) -> list[int
     part_dir = save_dir / ".parts"
     part_dir.mkdir(exist_ok=True)
     try:
-        return list(jpeg.save(video, skip=0, decode=decode, sampling=SAMPLING, save_dir=save_dir, part_dir=part_dir))
+        return list(grids.save(video, skip=0, decode=decode, sampling=SAMPLING, save_dir=save_dir, part_dir=part_dir))
     finally:
         part_dir.rmdir()  # nothing is left in it
 
@@ -194,7 +194,7 @@ def test_a_cut_file_costs_its_folder_and_no_other(tmp_path):
 
 def test_a_video_id_with_a_slash_is_a_folder_in_a_folder(tmp_path):
     video, parts = VideoFile("a/b", pathlib.Path("v.mp4")), tmp_path / ".parts"
-    list(jpeg.save(video, skip=0, decode=decode, sampling=SAMPLING, save_dir=tmp_path, part_dir=parts))
+    list(grids.save(video, skip=0, decode=decode, sampling=SAMPLING, save_dir=tmp_path, part_dir=parts))
     assert jpeg.read_sidecar(tmp_path / "a" / "b") and len(list((tmp_path / "a").iterdir())) == 1
 
 

@@ -16,7 +16,7 @@ from gridclip.dali_pipes import grid
 from gridclip.dali_pipes.bitstream.readers import may_hold_fields
 from gridclip.dali_pipes.contract import CompressedSegment, Failure, Finished, Notice, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images
-from gridclip.dali_pipes.image_folders import jpeg
+from gridclip.dali_pipes.image_folders import grids, jpeg
 from gridclip.dali_pipes.nvdali import pipeline_threads, segments, self_test, sources
 from gridclip.dali_pipes.nvdali.batch_queue import Limits
 from gridclip.dali_pipes.nvdali.jpeg_pipeline import JpegPipeline
@@ -276,7 +276,7 @@ def jpeg_folders(shared_data, tmp_path_factory) -> pathlib.Path:
     decode = functools.partial(super_images.super_images, sampling=sampling)
     for name in ("echo.webm", "bbb480.mp4", "pancake.mkv"):
         video = VideoFile(name, shared_data / "videos" / name)
-        list(jpeg.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
+        list(grids.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
     return save_dir
 
 

@@ -198,13 +198,13 @@ def test_shifts_out_of_range(shift_s):
 
 
 def test_sidecars_of_older_versions_are_exact(tmp_path):
-    from gridclip.dali_pipes.image_folders import jpeg
+    from gridclip.dali_pipes.image_folders import grids, jpeg
 
     sampling = Sampling(super_img_size=64)
     video = VideoFile("v", tmp_path)
     run = segments.SuperImages("v", 0, 1, np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1), np.ones(1))
     options = {"sampling": sampling, "save_dir": tmp_path, "part_dir": tmp_path}
-    list(jpeg.save(video, skip=0, decode=lambda video: iter([run]), **options))
+    list(grids.save(video, skip=0, decode=lambda video: iter([run]), **options))
     path = tmp_path / "v" / jpeg.SIDECAR
     record = json.loads(path.read_text())
     del record["max_shift_s"], record["mode"]

@@ -7,8 +7,12 @@ import shutil
 import fake_model
 import numpy as np
 import pytest
+import torch
 from gridclip import GridClipError
 from gridclip.engine.encoding.encoder import Encoder
+from gridclip.export.families import find_family
+from gridclip.export.family import LoadOptions
+from gridclip.export.weights import read_weights
 
 
 @pytest.fixture
@@ -26,6 +30,40 @@ def test_images(model_dir):
     flipped = images[:, ::-1]  # not contiguous
     np.testing.assert_allclose(encoder.encode_images(flipped), embeddings, atol=1e-5)
     assert encoder.encode_images(images[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("cells", [2, 3])
+def test_cells_are_those_of_the_torch_model_and_the_super_image_stays(tiny_checkpoint, tiny_model_dir, cells):
+    encoder = Encoder(tiny_model_dir, provider="cpu", num_threads=1)
+    size = encoder.info.image_size
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    found = encoder.encode_images(images, cells)
+    assert found.shape == (3, 1 + cells**2, encoder.info.embed_dim) and found.dtype == np.float32
+    np.testing.assert_allclose(found[:, 0], encoder.encode_images(images), atol=1e-5)
+    model = find_family(read_weights(tiny_checkpoint)).load(read_weights(tiny_checkpoint), LoadOptions())
+    with torch.inference_mode():
+        expected = torch.nn.functional.normalize(model.cells.embed(torch.from_numpy(images), cells), dim=-1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert encoder.encode_images(images[:0], cells).shape == (0, 1 + cells**2, encoder.info.embed_dim)
+
+
+def test_cells_that_a_model_folder_cannot_give(model_dir, tiny_model_dir, tmp_path):
+    images = np.zeros((1, 64, 64, 3), np.uint8)
+    for embed in (lambda encoder: encoder.encode_images(images, 2), lambda encoder: encoder.image_passes(4, cells=2)):
+        with pytest.raises(GridClipError, match="from before GridCLIP could embed the cells.*export the model again"):
+            embed(Encoder(model_dir, provider="cpu"))
+        without = fake_model.write(tmp_path / "without", has_cells=False)
+        with pytest.raises(GridClipError, match=r"fake cannot embed the cells .*\(family clip\): leave out `cells`"):
+            embed(Encoder(without, provider="cpu"))
+    encoder = Encoder(tiny_model_dir, provider="cpu")
+    for cells in (0, 1, 9):
+        with pytest.raises(ValueError, match=rf"cells \({cells}\) must be in \[2, 8\]"):
+            encoder.image_passes(4, cells)
+    lost = tmp_path / "lost"
+    shutil.copytree(tiny_model_dir, lost)
+    (lost / "image_cells.onnx").unlink()
+    with pytest.raises(GridClipError, match=r"lacks image_cells\.onnx: export the model again"):
+        Encoder(lost, provider="cpu").image_passes(4, cells=2)
 
 
 def test_texts_of_any_length_keep_their_order(model_dir):

@@ -11,7 +11,7 @@ import torch
 from gridclip.engine.encoding import cuda_passes
 from gridclip.engine.encoding.cpu_passes import CpuPasses
 from gridclip.engine.encoding.encoder import Encoder
-from gridclip.engine.encoding.memory_binding import bind_memory
+from gridclip.engine.encoding.image_graph import ImageGraph
 
 
 @pytest.fixture
@@ -47,9 +47,11 @@ class FakeEvent(FakeStream):
         pass
 
 
-def passes_without_a_gpu(encoder: Encoder, monkeypatch: pytest.MonkeyPatch, batch_size: int) -> cuda_passes.CudaPasses:
+def passes_without_a_gpu(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, batch_size: int, cells: int | None = None
+) -> cuda_passes.CudaPasses:
     """CudaPasses with the CPU in the place of the GPU: the same buffers, bindings and order of steps."""
-    shim = types.SimpleNamespace(**{name: getattr(torch, name) for name in ("uint8", "float32", "Tensor", "as_tensor")})
+    shim = types.SimpleNamespace(**{name: getattr(torch, name) for name in ("uint8", "float32", "Tensor")})
     current: list[object] = []
 
     def zeros(shape, dtype, device=None, pin_memory=False):
@@ -57,6 +59,7 @@ def passes_without_a_gpu(encoder: Encoder, monkeypatch: pytest.MonkeyPatch, batc
         return torch.zeros(shape, dtype=dtype)
 
     shim.zeros = zeros
+    shim.as_tensor = lambda data, device=None: torch.as_tensor(data)
     shim.cuda = types.SimpleNamespace(
         Event=lambda enable_timing: FakeEvent(),
         stream=lambda stream: contextlib.nullcontext(),
@@ -65,13 +68,12 @@ def passes_without_a_gpu(encoder: Encoder, monkeypatch: pytest.MonkeyPatch, batc
         set_device=current.append,
     )
     monkeypatch.setattr(cuda_passes, "torch", shim)
+    bind = ImageGraph.bind
     monkeypatch.setattr(
-        cuda_passes, "bind_memory", lambda session, device, *memory: bind_memory(session, ("cpu", 0), *memory)
+        ImageGraph, "bind", lambda graph, rows, device, *memory, **more: bind(graph, rows, ("cpu", 0), *memory, **more)
     )
-    session = encoder._image_session
-    return cuda_passes.CudaPasses(
-        session, FakeStream(), batch_size, image_size=fake_model.SIZE_PX, embed_dim=3, cuda_graph=False
-    )
+    graph = encoder._image_graph(cells, encoder._loaded)
+    return cuda_passes.CudaPasses(graph, FakeStream(), batch_size, cuda_graph=False)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "as if on a GPU"])
@@ -92,6 +94,25 @@ def test_batches_come_back_in_order_and_are_not_mixed(encoder, monkeypatch, kind
         np.testing.assert_allclose(embeddings, fake_model.image_embedding(batch), atol=1e-5)
     assert passes.busy_s > 0
     passes.close()
+
+
+@pytest.mark.parametrize("kind", ["cpu", "as if on a GPU"])
+def test_cells_come_in_their_rows(tiny_model_dir, monkeypatch, kind):
+    encoder = Encoder(tiny_model_dir, provider="cpu", num_threads=1)
+    size = encoder.info.image_size
+    images = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8)
+    expected = encoder.encode_images(images, cells=3)
+    passes = encoder.image_passes(2, cells=3) if kind == "cpu" else passes_without_a_gpu(encoder, monkeypatch, 2, 3)
+    found = []
+    for first in (0, 2, 4):
+        rows = images[first : first + 2]
+        passes.put(rows, 0)
+        passes.launch(len(rows))
+        found.append(passes.collect())
+    passes.close()
+    dim = encoder.info.embed_dim
+    assert [batch.shape for batch in found] == [(2, 10, dim), (2, 10, dim), (1, 10, dim)]
+    np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
 
 
 def test_filling_goes_on_while_passes_run(encoder, monkeypatch):
@@ -125,6 +146,21 @@ def test_an_error_of_the_model_reaches_whoever_collects(encoder, monkeypatch):
     passes.launch(1)
     with pytest.raises(ZeroDivisionError):
         passes.collect()
+    passes.close()
+
+
+@pytest.mark.may_skip  # needs a GPU, torch with CUDA and onnxruntime-gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_gpu_gives_the_cpus_cells(tiny_model_dir, cuda_graph):
+    encoder = Encoder(tiny_model_dir, provider="cpu")
+    size = encoder.info.image_size
+    passes = Encoder(tiny_model_dir, provider="cuda", cuda_graph=cuda_graph).image_passes(4, cells=2)
+    for seed in range(4):
+        images = np.random.default_rng(seed).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+        passes.put(torch.from_numpy(images).cuda(), 0)
+        passes.launch(4)
+        np.testing.assert_allclose(passes.collect(), encoder.encode_images(images, cells=2), atol=1e-3)
     passes.close()
 
 

@@ -1,5 +1,6 @@
 """engine/jobs/super_images.py: folders of videos to JPEG folders, with resume, overwrite and failures."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -298,3 +299,40 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path):
     assert 2 <= len(folders) < 60 and done <= len(folders) <= done + 1
     assert all(jpeg.read_sidecar(folder) for folder in folders)
     assert not list(save_dir.glob(".*"))
+
+
+GRIDS = Sampling(fps=1.0, super_img_size=64, grid_size=(1, 3))
+
+
+def test_several_grids_are_folders_beside_each_other(small_videos, tmp_path):
+    summary = make_super_images(small_videos, tmp_path / "together", sampling=GRIDS, num_workers=2)
+    assert (summary.done, summary.super_images, summary.failures) == (4, (9 + 4 + 17 + 1) + (1 + 1 + 2 + 1), 0)
+    for size in (1, 3):
+        alone = tmp_path / f"alone_{size}"
+        make_super_images(small_videos, alone, sampling=dataclasses.replace(GRIDS, grid_size=size))
+        expected = {path.relative_to(alone): path.read_bytes() for path in alone.rglob("*.*") if path.parent != alone}
+        folder = tmp_path / "together" / f"grid_{size}"
+        assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")} == expected
+    assert not list((tmp_path / "together").rglob("*.part"))
+
+
+def test_an_unfinished_grid_makes_its_video_again(small_videos, tmp_path):
+    make_super_images(small_videos, tmp_path, sampling=GRIDS)
+    with pytest.raises(GridClipError, match="already has folders of 4 of the 4 videos"):
+        make_super_images(small_videos, tmp_path, sampling=GRIDS)
+    (tmp_path / "grid_3" / "a" / jpeg.SIDECAR).unlink()
+    summary = make_super_images(small_videos, tmp_path, sampling=GRIDS, resume=True)
+    assert (summary.done, summary.finished_before) == (1, 3)
+    assert jpeg.read_sidecar(tmp_path / "grid_3" / "a") is not None
+    with pytest.raises(GridClipError, match=r"grid_1/a was made with fps = 1.0, this run has 2.0"):
+        make_super_images(small_videos, tmp_path, sampling=dataclasses.replace(GRIDS, fps=2.0), resume=True)
+
+
+def test_overlapping_super_images_are_written_as_they_are_read(small_videos, tmp_path):
+    sampling = Sampling(fps=1.0, super_img_size=64, stride=1)
+    make_super_images(small_videos, tmp_path, sampling=sampling)
+    sidecar = jpeg.read_sidecar(tmp_path / "a")
+    assert sidecar is not None and sidecar.sampling == sampling
+    assert sidecar.start_s == pytest.approx(range(6), abs=0.11)  # 9 frames: another begins while the last is in none
+    assert sidecar.end_s == pytest.approx(range(4, 10), abs=0.11)
+    assert len(list((tmp_path / "a").glob("img_*.jpg"))) == 6

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from gridclip.engine import choices
+from gridclip.engine.aggregates import AGGREGATES
 from gridclip.engine.moments.best import Moment, best_moments
 from gridclip.engine.retrieval import Scoring
 
@@ -23,3 +25,23 @@ def test_one_moment_is_the_most_similar_embedding() -> None:
     assert best_moments(np.array([0, 1], np.float32), np.eye(2, dtype=np.float16), spans, Scoring()) == [
         Moment(8.0, 16.0, 1.0)
     ]
+
+
+def test_windows_and_intervals_span_several_embeddings() -> None:
+    vectors = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0) + 0.3 * np.random.default_rng(0).random((12, 3))
+    spans = np.stack([np.arange(12) * 8.0, np.arange(12) * 8.0 + 8], axis=1)
+    query = vectors[4:8].mean(0).astype(np.float32)
+    for aggregate in ("windows", "tf-prvr"):  # 12 embeddings are too few for the wavelet: windows join in
+        first, second = best_moments(query, vectors.astype(np.float32), spans, Scoring(aggregate), limit=2)
+        assert (first.start_s, first.end_s) == (32, 64)
+        assert first.score > second.score and not (second.start_s >= 32 and second.end_s <= 64 and second.end_s > 56)
+    spans[:5] = np.nan  # a window that begins without times is no moment
+    (only,) = best_moments(query, vectors.astype(np.float32), spans, Scoring("windows"))
+    assert only.start_s >= 40
+
+
+def test_the_names_of_aggregates_whose_moments_are_single_embeddings_are_those_of_the_table() -> None:
+    units = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 40)))[0][:20].astype(np.float32)
+    single = {name for name, each in AGGREGATES.items() if len(each.candidates(units).spans) == len(units)}
+    assert single >= set(choices.ONE_EMBEDDING_AGGREGATES)
+    assert not {"windows"} & single

@@ -1,11 +1,12 @@
 """Moments ranked and measured on small stores, against loops over queries, videos and super images."""
 
+import naive_moments
 import numpy as np
 import pytest
 from gridclip.engine.annotations import Query
 from gridclip.engine.moments import metrics, ranking
-from gridclip.engine.moments.evaluation import evaluate_moments
-from gridclip.engine.retrieval import Scoring
+from gridclip.engine.moments.evaluation import depth, evaluate_moments
+from gridclip.engine.retrieval import Scoring, best_videos
 from gridclip.engine.store.store import QueryTable, SuperImageTable
 
 
@@ -15,6 +16,17 @@ def table(lengths: list[int], dim: int = 8, seed: int = 0, span_s: float = 4.0) 
     vectors = rng.normal(size=(offsets[-1], dim)).astype(np.float16)
     start_s = np.concatenate([np.arange(length) * span_s for length in lengths])
     return SuperImageTable([f"v{n}" for n in range(len(lengths))], offsets, vectors, start_s, start_s + span_s)
+
+
+def measure(queries: QueryTable, targets: np.ndarray, videos: SuperImageTable, scoring: Scoring, **options):
+    """evaluate_moments with the best videos as an evaluation finds them: for queries that have a video."""
+    best = np.full((len(targets), min(depth(videos), len(videos.video_ids))), -1)
+    scores = np.full(best.shape, -np.inf, np.float32)
+    rows = targets >= 0
+    scores[rows], best[rows] = best_videos(
+        queries.vectors[rows], videos.vectors, videos.offsets, scoring, top=best.shape[1], device="cpu"
+    )
+    return evaluate_moments(queries, targets, videos, scoring, best=best, best_scores=scores, **options)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -41,7 +53,7 @@ def vectors() -> np.ndarray:
 
 def test_own_moments_are_sorted_by_cosine(videos: SuperImageTable, vectors: np.ndarray) -> None:
     targets = np.array([2, 0, 1, 2, 4, 3])
-    found, scores = ranking.rank_own_moments(vectors, targets, videos)
+    found, scores = ranking.rank_own_moments(vectors, targets, videos, Scoring())
     for row, video in enumerate(targets):
         rows = range(videos.offsets[video], videos.offsets[video + 1])
         expected = sorted(((cosine(vectors[row], videos.vectors[i]), i) for i in rows), reverse=True)
@@ -49,6 +61,34 @@ def test_own_moments_are_sorted_by_cosine(videos: SuperImageTable, vectors: np.n
         assert there.sum() == len(expected) and (found.videos[row][there] == video).all()
         assert scores[row][there].tolist() == pytest.approx([score for score, _ in expected], abs=1e-5)
         assert found.spans[row][there][:, 0].tolist() == [videos.start_s[i] for _, i in expected]
+
+
+@pytest.mark.parametrize("name", ["windows", "tf-prvr"])
+def test_moments_are_the_aggregates_own_and_none_comes_twice(name: str) -> None:
+    videos, targets = table([3, 1, 40, 4, 20]), np.array([2, 0, 1, 2, 4, 3])
+    queries = np.random.default_rng(1).normal(size=(6, 8)).astype(np.float32)
+    own, own_scores = ranking.rank_own_moments(queries, targets, videos, Scoring(name))
+    all_found, video_scores = ranking.rank_moments(queries, videos, Scoring(name), device="cpu")
+    units = videos.vectors.astype(np.float32)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    for row, video in enumerate(targets):
+        query = queries[row].astype(np.float64) / np.linalg.norm(queries[row])
+        rows = units[videos.offsets[video] : videos.offsets[video + 1]].astype(np.float64)
+        moments = [
+            (float(vector @ query), [4.0 * first, 4.0 * last])
+            for first, last, vector in naive_moments.MOMENTS[name](rows)
+        ]
+        expected: list[tuple[float, list[float]]] = []
+        for score, span in sorted(moments, reverse=True):
+            if all(metrics.iou(np.array(span), np.array(kept)) < 0.5 for _, kept in expected):
+                expected.append((score, span))
+        count = min(len(expected), 100)
+        assert (own.videos[row, :count] == video).all() and (own.videos[row, count:] == -1).all()
+        assert own.spans[row, :count].tolist() == [span for _, span in expected[:count]]
+        np.testing.assert_allclose(own_scores[row, :count], [score for score, _ in expected[:count]], atol=1e-5)
+        (column,) = np.flatnonzero(all_found.videos[row] == video)
+        assert all_found.spans[row, column].tolist() == expected[0][1]
+        assert video_scores[row, column] == pytest.approx(expected[0][0], abs=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
@@ -71,7 +111,7 @@ def test_a_store_that_is_right_reaches_the_ceiling() -> None:
     picked = [(0, 1), (1, 3), (2, 0)]
     rows = [video * 4 + number for video, number in picked]
     queries = [Query(n, f"v{video}", "x", number * 4.0, number * 4.0 + 4) for n, (video, number) in enumerate(picked)]
-    result = evaluate_moments(QueryTable(queries, videos.vectors[rows]), np.array([0, 1, 2]), videos, Scoring("max"))
+    result = measure(QueryTable(queries, videos.vectors[rows]), np.array([0, 1, 2]), videos, Scoring("max"))
     assert result is not None and result.miou == pytest.approx(100) and result.oracle == pytest.approx(100)
     assert result.svmr[0.7][1] == result.vcmr[0.7][1] == 100
     assert result.mean_ap[0.95] == 100 and result.without_times == 0
@@ -82,7 +122,7 @@ def test_a_store_that_is_right_reaches_the_ceiling() -> None:
 def test_the_ceiling_is_that_of_the_sampling() -> None:
     videos = table([2])
     query = Query(0, "v0", "x", 2.0, 6.0)  # of [0, 4), [4, 8) and [0, 8): the last is best, 4 / 8
-    result = evaluate_moments(QueryTable([query], videos.vectors[:1]), np.array([0]), videos, Scoring())
+    result = measure(QueryTable([query], videos.vectors[:1]), np.array([0]), videos, Scoring())
     assert result is not None and result.oracle == pytest.approx(50)
     assert result.miou == pytest.approx(100 * 2 / 6)
 
@@ -98,16 +138,16 @@ def test_queries_and_videos_without_times_are_left_out_and_counted() -> None:
         Query(4, "v2", "u", 4.0, 0.0),  # ends before it starts, as some of ActivityNet's do
     ]
     vectors = videos.vectors[[0, 2, 5, 0, 5]]
-    result = evaluate_moments(QueryTable(queries, vectors), np.array([0, 1, 2, -1, 2]), videos, Scoring("max"))
+    result = measure(QueryTable(queries, vectors), np.array([0, 1, 2, -1, 2]), videos, Scoring("max"))
     assert result is not None and (result.queries, result.without_times) == (2, 2)
     assert result.miou == pytest.approx(100)
-    assert evaluate_moments(QueryTable(queries[2:3], vectors[2:3]), np.array([2]), videos, Scoring()) is None
+    assert measure(QueryTable(queries[2:3], vectors[2:3]), np.array([2]), videos, Scoring()) is None
 
 
 def test_recall_is_that_of_the_metrics(videos: SuperImageTable, vectors: np.ndarray) -> None:
     targets = np.array([2, 0, 1, 2, 4, 3])
     queries = [Query(n, f"v{t}", "x", 1.0, 6.0) for n, t in enumerate(targets)]
-    result = evaluate_moments(QueryTable(queries, vectors), targets, videos, Scoring(), topk=(1, 2))
+    result = measure(QueryTable(queries, vectors), targets, videos, Scoring(), topk=(1, 2))
     assert result is not None
     hits = 0
     for row, target in enumerate(targets):

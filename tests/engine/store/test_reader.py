@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import lance
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 from gridclip import GridClipError
 from gridclip.engine.store import reader as reading
+from gridclip.engine.store.copies import View
 from gridclip.engine.store.store import Store, VideoEmbedding
 
 
@@ -49,6 +51,27 @@ def assert_like_the_table(reader: reading.SuperImageReader, store: Store) -> Non
         rows, spans = reader.read(np.array([position]))
         np.testing.assert_array_equal(rows.vectors, table.vectors[own])
         np.testing.assert_array_equal(spans, np.stack([table.start_s[own], table.end_s[own]], axis=1))
+
+
+def test_a_reader_is_of_one_level_and_grid_size(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "ROWS", 8)
+    store = Store.open(tmp_path / "s", create=True)
+    views = ((View("super", 2), 2), (View("super", 3), 1), (View("cell", 3), 5))
+
+    def several(name: str, seed: int) -> VideoEmbedding:
+        return dataclasses.replace(a_video(name, 8, seed), views=views)
+
+    store.append_videos([several("b", 0), several("a", 1), several("b", 2)])
+    readers = {view: store.reader(view.level, view.grid_size) for view, _ in views}
+    store.append_videos([several("c", 3), several("a", 4)])
+    assert store.reader().view == View("super", 2) and store.reader("cell").view == View("cell", 3)
+    for (view, count), reader in zip(views, readers.values(), strict=True):
+        newest = reader.newest()
+        assert newest.view == view and newest.rows == 3 * count and newest.videos.names.to_pylist() == ["b", "a", "c"]
+        table, found = store.read_super_images(view.level, view.grid_size), all_videos(newest)
+        np.testing.assert_array_equal(np.concatenate([found[name] for name in table.video_ids]), table.vectors)
+    with pytest.raises(GridClipError, match="`grid_size=4`: it has super images at grid size 2"):
+        store.reader(grid_size=4)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 7, 1000])

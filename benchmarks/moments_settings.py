@@ -1,0 +1,194 @@
+"""Embeddings of a set in, one row of figures for every way to score them out: recall, moments, intervals, cost.
+
+Every aggregate of this version takes part, every grid size and every level that was embedded: what the product learns
+appears here by its name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..engine import choices
+from ..engine.moments.intervals import Comparison, Interval, bootstrap, compare
+from ..engine.moments.metrics import RankedMoments, TrueMoments, first_iou
+from ..engine.moments.ranking import rank_moments, rank_own_moments
+from ..engine.retrieval import ranks
+from ..engine.scoring import Scoring
+from .moments_embeddings import LEVELS, Embedded
+
+TEMPERATURES = (1.0, 0.3, 0.1, 0.03)
+TOPK = choices.TOPK
+ENOUGH_IOU = 0.5
+REFERENCE = "2x2, super, softmax, temperature 1"  # what the procedure does
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A way to rank videos and to find the moment.
+
+    Attributes:
+        grid_size: cells per row of the super images that went through the encoder.
+        level: "super": a row is a super image; "cell": a frame.
+        scoring: of the rows of a video.
+    """
+
+    grid_size: int
+    level: str
+    scoring: Scoring
+
+    @property
+    def name(self) -> str:
+        return f"{self.grid_size}x{self.grid_size}, {self.level}, {self.scoring}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a setting reaches, query by query.
+
+    Attributes:
+        setting: what was measured.
+        ranks: int64 [Q], of each query's own video.
+        own_iou: float64 [Q], of the best moment of the own video.
+        corpus_iou: float64 [Q], of the best moment of the best video; 0 where that is another video.
+        passes: super images that went through the encoder.
+        seconds: to rank and to find the moments.
+    """
+
+    setting: Setting
+    ranks: np.ndarray
+    own_iou: np.ndarray
+    corpus_iou: np.ndarray
+    passes: int
+    seconds: float
+
+    @property
+    def recall(self) -> dict[int, float]:
+        """R@K of videos in percent."""
+        return {k: 100 * float((self.ranks <= k).mean()) for k in TOPK}
+
+    @property
+    def sum_recall(self) -> float:
+        """SumR."""
+        return sum(self.recall.values())
+
+    @property
+    def first(self) -> np.ndarray:
+        """float64 [Q]: 100 where the own video is the best one."""
+        return np.where(self.ranks == 1, 100.0, 0.0)
+
+    @property
+    def found(self) -> np.ndarray:
+        """float64 [Q]: 100 where the best moment of all videos is the right one (VCMR R@1 at IoU 0.5)."""
+        return np.where(self.corpus_iou >= ENOUGH_IOU, 100.0, 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for json.dump; intervals are 95%."""
+        return {
+            "name": self.setting.name,
+            "grid_size": self.setting.grid_size,
+            "level": self.setting.level,
+            "aggregate": self.setting.scoring.aggregate,
+            "temperature": self.setting.scoring.temperature,
+            **{f"R@{k}": round(value, 2) for k, value in self.recall.items()},
+            "R@1_interval": _rounded(bootstrap(self.first)),
+            "SumR": round(self.sum_recall, 2),
+            "vcmr_R@1_iou_0.5": round(float(self.found.mean()), 2),
+            "vcmr_R@1_iou_0.5_interval": _rounded(bootstrap(self.found)),
+            "miou": round(100 * float(self.own_iou.mean()), 2),
+            "miou_interval": _rounded(bootstrap(100 * self.own_iou)),
+            "encoder_passes": self.passes,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def settings(embedded: Embedded) -> Iterator[Setting]:
+    """All of them, the cheapest grid size first."""
+    by_cost = sorted(embedded.tables, key=lambda table: (-table[1], LEVELS.index(table[0])))
+    for level, grid in by_cost:
+        for aggregate in choices.AGGREGATES:
+            temperatures = TEMPERATURES if aggregate == "softmax" else (choices.TEMPERATURE,)
+            for temperature in temperatures:
+                yield Setting(grid, level, Scoring(aggregate, temperature))
+
+
+def measure_setting(setting: Setting, embedded: Embedded) -> Measured:
+    """Ranks all videos for every query, and finds the best moment in its own video and in all of them."""
+    videos = embedded.tables[setting.level, setting.grid_size]
+    vectors, targets, scoring = embedded.queries.vectors, embedded.targets, setting.scoring
+    true = _true_moments(embedded)
+    begun = time.monotonic()
+    found = ranks(vectors, targets, videos.vectors, videos.offsets, scoring)
+    own: RankedMoments
+    own, _ = rank_own_moments(vectors, targets, videos, depth=1)
+    best, _ = rank_moments(vectors, videos, scoring, depth=1)
+    return Measured(
+        setting,
+        found,
+        first_iou(own, true),
+        first_iou(best, true),
+        embedded.passes[setting.grid_size],
+        time.monotonic() - begun,
+    )
+
+
+def measure_all(embedded: Embedded, *, say: Callable[[str], None]) -> list[Measured]:
+    """Every setting, with a line of the table each."""
+    say(HEADER)
+    rows = []
+    for setting in settings(embedded):
+        rows.append(measure_setting(setting, embedded))
+        say(line(rows[-1]))
+    return rows
+
+
+HEADER = (
+    f"{'':38}"
+    + "".join(f"{f'R@{k}':>8}" for k in TOPK)
+    + f"{'SumR':>8}{'R@1 95%':>14}{'VCMR':>8}{'mIoU':>8}{'passes':>9}"
+)
+
+
+def line(measured: Measured) -> str:
+    """One row of the table in plain text."""
+    interval = bootstrap(measured.first)
+    cells = "".join(f"{value:8.1f}" for value in (*measured.recall.values(), measured.sum_recall))
+    cells += f"{f'{interval.low:.1f} to {interval.high:.1f}':>14}"
+    cells += f"{measured.found.mean():8.1f}{100 * measured.own_iou.mean():8.1f}{measured.passes:9,}"
+    return f"{measured.setting.name:38}{cells}"
+
+
+def best_settings(rows: list[Measured]) -> dict[str, Setting]:
+    """What wins on a set: by SumR of videos, by VCMR of moments, and by SumR for each grid size and level."""
+    chosen = {
+        "videos": max(rows, key=lambda row: row.sum_recall).setting,
+        "moments": max(rows, key=lambda row: float(row.found.mean())).setting,
+    }
+    for level, grid in dict.fromkeys((row.setting.level, row.setting.grid_size) for row in rows):
+        own = [row for row in rows if (row.setting.level, row.setting.grid_size) == (level, grid)]
+        chosen[f"videos, {grid}x{grid}, {level}"] = max(own, key=lambda row: row.sum_recall).setting
+    return chosen
+
+
+def against_reference(row: Measured, rows: list[Measured]) -> dict[str, Comparison] | None:
+    """R@1 and VCMR R@1 of the reference and of `row`, paired by query; None where the reference was not measured."""
+    reference = next((each for each in rows if each.setting.name == REFERENCE), None)
+    if reference is None:
+        return None
+    return {
+        "R@1": compare(reference.first, row.first),
+        "VCMR R@1": compare(reference.found, row.found),
+    }
+
+
+def _true_moments(embedded: Embedded) -> TrueMoments:
+    spans = np.array([(query.start_s, query.end_s) for query in embedded.queries.queries], np.float64)
+    return TrueMoments(embedded.targets, np.arange(len(spans)), spans)
+
+
+def _rounded(interval: Interval) -> list[float]:
+    return [round(interval.low, 2), round(interval.high, 2)]

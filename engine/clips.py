@@ -1,0 +1,213 @@
+"""A video file and some of its seconds in, a clip (MP4) of them out: packets where a keyframe allows it, else frames.
+
+Copying packets costs nothing and changes nothing, but a clip of packets begins at a keyframe. Where one is shown at
+most `COPY_WITHIN_S` before the moment, and MP4 can hold the codec, packets are copied; otherwise the moment is decoded
+and encoded again, and begins at its frame.
+"""
+
+from __future__ import annotations
+
+import fractions
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+
+import av
+import av.error
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.video.stream import VideoStream
+
+from .. import GridClipError
+from ..dali_pipes import ids
+
+COPY_WITHIN_S = 0.5
+COPIED_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})  # of pictures, that players take in MP4
+COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "opus"})
+CLOCK = fractions.Fraction(1, 90_000)  # seconds a tick, of the clips that are encoded
+QUALITY = {"crf": "18", "preset": "veryfast"}  # of libx264: no difference is seen
+
+
+def clip_path(clip_dir: pathlib.Path, video_id: str, start_s: float, end_s: float) -> pathlib.Path:
+    """`<clip_dir>/<video id>_<start>-<end>s.mp4`, below the folder whatever the id is.
+
+    Raises:
+        ids.UnusableId: the id is no path below a folder.
+    """
+    return ids.path_below(clip_dir, video_id, f"_{start_s:.1f}-{end_s:.1f}s.mp4")
+
+
+def write_clip(video: pathlib.Path, start_s: float, end_s: float, clip: pathlib.Path) -> bool:
+    """Writes a clip, whole or not at all; whether its packets were copied.
+
+    Args:
+        video: a video file.
+        start_s, end_s: in seconds from its first frame on, start_s < end_s.
+        clip: the file to write; its folder is made, an older file is replaced.
+
+    Raises:
+        GridClipError: the video cannot be read, has no frame there, or the clip cannot be written.
+    """
+    part = clip.with_name(f".{os.getpid()}.part")
+    try:
+        clip.parent.mkdir(parents=True, exist_ok=True)
+        copied = _copy(video, start_s, end_s, part)
+        if not copied:
+            _encode(video, start_s, end_s, part)
+        part.replace(clip)
+    except (OSError, ValueError) as error:  # PyAV's errors are one of both
+        raise GridClipError(f"no clip of {video} from {start_s:.1f} to {end_s:.1f} s: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return copied
+
+
+def _copy(video: pathlib.Path, start_s: float, end_s: float, to: pathlib.Path) -> bool:
+    """Copies packets; False, with nothing of worth in the file, where that cannot be done."""
+    with av.open(str(video)) as source:
+        pictures, sound = _streams(source)
+        if pictures.codec_context.name not in COPIED_CODECS or pictures.time_base is None:
+            return False
+        first = _seek(source, pictures, start_s)
+        if first is None or not start_s - COPY_WITHIN_S <= first <= start_s + _frame_s(pictures) / 2:
+            return False
+        if sound is not None and sound.codec_context.name not in COPIED_SOUND:
+            return False
+        try:
+            with av.open(str(to), "w", format="mp4", options={"movflags": "+faststart"}) as target:
+                _copy_packets(source, [pictures, *([sound] if sound else [])], first, end_s, target)
+        except (av.error.FFmpegError, ValueError):  # a muxer takes less than its format allows: then frames
+            return False
+    return True
+
+
+def _copy_packets(
+    source: InputContainer,
+    streams: list[VideoStream | AudioStream],
+    first: float,
+    end_s: float,
+    target: OutputContainer,
+) -> None:
+    outputs = {stream.index: target.add_stream_from_template(stream) for stream in streams}
+    origin, shown = _origin_s(streams[0]), streams[0].index
+    taken: dict[int, list[av.Packet]] = {stream.index: [] for stream in streams}
+    going = set(taken)
+    for packet in source.demux(streams):
+        if packet.pts is None or packet.stream.index not in going:
+            continue
+        # What is shown before the end is decoded before it. Matroska does not say when its first packets are decoded.
+        decoded_s = -math.inf if packet.dts is None else float(packet.dts * packet.time_base) - origin
+        if decoded_s >= end_s:
+            going.remove(packet.stream.index)
+            if not going:
+                break
+        elif packet.stream.index == shown or float(packet.pts * packet.time_base) - origin >= first:
+            taken[packet.stream.index].append(packet)
+    for index, packets in taken.items():
+        _begin_at(packets, first + origin)
+        for packet in packets:
+            packet.stream = outputs[index]
+            target.mux(packet)
+
+
+def _begin_at(packets: list[av.Packet], first_s: float) -> None:
+    """Moves time stamps to where first_s is 0, and says when each is decoded: in order, before it is shown."""
+    rising = sorted(packet.pts for packet in packets)
+    ahead = max((early - packet.pts for early, packet in zip(rising, packets, strict=True)), default=0)
+    for early, packet in zip(rising, packets, strict=True):
+        shift = round(first_s / packet.time_base)
+        packet.pts, packet.dts = packet.pts - shift, early - ahead - shift
+
+
+def _encode(video: pathlib.Path, start_s: float, end_s: float, to: pathlib.Path) -> None:
+    """Decodes what is shown from start_s to end_s, and encodes it as H.264 and AAC."""
+    with av.open(str(to), "w", format="mp4", options={"movflags": "+faststart"}) as target:
+        with av.open(str(video)) as source:
+            pictures, sound = _streams(source)
+            written = target.add_stream("libx264", rate=pictures.average_rate or 25, options=QUALITY)
+            written.pix_fmt = "yuv420p"
+            written.width, written.height = (max(2, side // 2 * 2) for side in (pictures.width, pictures.height))
+            written.codec_context.time_base = CLOCK  # frames keep their times, also where the rate varies
+            heard = target.add_stream("aac", rate=sound.rate) if sound else None
+            frames = 0
+            for frame, shown_s in _frames(source, pictures, start_s, end_s):
+                picture = frame.reformat(written.width, written.height, "yuv420p")
+                picture.pict_type = av.video.frame.PictureType.NONE  # the encoder chooses, not what was decoded
+                picture.pts, picture.time_base = round((shown_s - start_s) / CLOCK), CLOCK
+                target.mux(written.encode(picture))
+                frames += 1
+            if not frames:
+                raise ValueError("the video shows no frame there")
+            target.mux(written.encode(None))
+        if heard is not None:
+            _encode_sound(video, start_s, end_s, target, heard)
+
+
+def _encode_sound(
+    video: pathlib.Path, start_s: float, end_s: float, target: OutputContainer, heard: AudioStream
+) -> None:
+    with av.open(str(video)) as source:
+        pictures, sound = _streams(source)
+        if sound is None:
+            return
+        resampler = av.AudioResampler("fltp", sound.layout, sound.rate)
+        origin = _origin_s(pictures)
+        _seek(source, pictures, start_s)
+        for frame in source.decode(sound):
+            if frame.pts is None:
+                continue
+            heard_s = float(frame.pts * frame.time_base) - origin
+            if heard_s >= end_s:
+                break
+            if heard_s >= start_s:
+                frame.time_base = fractions.Fraction(1, frame.sample_rate)
+                frame.pts = round((heard_s - start_s) * frame.sample_rate)
+                for part in resampler.resample(frame):
+                    target.mux(heard.encode(part))
+        target.mux(heard.encode(None))
+
+
+def _frames(
+    source: InputContainer, pictures: VideoStream, start_s: float, end_s: float
+) -> Iterator[tuple[av.VideoFrame, float]]:
+    """The frames that are shown from start_s to end_s, and when, in seconds from the video's first frame on."""
+    origin = _origin_s(pictures)
+    _seek(source, pictures, start_s)
+    for frame in source.decode(pictures):
+        if frame.pts is None:
+            continue
+        shown_s = float(frame.pts * frame.time_base) - origin
+        if shown_s >= end_s:
+            break
+        if shown_s >= start_s - _frame_s(pictures) / 2:
+            yield frame, max(shown_s, start_s)
+
+
+def _streams(source: InputContainer) -> tuple[VideoStream, AudioStream | None]:
+    pictures = source.streams.best("video")
+    if not isinstance(pictures, VideoStream):
+        raise ValueError("the file has no video stream")
+    sound = source.streams.best("audio")
+    return pictures, sound if isinstance(sound, AudioStream) else None
+
+
+def _seek(source: InputContainer, pictures: VideoStream, start_s: float) -> float | None:
+    """Goes to the last keyframe that is shown at start_s or before; its time, None where it has none."""
+    at = round((start_s + _frame_s(pictures) / 2 + _origin_s(pictures)) / pictures.time_base)
+    source.seek(at, stream=pictures)
+    packet = next(source.demux(pictures), None)
+    source.seek(at, stream=pictures)
+    if packet is None or packet.pts is None or not packet.is_keyframe:
+        return None
+    return float(packet.pts * packet.time_base) - _origin_s(pictures)
+
+
+def _origin_s(pictures: VideoStream | AudioStream) -> float:
+    """When the stream begins, by its own time stamps."""
+    return float((pictures.start_time or 0) * pictures.time_base)
+
+
+def _frame_s(pictures: VideoStream) -> float:
+    """How long a frame is shown."""
+    return float(1 / pictures.average_rate) if pictures.average_rate else 0.04

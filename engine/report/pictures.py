@@ -1,0 +1,93 @@
+"""Super images of a store by video and number in, small JPEG pictures for a page out: read, or decoded."""
+
+from __future__ import annotations
+
+import base64
+import collections.abc
+import io
+import logging
+import pathlib
+from typing import Any
+
+from PIL import Image
+
+from ... import GridClipError
+from ...dali_pipes.contract import SuperImages, VideoError, VideoFile
+from ...dali_pipes.cpu.super_images import super_images
+from ...dali_pipes.sampling import Sampling
+from ..listing import list_videos
+
+logger = logging.getLogger(__name__)
+
+SIDE_PX = 200
+QUALITY = 70
+
+# (video id, number of the super image from 0) in, its picture as a data URL out; None where there is none.
+Pictures = collections.abc.Callable[[str, int], str | None]
+
+
+def choose_pictures(
+    video_dir: pathlib.Path | None, image_dir: pathlib.Path | None, sampling: dict[str, Any] | None
+) -> Pictures:
+    """From the folder of super images where it is given, else from the videos, else none; see those for errors."""
+    if image_dir is not None:
+        return from_images(image_dir)
+    return no_pictures if video_dir is None else from_videos(video_dir, sampling)
+
+
+def no_pictures(video_id: str, number: int) -> str | None:
+    """For pages without pictures."""
+    return None
+
+
+def from_images(image_dir: pathlib.Path) -> Pictures:
+    """Pictures out of what `gridclip superimages` wrote."""
+
+    def find(video_id: str, number: int) -> str | None:
+        try:
+            with Image.open(image_dir / video_id / f"img_{number + 1:04}.jpg") as image:
+                return _data_url(image.convert("RGB"))
+        except (OSError, ValueError) as error:
+            logger.warning("no picture of super image %d of %s: %s", number + 1, video_id, error)
+            return None
+
+    return find
+
+
+def from_videos(video_dir: pathlib.Path, sampling: dict[str, Any] | None) -> Pictures:
+    """Pictures decoded from the videos, sampled as the store's record says.
+
+    Raises:
+        GridClipError: the folder cannot be used, or the store was not made from videos.
+    """
+    names = Sampling.__dataclass_fields__.keys()
+    if not sampling or not {"fps", "grid_size"} <= sampling.keys():
+        raise GridClipError("the store does not say how its videos were sampled: give `image_dir` for pictures")
+    settings = Sampling(**{name: value for name, value in sampling.items() if name in names})
+    videos = {video.video_id: video for video in list_videos(video_dir).videos}
+
+    def find(video_id: str, number: int) -> str | None:
+        video = videos.get(video_id)
+        if video is None:
+            return None
+        try:
+            return _decoded(video, number, settings)
+        except VideoError as error:
+            logger.warning("no picture of super image %d of %s: %s", number + 1, video_id, error)
+            return None
+
+    return find
+
+
+def _decoded(video: VideoFile, number: int, sampling: Sampling) -> str | None:
+    for event in super_images(video, sampling, skip=number):
+        if isinstance(event, SuperImages):
+            return _data_url(Image.fromarray(event.on_cpu()[0]))
+    return None
+
+
+def _data_url(image: Image.Image) -> str:
+    image.thumbnail((SIDE_PX, SIDE_PX))
+    packed = io.BytesIO()
+    image.save(packed, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode("ascii")

@@ -1,0 +1,142 @@
+"""gridclip search: every option, on small generated videos and the demo's tiny CLIP."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+
+import av
+import gridclip
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from gridclip.cli import main
+from gridclip.engine import search_text
+from gridclip.engine.moments.best import Moment
+from gridclip.engine.search import Hit
+from gridclip.engine.search_files import Files
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, small_videos: pathlib.Path, tiny_model_dir: pathlib.Path) -> str:
+    path = tmp_path_factory.mktemp("search") / "store"
+    model = gridclip.load_model(tiny_model_dir)
+    size = model.info.image_size
+    sampling = gridclip.Sampling(fps=1, grid_size=2, super_img_size=size)
+    gridclip.embed_videos(model, small_videos, path, sampling=sampling, num_workers=1)
+    return str(path)
+
+
+@pytest.fixture
+def search(store: str, tiny_model_dir: pathlib.Path):  # type: ignore[no-untyped-def]
+    def run(*arguments: object, status: int = 0, stdin: str | None = None) -> Result:
+        words = ["search", "--store", store, "--model", str(tiny_model_dir), *map(str, arguments)]
+        result = CliRunner().invoke(main, words, input=stdin)
+        assert result.exit_code == status, result.output
+        return result
+
+    return run
+
+
+def test_json_is_what_the_library_finds(search, store: str, tiny_model_dir: pathlib.Path) -> None:
+    told = json.loads(search("a circle", "--json", "--moments", 2, "--top", 3).stdout)
+    hits = gridclip.search(tiny_model_dir, "a circle", store, moments=2, top=3)
+    assert told["sentences"] == ["a circle"] and len(told["results"]) == 3
+    for result, hit in zip(told["results"], hits, strict=True):
+        assert result["video_id"] == hit.video_id and result["score"] == pytest.approx(hit.score)
+        assert [moment["start_s"] for moment in result["moments"]] == [moment.start_s for moment in hit.moments]
+    assert max(len(result["moments"]) for result in told["results"]) == 2
+
+
+def test_one_thing_after_the_other_and_not_a_third(search) -> None:
+    told = json.loads(search("a circle", "--then", "a star", "--not", "a square", "--json").stdout)
+    assert told["sentences"] == ["a circle", "a star"] and told["unwanted"] == ["a square"]
+    longest = next(result for result in told["results"] if result["video_id"] == "c")
+    first, second = longest["moments"]
+    assert first["start_s"] < second["start_s"]
+    alone = json.loads(search("a circle", "--then", "a star", "--json").stdout)
+    scores = {result["video_id"]: result["score"] for result in alone["results"]}
+    assert all(result["score"] <= scores[result["video_id"]] + 1e-6 for result in told["results"])
+
+
+def test_a_frame_finds_its_own_video(search, small_videos: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with av.open(str(small_videos / "c.mkv")) as container:
+        frame = next(container.decode(video=0)).to_image()
+    frame.save(tmp_path / "frame.png")
+    told = json.loads(search("--image", tmp_path / "frame.png", "--json", "--aggregate", "max").stdout)
+    assert told["results"][0]["video_id"] == "c" and told["image"] == str(tmp_path / "frame.png")
+
+
+def test_pictures_that_cannot_be_read_are_told(search, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    Image.fromarray(np.zeros((1, 1), np.uint8)).resize((9_000, 9_300)).save(tmp_path / "large.png")
+    assert "cannot be read as a picture" in search("--image", tmp_path / "text.png", status=1).output
+    assert "9,000 x 9,300 pixels" in search("--image", tmp_path / "large.png", status=1).output
+    assert "cannot be read as a picture" in search("--image", tmp_path / "missing.png", status=1).output
+
+
+def test_every_line_of_standard_input_is_a_sentence(search) -> None:
+    lines = search("-", "--json", "--top", 1, stdin="a circle\n\n  \na star\n").stdout.splitlines()
+    assert [json.loads(line)["sentences"] for line in lines] == [["a circle"], ["a star"]]
+    printed = search("-", "--top", 2, stdin="a circle\na star\n").stdout.splitlines()
+    assert printed[0] == "a circle" and printed[3] == "a star" and len(printed) == 6
+    assert search("-", stdin="\n").stdout == ""
+
+
+def test_wrong_usage(search, tmp_path: pathlib.Path) -> None:
+    assert "give a sentence or a picture (--image)" in search(status=2).output
+    assert "the sentence is empty" in search("a circle", "--then", " ", status=2).output
+    assert "--clip-dir needs --video-dir" in search("a circle", "--clip-dir", tmp_path, status=2).output
+    assert "'moments'" in search("a circle", "--moments", 0, status=2).output.replace("--moments", "'moments'")
+
+
+def test_clips_are_written_beside_what_is_printed(search, small_videos: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    options = ["--video-dir", small_videos, "--clip-dir", tmp_path / "clips", "--moments", 2, "--json"]
+    told = json.loads(search("a circle", *options).stdout)
+    moments = [(result["video_id"], moment) for result in told["results"] for moment in result["moments"]]
+    assert len(moments) > 4
+    for video_id, moment in moments:
+        clip = pathlib.Path(moment["clip"])
+        assert clip == tmp_path / "clips" / f"{video_id}_{moment['start_s']:.1f}-{moment['end_s']:.1f}s.mp4"
+        with av.open(str(clip)) as container:
+            assert container.streams.video[0].width == 64 and next(container.decode(video=0)) is not None
+    assert len(list((tmp_path / "clips").iterdir())) == len(moments)
+
+
+def test_a_video_whose_file_is_gone_is_told_and_the_others_get_clips(
+    search, small_videos: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "c.mkv").symlink_to(small_videos / "c.mkv")
+    done = search("a circle", "--video-dir", tmp_path / "videos", "--clip-dir", tmp_path / "clips")
+    assert "no file for this video" in done.stderr and len(done.stdout.splitlines()) == 4
+    assert [clip.name[:2] for clip in (tmp_path / "clips").iterdir()] == ["c_"]
+
+
+def test_lines_for_a_terminal_are_links(tmp_path: pathlib.Path) -> None:
+    moments = [Moment(0.0, 8.0, 0.5), Moment(16.0, 20.04, 0.25)]
+    hits = [Hit("a b", 0.75, 0.0, 8.0, moments), Hit("evil\x1b]8;;", -0.1, None, None, [])]
+    files = Files({"a b": tmp_path / "a b.mp4"}, {("a b", moments[1]): tmp_path / "clip.mp4"})
+    plain = search_text.as_lines(hits, search_text.PLAIN, files)
+    assert plain == [
+        "   1  a b           0.7500  0.0 to 8.0 s",
+        "                    0.2500  16.0 to 20.0 s",
+        r"   2  evil\x1b]8;;  -0.1000  time unknown",
+    ]
+    shown = search_text.as_lines(hits, search_text.TERMINAL, files)
+    assert f"\x1b]8;;{(tmp_path / 'a b.mp4').as_uri()}\x1b\\\x1b[1ma b\x1b[0m\x1b]8;;\x1b\\" in shown[0]
+    assert f"\x1b]8;;{(tmp_path / 'clip.mp4').as_uri()}\x1b\\16.0 to 20.0 s" in shown[1]
+    assert "a%20b.mp4" in shown[0] and r"evil\x1b]8;;" in shown[2]
+
+
+def test_it_prints_no_escapes_where_there_is_no_terminal(search, small_videos: pathlib.Path) -> None:
+    assert "\x1b" not in search("a circle", "--video-dir", small_videos).stdout
+
+
+def test_the_shell_needs_no_torch(store: str, tiny_model_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it would fail
+    words = ["search", "--store", store, "--model", str(tiny_model_dir), "a circle", "--num-gpus", "0"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
