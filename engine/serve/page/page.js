@@ -560,7 +560,7 @@ async function begin() {
   try {
     const info = await (await fetch("/api/info")).json();
     tell(info);
-    at("counts").title = `${plural(info.super_images, "super image")}; model ${info.model}; ${info.aggregate}`;
+    at("counts").title = `${plural(info.embeddings, "embedding")}; ${info.view}; model ${info.model}; ${info.aggregate}`;
     for (const folder of info.folders) at("folder").append(new Option(folder, folder));
     at("folder").parentElement.hidden = !info.folders.length;
   } catch {

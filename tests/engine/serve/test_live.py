@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gridclip.engine.scoring import Scoring
+from gridclip.engine.search import Searcher
 from gridclip.engine.serve import live
 from gridclip.engine.serve.bounds import Bounds
 from gridclip.engine.serve.refusal import Refusal
@@ -50,7 +50,7 @@ def test_new_videos_are_told_and_found(
     encoder = FakeEncoder(gridclip.load_model(tiny_model_dir, num_gpus=0))
     store, width = Store.open(tmp_path / "store", create=True), encoder.info.embed_dim
     store.append_videos([video("one", 1, width)])
-    service = make_service(encoder, store, None, Scoring(), Bounds(making=1))
+    service = make_service(encoder, Searcher(store), store.reader(), None, Bounds(making=1))
     with TestClient(service.application(local=True, token=None), base_url="http://localhost") as client:
         answer = client.get("/api/search?q=2").json()
         assert [row["video_id"] for row in answer["results"]] == ["one"] and answer["results"][0]["file"] is None
@@ -62,7 +62,7 @@ def test_new_videos_are_told_and_found(
                 break
         assert found[0]["score"] == pytest.approx(1, abs=1e-3)
         info = client.get("/api/info").json()
-        assert (info["videos"], info["super_images"], info["failed"]) == (2, 4, 1)
+        assert (info["videos"], info["embeddings"], info["failed"]) == (2, 4, 1)
         assert "no file" in client.get("/media/two").json()["error"]
 
 
@@ -92,7 +92,7 @@ def test_listeners_hear_of_every_change_are_bounded_and_let_go(monkeypatch: pyte
 
     heard, left = asyncio.run(listen())
     told = [json.loads(event.partition("data: ")[2]) for event in heard if "data" in event]
-    assert told[0] == {"videos": 1, "super_images": 4, "failed": 0, "growing": False}
-    assert told[1] == {"videos": 3, "super_images": 9, "failed": 1, "growing": True}
+    assert told[0] == {"videos": 1, "embeddings": 4, "failed": 0, "growing": False}
+    assert told[1] == {"videos": 3, "embeddings": 9, "failed": 1, "growing": True}
     assert told[-1] == told[1] | {"growing": False} and left <= 1
     assert len(grown) == 2, "at first, and after the videos have doubled"
