@@ -22,6 +22,7 @@ from .contents import Contents
 from .questions import Question
 from .recent import Recent
 from .refusal import NOT_FOUND, UNUSABLE, Refusal
+from .together import Together
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Answers:
 
     def __init__(self, searcher: Searcher, contents: Contents, encoder: TextEncoder, bounds: Bounds) -> None:
         self._searcher, self._contents, self._encoder, self._bounds = searcher, contents, encoder, bounds
+        self._together = Together(searcher)
         self._texts: Recent[str, np.ndarray] = Recent(_TEXTS_HELD)
         self._videos: Recent[str, tuple[np.ndarray, np.ndarray]] = Recent(_VIDEOS_HELD)
         self._noise: noise.Noise | None = None
@@ -110,7 +112,9 @@ class Answers:
 
     def _best(self, question: Question, wanted: np.ndarray, unwanted: np.ndarray | None) -> list[Hit]:
         top = self._bounds.looked_at if question.only else question.top
-        hits = self._searcher.search_terms(wanted, unwanted, top, question.moments)
+        if len(wanted) == 1 and unwanted is None and not question.only:
+            return self._together.search(wanted[0], top, question.moments)
+        hits = self._together.search_terms(wanted, unwanted, top, question.moments)
         return self._filtered(question, hits) if question.only else hits
 
     def _filtered(self, question: Question, hits: list[Hit]) -> list[Hit]:
