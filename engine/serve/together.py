@@ -32,6 +32,8 @@ class Together:
         self._searcher = searcher
         self._lock = threading.Lock()
         self._passing = threading.Lock()
+        # One thread makes all passes: each thread of the C library keeps freed memory of its own.
+        self._maker = concurrent.futures.ThreadPoolExecutor(1, "pass")
         self._waiting: list[_Asked] = []
 
     def search(self, vector: np.ndarray, top: int, moments: int) -> list[Hit]:
@@ -42,13 +44,13 @@ class Together:
         while not asked.answer.done():
             with self._passing:
                 if not asked.answer.done():
-                    self._pass()
+                    self._maker.submit(self._pass).result()
         return asked.answer.result()
 
     def search_terms(self, wanted: np.ndarray, unwanted: np.ndarray | None, top: int, moments: int) -> list[Hit]:
         """As `Searcher.search_terms`."""
         with self._passing:
-            return self._searcher.search_terms(wanted, unwanted, top, moments)
+            return self._maker.submit(self._searcher.search_terms, wanted, unwanted, top, moments).result()
 
     def _pass(self) -> None:
         """Answers those who have waited longest."""
