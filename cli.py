@@ -808,7 +808,8 @@ def evaluate(
     if write_predictions:
         result.write_predictions(write_predictions)
     if report:
-        write_report(result, report, beside=beside, pictures=choose_pictures(video_dir, image_dir, result.sampling))
+        pictures = choose_pictures(video_dir, image_dir, result.sampling, result.view)
+        write_report(result, report, beside=beside, pictures=pictures)
 
 
 @main.command()
