@@ -841,6 +841,7 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
 @click.option("--top", type=click.IntRange(min=1), default=choices.TOP, help="Videos to print.")
 @click.option("--moments", type=click.IntRange(min=1), default=1, help="Moments of each video to print.")
 @_scoring
+@_view
 @click.option("--video-dir", type=_PATH, help="The videos, for links to them (in terminals that have them) and clips.")
 @click.option("--clip-dir", type=_PATH, help="Write the moments that are printed to this folder, as clips (MP4).")
 @_as_json
@@ -912,8 +913,8 @@ def search(
     default=choices.INDEX,
     help="How videos are found: exact: all are scored; ann: those that the index finds; auto: ann in large stores.",
 )
-@_scoring
 @_view
+@_scoring
 @_num_gpus
 def serve(
     store: pathlib.Path,
@@ -1050,6 +1051,7 @@ _benchmark("scaling", "Time and memory over workers and over videos.")
 _benchmark("gpu", "Prove the GPU path on this machine: frames, embeddings, ranks, rates.", module="gpu.battery")
 _benchmark("moments", "Recall and moments of every way to score, over encoder passes, on long generated videos.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
+_benchmark("serve", "Milliseconds of the page's answers to many clients at once, errors and memory.")
 
 
 def _write_text(path: pathlib.Path, text: str) -> None:

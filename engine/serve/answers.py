@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from ... import GridClipError
-from ...dali_pipes import grid
 from ...export.model_info import ModelInfo
 from ..scoring import Scoring
 from ..search import Hit, Searcher
@@ -45,20 +44,14 @@ class Answers:
     Args:
         searcher: of the store.
         encoder: the model that the store was made with.
-        grid_size: of the store's super images: a posted picture is laid out like a video in which nothing moves.
         bounds: see there.
     """
 
-    def __init__(self, searcher: Searcher, encoder: TextEncoder, grid_size: int, bounds: Bounds) -> None:
-        self._searcher, self._encoder, self._grid_size, self._bounds = searcher, encoder, grid_size, bounds
+    def __init__(self, searcher: Searcher, encoder: TextEncoder, bounds: Bounds) -> None:
+        self._searcher, self._encoder, self._bounds = searcher, encoder, bounds
         self._texts: Recent[str, np.ndarray] = Recent(_TEXTS_HELD)
         self._videos: Recent[str, tuple[np.ndarray, np.ndarray]] = Recent(_VIDEOS_HELD)
         self._noise: noise.Noise | None = None
-
-    @property
-    def picture_size_px(self) -> int:
-        """Side of the pictures that `of_picture` takes."""
-        return self._encoder.info.image_size
 
     def refresh(self) -> None:
         """Follows the store to its newest version; raises GridClipError."""
@@ -89,12 +82,11 @@ class Answers:
         return self._answer(hits, wanted, told, begun)
 
     def of_picture(self, question: Question, pixels: bytes) -> dict[str, Any]:
-        """The same for a picture, uint8 [S, S, 3] as bytes."""
+        """The same for a picture, laid out as a super image: uint8 [S, S, 3] as bytes."""
         begun = time.perf_counter()
-        size = self.picture_size_px
-        picture = np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
-        still = grid.assemble([picture] * self._grid_size**2, self._grid_size, size)
-        wanted = _finite(self._encoder.encode_images(still))
+        size = self._encoder.info.image_size
+        super_image = np.frombuffer(pixels, np.uint8).reshape(1, size, size, 3)
+        wanted = _finite(self._encoder.encode_images(super_image))
         return self._answer(self._best(question, wanted, None), wanted, None, begun)
 
     def _vectors(self, sentences: Sequence[str]) -> np.ndarray:
@@ -109,7 +101,8 @@ class Answers:
         vectors, spans = self._video(video_id)
         inside = (spans[:, 0] <= at_s) & (at_s < spans[:, 1])
         chosen = int(inside.argmax()) if inside.any() else len(vectors) - 1
-        return vectors[chosen].astype(np.float32)
+        vector: np.ndarray = vectors[chosen].astype(np.float32)
+        return vector
 
     def _best(self, question: Question, wanted: np.ndarray, unwanted: np.ndarray | None) -> list[Hit]:
         top = self._bounds.looked_at if question.only else question.top
@@ -183,7 +176,8 @@ def _weights(cosines: np.ndarray, scoring: Scoring) -> np.ndarray | None:
         return None
     heated = cosines / scoring.temperature
     weights: np.ndarray = np.exp(heated - heated.max())
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def _finite(vector: np.ndarray) -> np.ndarray:

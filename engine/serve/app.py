@@ -33,7 +33,8 @@ from .orders import NO_FILE, Clip, Made, Order, Pixels, Still, Strip
 from .refusal import BUSY, TOO_LARGE, UNUSABLE, Refusal
 from .workshop import Workshop
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 STRIP_FRAMES = 12  # where nobody says how many
@@ -53,6 +54,7 @@ class Service:
         answers: of the store.
         library: where the videos' files are.
         describe: what is served, for /api/info.
+        super_image: grid size and side in pixels of the store's super images, for posted pictures.
         make_live: the look at the store's counts; called when the server starts.
         bounds: see there.
     """
@@ -62,10 +64,12 @@ class Service:
         answers: Answers,
         library: Library,
         describe: Callable[[], dict[str, Any]],
+        super_image: tuple[int, int],
         make_live: Callable[[], Live],
         bounds: Bounds,
     ) -> None:
         self._answers, self._library, self._describe, self._bounds = answers, library, describe, bounds
+        self._super_image = super_image
         self._searching = concurrent.futures.ThreadPoolExecutor(bounds.searching, "search")
         self._searches = 0
         self._live, self._workshop, self.metrics = make_live(), Workshop(bounds), Metrics()
@@ -127,7 +131,7 @@ class Service:
     async def _search_picture(self, request: Request) -> Response:
         question = questions.read_question(request.query_params, with_picture=True)
         body = await self._body(request)
-        made = await self._made(Pixels("the picture", NO_FILE, body, self._answers.picture_size_px))
+        made = await self._made(Pixels("the picture", NO_FILE, body, *self._super_image))
         return self._told(await self._thinking(self._answers.of_picture, question, made.data))
 
     def _told(self, answer: dict[str, Any]) -> Response:
@@ -222,7 +226,7 @@ class Service:
     def _watch(self) -> None:
         watch = self.metrics.watch
         watch("videos", "Videos in the store.", lambda: self._live.counts.videos)
-        watch("super_images", "Super images in the store.", lambda: self._live.counts.super_images)
+        watch("embeddings", "Embeddings in the store.", lambda: self._live.counts.embeddings)
         watch("searches_waiting", "Searches that run or wait.", lambda: self._searches)
         watch("orders_waiting", "Pictures and clips that are made or wait.", lambda: self._workshop.waiting)
         watch("orders_made", "Pictures and clips made so far.", lambda: self._workshop.made)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fractions
 import io
+from typing import Any
 
 import av
 import av.error
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.frame import Frame
 from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
@@ -80,7 +82,7 @@ def _encode(source: InputContainer, target: OutputContainer, order: Clip, *, pla
         heard.finish()
 
 
-def _decoded(packet: Packet) -> list[object]:
+def _decoded(packet: Packet[Any]) -> list[Frame]:
     """The frames of a packet; none of one that is damaged: the clip goes on behind it."""
     try:
         return list(packet.decode())
@@ -96,7 +98,9 @@ class _PictureWriter:
         squeeze = float(source.sample_aspect_ratio or 1) or 1.0
         scale = min(1.0, MOST_HEIGHT_PX / max(context.height, 1))
         options = {"preset": "veryfast", "crf": "24"} if codec == "libx264" else {"deadline": "realtime", "crf": "12"}
-        self._stream = target.add_stream(codec, rate=MOST_FPS, options=options)
+        stream = target.add_stream(codec, rate=MOST_FPS, options=options)
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
         self._stream.width = _even(context.width * squeeze * scale)
         self._stream.height = _even(context.height * scale)
         self._stream.pix_fmt = "yuv420p"
@@ -139,7 +143,9 @@ class _SoundWriter:
     """Sound in, the clip's audio stream out: stereo at SOUND_HZ."""
 
     def __init__(self, target: OutputContainer, begin_s: float, codec: str) -> None:
-        self._stream = target.add_stream(codec, rate=SOUND_HZ)
+        stream = target.add_stream(codec, rate=SOUND_HZ)
+        assert isinstance(stream, AudioStream)
+        self._stream = stream
         self._stream.layout = "stereo"
         self._resampler = AudioResampler("fltp" if codec == "aac" else "s16", "stereo", SOUND_HZ)
         self._target, self._begin_s = target, begin_s

@@ -24,13 +24,13 @@ class Counts:
     """What a store holds.
 
     Attributes:
-        videos, super_images: in the store.
+        videos, embeddings: in the store, of the level and grid size that are searched.
         failed: lines of its failures.jsonl: videos that the last job lost so far.
         growing: there were more videos than at the look before.
     """
 
     videos: int
-    super_images: int
+    embeddings: int
     failed: int
     growing: bool = False
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from ... import GridClipError
 from ...dali_pipes.contract import VideoError, VideoFile
 from ...dali_pipes.cpu.reading import Reading, open_reading
-from ...dali_pipes.grid import resize
 from ...dali_pipes.sampling import Sampling, frames_at
 from . import clips
 from .orders import Clip, Made, Pixels, Still, Strip
@@ -20,7 +20,7 @@ from .orders import Clip, Made, Pixels, Still, Strip
 STRIP_HEIGHT_PX, STILL_HEIGHT_PX = 90, 270
 NARROWEST, WIDEST = 9 / 16, 2.4  # width / height of a picture: what is outside is squeezed
 JPEG_QUALITY = 80
-MOST_PIXELS = 64_000_000  # of a posted picture
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # of a posted picture
 
 
 def make(order: VideoFile, /, *, skip: int) -> Iterator[Made]:
@@ -37,7 +37,7 @@ def make(order: VideoFile, /, *, skip: int) -> Iterator[Made]:
         case Clip():
             yield clips.make_clip(order)
         case Pixels():
-            yield Made(_decoded(order), "application/octet-stream")
+            yield Made(_laid_out(order), "application/octet-stream")
         case _:
             raise TypeError(f"{type(order).__name__} is no order")
 
@@ -65,12 +65,14 @@ def _jpeg(picture: np.ndarray) -> Made:
     return Made(file.getvalue(), "image/jpeg")
 
 
-def _decoded(order: Pixels) -> bytes:
+def _laid_out(order: Pixels) -> bytes:
+    from ..questions import still  # with all that a search needs: only here, and only when the first picture comes
+
     try:
-        with Image.open(io.BytesIO(order.data), formats=("JPEG", "PNG", "WEBP", "GIF", "BMP")) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise VideoError("decode", f"the picture has {picture.width} x {picture.height} pixels, too many")
-            pixels = np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise VideoError("decode", "it is no picture that can be read: expected JPEG, PNG, WebP, GIF or BMP") from error
-    return resize(pixels, order.size_px).tobytes()
+        # Readers of these formats only: of others Pillow has some that start programs.
+        with Image.open(io.BytesIO(order.data), formats=PICTURE_FORMATS):
+            return still(order.data, grid_size=order.grid_size, super_img_size=order.size_px).tobytes()
+    except (GridClipError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise VideoError(
+            "decode", f"it is no picture that can be read: {error}; expected {', '.join(PICTURE_FORMATS)}"
+        ) from error

@@ -119,7 +119,7 @@ _SCHEMAS: dict[str, Any] = {
     "Refusal": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
     "Info": {
         "type": "object",
-        "required": ["model", "videos", "super_images", "failed", "growing", "folders", "version"],
+        "required": ["model", "videos", "embeddings", "failed", "growing", "folders", "version"],
     },
     "Answer": {
         "type": "object",

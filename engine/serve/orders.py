@@ -44,14 +44,16 @@ class Clip(VideoFile):
 
 @dataclasses.dataclass(frozen=True)
 class Pixels(VideoFile):
-    """A picture that was posted, decoded for the model.
+    """A picture that was posted, laid out for the model as a video in which nothing moves.
 
     Attributes:
         data: its file.
-        size_px: side of the square that it is resized to, as frames of videos are.
+        grid_size: of the store's super images.
+        size_px: side of the super image.
     """
 
     data: bytes = b""
+    grid_size: int = 1
     size_px: int = 0
 
 
@@ -63,7 +65,7 @@ class Made:
     """What came of an order.
 
     Attributes:
-        data: a file; of Pixels, uint8 [S, S, 3] as bytes.
+        data: a file; of Pixels the super image, uint8 [S, S, 3] as bytes.
         media_type: of the file.
     """
 

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Recent(Generic[Key, Value]):

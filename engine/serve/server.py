@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ... import GridClipError, __version__
 from .. import choices
 from ..jobs.failures import failures_path
-from ..scoring import Scoring
 from ..search import Searcher
+from ..store.reader import SuperImageReader
 from ..store.store import Store
 from .addresses import check_host, is_loopback
 from .answers import Answers, TextEncoder
@@ -43,6 +43,8 @@ def serve(
     aggregate: str = choices.AGGREGATE,
     temperature: float = choices.TEMPERATURE,
     index: choices.Index = choices.INDEX,
+    level: choices.Level | None = None,
+    grid_size: int | None = None,
     started: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serves the page until the process is told to stop.
@@ -53,7 +55,7 @@ def serve(
         video_dir: where the videos' files are; None: there are no pictures and nothing can be played.
         host, port: where to listen; port 0: any free one.
         token: what a visitor has to know; needed where others than this machine reach `host`.
-        aggregate, temperature, index: see `Searcher`.
+        aggregate, temperature, index, level, grid_size: see `Searcher`.
         started: is called with the page's address once it can be opened.
 
     Raises:
@@ -66,7 +68,10 @@ def serve(
         import uvicorn
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
-    service = make_service(encoder, store, video_dir, Scoring(aggregate, temperature), bounds, index=index)
+    searcher = Searcher(
+        store, aggregate=aggregate, temperature=temperature, index=index, level=level, grid_size=grid_size
+    )
+    service = make_service(encoder, searcher, store.reader(level, grid_size), video_dir, bounds)
     config = uvicorn.Config(
         service.application(local=is_loopback(host), token=token),
         http="h11",
@@ -96,23 +101,20 @@ def serve(
 
 def make_service(
     encoder: TextEncoder,
-    store: Store,
+    searcher: Searcher,
+    reader: SuperImageReader,
     video_dir: pathlib.Path | None,
-    scoring: Scoring,
     bounds: Bounds,
-    *,
-    index: choices.Index = choices.INDEX,
 ) -> Service:
-    """The service of a store; raises GridClipError where it cannot be served."""
+    """The service of a searcher's store, which the reader counts; raises GridClipError where it cannot be served."""
     try:
         from .app import Service
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
-    store.require_model(encoder.info.to_json())
+    searcher.store.require_model(encoder.info.to_json())
     library = Library(video_dir)
-    searcher = Searcher(store, aggregate=scoring.aggregate, temperature=scoring.temperature, index=index)
-    answers = Answers(searcher, encoder, (store.sampling or {}).get("grid_size", 1), bounds)
-    contents = Contents(store)
+    answers = Answers(searcher, encoder, bounds)
+    contents = Contents(reader)
 
     def look() -> Counts:
         answers.refresh()
@@ -121,26 +123,27 @@ def make_service(
     def describe() -> dict[str, Any]:
         return {
             "model": encoder.info.name,
-            "aggregate": str(scoring),
+            "aggregate": str(searcher.scoring),
+            "view": str(reader.view),
             **dataclasses.asdict(contents.count()),
             "folders": folders_of(contents.video_ids()),
             "version": __version__,
         }
 
-    return Service(answers, library, describe, lambda: Live(look, answers.measure_noise, bounds), bounds)
+    super_image = (reader.view.grid_size or 1, encoder.info.image_size)
+    return Service(answers, library, describe, super_image, lambda: Live(look, answers.measure_noise, bounds), bounds)
 
 
 class Contents:
-    """What a store holds, read again whenever it is asked for; raises GridClipError as `Store.reader` does."""
+    """What a store holds, read again whenever it is asked for; raises GridClipError as the reader does."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._reader = store.reader()
+    def __init__(self, reader: SuperImageReader) -> None:
+        self._reader = reader
 
     def count(self) -> Counts:
-        """Videos, super images, and what the last job has lost so far."""
+        """Videos, their embeddings, and what the last job has lost so far."""
         self._reader = self._reader.newest()
-        return Counts(len(self._reader.videos), self._reader.rows, _lines(failures_path(self._store.path)))
+        return Counts(len(self._reader.videos), self._reader.rows, _lines(failures_path(self._reader.path)))
 
     def video_ids(self) -> list[str]:
         names: list[str] = self._reader.videos.names.to_pylist()

@@ -28,13 +28,17 @@ class Workshop:
 
     Every thread keeps one worker process and hands it one order at a time; the process starts with the first one.
 
+    Args:
+        bounds: see there.
+        task: what a worker process does with an order, by name.
+
     Attributes:
         pictures, clips: what is kept.
         made, failed: orders so far.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
-        self._bounds = bounds
+    def __init__(self, bounds: Bounds, task: pool.Task[Made] = make) -> None:
+        self._bounds, self._task = bounds, task
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._open: dict[Order, _Slot] = {}
         self._lock = threading.Lock()
@@ -93,7 +97,10 @@ class Workshop:
         while True:
             try:
                 for video, event in pool.run(
-                    orders(), [pool.Named("the page's worker", make)], num_workers=1, time_limit_s=self._bounds.make_s
+                    orders(),
+                    [pool.Named("the page's worker", self._task)],
+                    num_workers=1,
+                    time_limit_s=self._bounds.make_s,
                 ):
                     self._deliver(video, event)  # type: ignore[arg-type]  # what was handed in comes back
                 return

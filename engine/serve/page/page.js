@@ -388,8 +388,10 @@ function playAt(row, seconds, moment) {
   stage.replaceChildren(player, says);
   stage.hidden = false;
   player.addEventListener("loadedmetadata", () => {
-    if (player.videoWidth) player.style.aspectRatio = `${player.videoWidth} / ${player.videoHeight}`;
     if (!player.videoWidth && !player.dataset.clip) clip();
+    if (!player.videoWidth) return;
+    player.style.aspectRatio = `${player.videoWidth} / ${player.videoHeight}`;
+    player.style.maxWidth = `calc(54vh * ${player.videoWidth / player.videoHeight})`;
   });
   player.addEventListener("error", () => {
     if (!player.getAttribute("src")) return;
@@ -501,6 +503,7 @@ document.addEventListener("click", (event) => {
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   picture = null;
+  results.focus({ preventScroll: true }); // the keys of the results work, and a phone's keyboard goes away
   ask({ q: sentence.value.trim() });
 });
 for (const each of filters) {
@@ -557,7 +560,7 @@ async function begin() {
   try {
     const info = await (await fetch("/api/info")).json();
     tell(info);
-    at("counts").title = `${plural(info.super_images, "super image")}; model ${info.model}; ${info.aggregate}`;
+    at("counts").title = `${plural(info.embeddings, "embedding")}; ${info.view}; model ${info.model}; ${info.aggregate}`;
     for (const folder of info.folders) at("folder").append(new Option(folder, folder));
     at("folder").parentElement.hidden = !info.folders.length;
   } catch {
@@ -568,6 +571,6 @@ async function begin() {
   addEventListener("pagehide", () => events && events.close());
   addEventListener("pageshow", listen);
   await follow();
-  if (!question().size) sentence.focus();
+  if (!question().size && matchMedia("(pointer: fine)").matches) sentence.focus(); // no keyboard over a phone's page
 }
 begin();

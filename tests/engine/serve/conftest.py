@@ -11,7 +11,7 @@ import gridclip
 import pytest
 from gridclip.benchmarks.demo import videos
 from gridclip.engine.encoding.encoder import Encoder
-from gridclip.engine.scoring import Scoring
+from gridclip.engine.search import Searcher
 from gridclip.engine.serve.bounds import Bounds
 from gridclip.engine.store.store import Store
 
@@ -86,7 +86,8 @@ def service(planted: Planted) -> object:
     from gridclip.engine.serve.server import make_service
 
     bounds = Bounds(making=1, picture_bytes=1 << 20)
-    return make_service(planted.encoder, planted.store, planted.video_dir, Scoring(temperature=0.1), bounds)
+    searcher = Searcher(planted.store, temperature=0.1)
+    return make_service(planted.encoder, searcher, planted.store.reader(), planted.video_dir, bounds)
 
 
 @pytest.fixture(scope="session")
