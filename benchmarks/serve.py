@@ -76,7 +76,9 @@ def serving(store: pathlib.Path, model: pathlib.Path) -> Iterator[tuple[str, int
 
 async def load(host: str, port: int, *, clients: int, seconds: float) -> dict[str, object]:
     """What that many clients see: milliseconds of every answer, and how many were none."""
-    questions, took_ms, errors = sentences(), [], []
+    questions = sentences()
+    took_ms: list[float] = []
+    errors: list[object] = []
     end = time.monotonic() + seconds
 
     async def ask_on() -> None:

@@ -18,6 +18,7 @@ from ..search import Hit, Searcher
 from ..search_scores import unit
 from . import noise
 from .bounds import CURVE_POINTS, LONGEST_TEXT, Bounds
+from .contents import Contents
 from .questions import Question
 from .recent import Recent
 from .refusal import NOT_FOUND, UNUSABLE, Refusal
@@ -25,6 +26,7 @@ from .refusal import NOT_FOUND, UNUSABLE, Refusal
 logger = logging.getLogger(__name__)
 
 _TEXTS_HELD = 1024  # vectors of sentences, some KB each
+_READ_AT_ONCE = 64  # videos, while a filter looks for those of some length
 _VIDEOS_HELD = 512  # vectors and times of videos that answered, 20 KB for two minutes of 768 wide ones
 
 
@@ -43,18 +45,20 @@ class Answers:
 
     Args:
         searcher: of the store.
+        contents: of the same; they follow it together.
         encoder: the model that the store was made with.
         bounds: see there.
     """
 
-    def __init__(self, searcher: Searcher, encoder: TextEncoder, bounds: Bounds) -> None:
-        self._searcher, self._encoder, self._bounds = searcher, encoder, bounds
+    def __init__(self, searcher: Searcher, contents: Contents, encoder: TextEncoder, bounds: Bounds) -> None:
+        self._searcher, self._contents, self._encoder, self._bounds = searcher, contents, encoder, bounds
         self._texts: Recent[str, np.ndarray] = Recent(_TEXTS_HELD)
         self._videos: Recent[str, tuple[np.ndarray, np.ndarray]] = Recent(_VIDEOS_HELD)
         self._noise: noise.Noise | None = None
 
     def refresh(self) -> None:
         """Follows the store to its newest version; raises GridClipError."""
+        self._contents.refresh()
         if self._searcher.refresh():
             self._videos.clear()  # one of them may have been embedded again
 
@@ -98,7 +102,7 @@ class Answers:
 
     def _moment_vector(self, video_id: str, at_s: float) -> np.ndarray:
         """float32 [D]: the embedding on screen at a second, the last one behind the end."""
-        vectors, spans = self._video(video_id)
+        vectors, spans = self._read([video_id])[0]
         inside = (spans[:, 0] <= at_s) & (at_s < spans[:, 1])
         chosen = int(inside.argmax()) if inside.any() else len(vectors) - 1
         vector: np.ndarray = vectors[chosen].astype(np.float32)
@@ -110,43 +114,57 @@ class Answers:
         return self._filtered(question, hits) if question.only else hits
 
     def _filtered(self, question: Question, hits: list[Hit]) -> list[Hit]:
-        kept: list[Hit] = []
-        for hit in hits:
-            if len(kept) == question.top:
+        only = question.only
+        kept = [hit for hit in hits if only.lets_through(hit.video_id)]
+        if only.shortest_s is None and only.longest_s is None:
+            return kept[: question.top]
+        fitting: list[Hit] = []
+        for first in range(0, len(kept), _READ_AT_ONCE):
+            some = kept[first : first + _READ_AT_ONCE]
+            videos = self._read([hit.video_id for hit in some])
+            fitting += [
+                hit for hit, (_, spans) in zip(some, videos, strict=True) if only.fits_length(_duration_s(spans))
+            ]
+            if len(fitting) >= question.top:
                 break
-            if question.only.lets_through(hit.video_id) and question.only.fits_length(self._duration_s(hit.video_id)):
-                kept.append(hit)
-        return kept
+        return fitting[: question.top]
 
-    def _answer(self, hits: list[Hit], wanted: np.ndarray, told: noise.Noise | None, begun: float) -> dict[str, Any]:
-        results = [self._row(hit, wanted) for hit in hits]
-        level = None if told is None else dataclasses.asdict(told)
-        return {"results": results, "noise": level, "took_ms": round(1000 * (time.perf_counter() - begun), 1)}
-
-    def _row(self, hit: Hit, wanted: np.ndarray) -> dict[str, Any]:
-        vectors, spans = self._video(hit.video_id)
-        cosines = (unit(vectors) @ unit(wanted).T).max(axis=1)
-        return {
-            "video_id": hit.video_id,
-            "score": round(hit.score, 6),
-            "duration_s": self._duration_s(hit.video_id),
-            "moments": [
-                {"start_s": moment.start_s, "end_s": moment.end_s, "score": round(moment.score, 6)}
-                for moment in hit.moments
-            ],
-            "curve": _curve(cosines, spans, self._searcher.scoring),
-        }
-
-    def _video(self, video_id: str) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, video_ids: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Embeddings and spans of videos; raises Refusal where one of them is not in the store."""
         try:
-            return self._videos.get(video_id, self._searcher.video)
+            return self._videos.get_many(video_ids, self._contents.read)
         except KeyError:
             raise Refusal(NOT_FOUND, "the store has no video of this id") from None
 
-    def _duration_s(self, video_id: str) -> float | None:
-        """The end of its last super image, None where the store has no times."""
-        end_s = self._video(video_id)[1][:, 1]
-        return float(np.nanmax(end_s)) if np.isfinite(end_s).any() else None
+    def _answer(self, hits: list[Hit], wanted: np.ndarray, told: noise.Noise | None, begun: float) -> dict[str, Any]:
+        videos = self._read([hit.video_id for hit in hits])
+        queries = unit(wanted)
+        results = [
+            _row(hit, (unit(vectors) @ queries.T).max(axis=1), spans, self._searcher.scoring)
+            for hit, (vectors, spans) in zip(hits, videos, strict=True)
+        ]
+        level = None if told is None else dataclasses.asdict(told)
+        return {"results": results, "noise": level, "took_ms": round(1000 * (time.perf_counter() - begun), 1)}
+
+
+def _row(hit: Hit, cosines: np.ndarray, spans: np.ndarray, scoring: Scoring) -> dict[str, Any]:
+    """A hit as JSON; cosines float32 [L] and spans float64 [L, 2] of its video's embeddings."""
+    return {
+        "video_id": hit.video_id,
+        "score": round(hit.score, 6),
+        "duration_s": _duration_s(spans),
+        "moments": [
+            {"start_s": moment.start_s, "end_s": moment.end_s, "score": round(moment.score, 6)}
+            for moment in hit.moments
+        ],
+        "curve": _curve(cosines, spans, scoring),
+    }
+
+
+def _duration_s(spans: np.ndarray) -> float | None:
+    """The end of a video's last embedding, None where the store has no times."""
+    ends = spans[np.isfinite(spans[:, 1]), 1]
+    return float(ends.max()) if len(ends) else None
 
 
 def _curve(cosines: np.ndarray, spans: np.ndarray, scoring: Scoring) -> dict[str, list[float] | None] | None:

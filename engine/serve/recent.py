@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -22,18 +22,24 @@ class Recent(Generic[Key, Value]):
 
     def get(self, key: Key, make: Callable[[Key], Value]) -> Value:
         """The value of a key; what `make` raises is raised."""
+        return self.get_many([key], lambda keys: [make(keys[0])])[0]
+
+    def get_many(self, keys: Sequence[Key], make: Callable[[list[Key]], Sequence[Value]]) -> list[Value]:
+        """The values of keys; `make` is called once, with those that are not kept."""
         with self._lock:
-            if key in self._kept:
+            found = {key: self._kept[key] for key in keys if key in self._kept}
+            for key in found:
                 self._kept.move_to_end(key)
-                return self._kept[key]
             cleared = self._cleared
-        value = make(key)
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        made = dict(zip(missing, make(missing), strict=True)) if missing else {}
         with self._lock:
-            if cleared == self._cleared:  # else it may be made of what is no more
-                self._kept[key] = value
-                if len(self._kept) > self._most:
+            if cleared == self._cleared:  # else they may be made of what is no more
+                self._kept |= made
+                while len(self._kept) > self._most:
                     self._kept.popitem(last=False)
-        return value
+        found |= made
+        return [found[key] for key in keys]
 
     def clear(self) -> None:
         with self._lock:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ... import GridClipError, __version__
 from .. import choices
-from ..jobs.failures import failures_path
 from ..search import Searcher
 from ..store.reader import SuperImageReader
 from ..store.store import Store
 from .addresses import check_host, is_loopback
 from .answers import Answers, TextEncoder
 from .bounds import Bounds
+from .contents import Contents
 from .library import Library
 from .live import Counts, Live
 
@@ -113,8 +113,8 @@ def make_service(
         raise _not_installed(error) from error
     searcher.store.require_model(encoder.info.to_json())
     library = Library(video_dir)
-    answers = Answers(searcher, encoder, bounds)
     contents = Contents(reader)
+    answers = Answers(searcher, contents, encoder, bounds)
 
     def look() -> Counts:
         answers.refresh()
@@ -134,22 +134,6 @@ def make_service(
     return Service(answers, library, describe, super_image, lambda: Live(look, answers.measure_noise, bounds), bounds)
 
 
-class Contents:
-    """What a store holds, read again whenever it is asked for; raises GridClipError as the reader does."""
-
-    def __init__(self, reader: SuperImageReader) -> None:
-        self._reader = reader
-
-    def count(self) -> Counts:
-        """Videos, their embeddings, and what the last job has lost so far."""
-        self._reader = self._reader.newest()
-        return Counts(len(self._reader.videos), self._reader.rows, _lines(failures_path(self._reader.path)))
-
-    def video_ids(self) -> list[str]:
-        names: list[str] = self._reader.videos.names.to_pylist()
-        return names
-
-
 def folders_of(video_ids: list[str]) -> list[str]:
     """The folders that ids lie in, at any depth, those with most videos where there are too many; sorted."""
     counts: Counter[str] = Counter()
@@ -157,14 +141,6 @@ def folders_of(video_ids: list[str]) -> list[str]:
         parts = video_id.split("/")
         counts.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
     return sorted(folder for folder, _ in counts.most_common(MOST_FOLDERS))
-
-
-def _lines(path: pathlib.Path) -> int:
-    try:
-        with path.open("rb") as file:
-            return sum(1 for _ in file)
-    except OSError:
-        return 0
 
 
 def _listening(host: str, port: int) -> socket.socket:
