@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ... import GridClipError
 from ...dali_pipes import ids
+from ...dali_pipes.sampling import completed
 from ..annotations import Query
 from . import care
 from .record import EMPTY, MODEL_SETTINGS, RECORD_FILE, Record, as_read_back, no_store
@@ -113,7 +114,7 @@ class Store:
 
     def claim_sampling(self, sampling: dict[str, Any]) -> None:
         """Records the sampling settings at the first call; later raises GridClipError where one of them differs."""
-        given = as_read_back(sampling)
+        given = completed(as_read_back(sampling))
         stored = self._record.claim("sampling", given)
         self._record.require_equal("sampling", stored, given, sorted(stored.keys() | given.keys()))
 
