@@ -256,6 +256,8 @@ def test_benchmarks_get_their_own_options(monkeypatch: pytest.MonkeyPatch) -> No
         "evaluate --topk ,",
         "evaluate --temperature 0",
         "evaluate --missing maybe",
+        "evaluate --video-dir v",
+        "evaluate --predictions p --anno-path a --beside activitynet",
         "search --model m",
         "bench everything",
     ],
