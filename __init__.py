@@ -645,10 +645,10 @@ def reproduce(
         video_dir: the benchmark's videos.
         anno_file: their captions.
         work_dir: gets the stores, a JSON file for each row, and `table.json`.
-        model, tokenizer, num_gpus: as in `load_model`.
+        model, tokenizer: as in `load_model`.
         super_img_size: side of a super image in pixels; the procedure has 336 or 224.
         grid_sizes: of "grids"; "activitynet" has 2.
-        decoder, batch_size, num_workers, on_damage: as in `embed_videos`.
+        decoder, batch_size, num_workers, num_gpus, on_damage: as in `embed_videos`.
 
     Returns:
         `evaluations` by the rows' titles, and `notes`; `str()` of it is the table.

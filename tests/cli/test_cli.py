@@ -261,6 +261,8 @@ def test_benchmarks_get_their_own_options(monkeypatch: pytest.MonkeyPatch) -> No
         "evaluate --sweep temperature=1,0",
         "evaluate --sweep aggregate=median",
         "evaluate --normalise softly",
+        "evaluate --video-dir v",
+        "evaluate --predictions p --anno-path a --beside activitynet",
         "search --model m",
         "bench everything",
     ],
