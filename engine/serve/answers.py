@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from .contents import Contents
 from .questions import Question
 from .recent import Recent
 from .refusal import NOT_FOUND, UNUSABLE, Refusal
+from .together import Together
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,10 @@ class Answers:
 
     def __init__(self, searcher: Searcher, contents: Contents, encoder: TextEncoder, bounds: Bounds) -> None:
         self._searcher, self._contents, self._encoder, self._bounds = searcher, contents, encoder, bounds
+        self._together = Together(searcher)
+        self._encoding = (
+            threading.Lock()
+        )  # a run takes all cores, and ONNX Runtime keeps memory for as many as ran at once
         self._texts: Recent[str, np.ndarray] = Recent(_TEXTS_HELD)
         self._videos: Recent[str, tuple[np.ndarray, np.ndarray]] = Recent(_VIDEOS_HELD)
         self._noise: noise.Noise | None = None
@@ -98,7 +104,8 @@ class Answers:
         return np.stack([self._texts.get(each, self._encoded) for each in sentences])
 
     def _encoded(self, sentence: str) -> np.ndarray:
-        return _finite(self._encoder.encode_texts([sentence[:LONGEST_TEXT]])[0])
+        with self._encoding:
+            return _finite(self._encoder.encode_texts([sentence[:LONGEST_TEXT]])[0])
 
     def _moment_vector(self, video_id: str, at_s: float) -> np.ndarray:
         """float32 [D]: the embedding on screen at a second, the last one behind the end."""
@@ -110,7 +117,9 @@ class Answers:
 
     def _best(self, question: Question, wanted: np.ndarray, unwanted: np.ndarray | None) -> list[Hit]:
         top = self._bounds.looked_at if question.only else question.top
-        hits = self._searcher.search_terms(wanted, unwanted, top, question.moments)
+        if len(wanted) == 1 and unwanted is None and not question.only:
+            return self._together.search(wanted[0], top, question.moments)
+        hits = self._together.search_terms(wanted, unwanted, top, question.moments)
         return self._filtered(question, hits) if question.only else hits
 
     def _filtered(self, question: Question, hits: list[Hit]) -> list[Hit]:

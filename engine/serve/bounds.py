@@ -23,7 +23,7 @@ class Bounds:
         body_s: seconds in which a request's body has to come.
         answer_s: seconds after which a search is given up.
         make_s: seconds after which a picture or a clip is given up, its decoder counted as hung.
-        searching: searches at once; the cores are shared.
+        searching: threads of searches; those that come together are answered together, see together.py.
         waiting_searches: searches that may wait for these, before more are refused.
         making: worker processes that decode pictures and clips.
         waiting_orders: pictures and clips that may wait for these.
@@ -37,7 +37,7 @@ class Bounds:
     body_s: float = 15.0
     answer_s: float = 30.0
     make_s: float = 60.0
-    searching: int = 2
+    searching: int = 64
     waiting_searches: int = 128
     making: int = 2
     waiting_orders: int = 256
