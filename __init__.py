@@ -512,8 +512,8 @@ def evaluate(
         level: "super" (super images) or "cell" (frames); default: cells where the store has them.
         grid_size: of the super images, where the store has several; default: the smallest.
         sweep: values of "temperature" or "aggregate" to try besides, {"temperature": [1, 0.1]}, in the same pass.
-        normalise: "none", "qb-norm" or "sinkhorn": what to do against videos that are near to every query. Sinkhorn is
-            transductive: it sees all queries together. Not together with `sweep`.
+        normalise: "none", "qb-norm" or "sinkhorn": what to do against videos that are near to every query. Sinkhorn
+            sees all queries together, so that it is transductive. Not together with `sweep`.
         query_bank: for "qb-norm": a store or an npz (`embedding` [B, D]) of queries other than those evaluated.
         device: torch's name of where to compute; default: CUDA where there is one.
 
@@ -522,8 +522,9 @@ def evaluate(
         a dict.
 
     Raises:
-        ValueError: an argument is out of range.
-        GridClipError: the store holds no videos or no queries, or the annotation file does not fit it.
+        ValueError: an argument is out of range, or does not go together with another.
+        GridClipError: the store holds no videos or no queries, the annotation file or the bank does not fit it, or
+            there are too many scores to normalise.
 
     Example:
         >>> import gridclip
@@ -644,10 +645,10 @@ def reproduce(
         video_dir: the benchmark's videos.
         anno_file: their captions.
         work_dir: gets the stores, a JSON file for each row, and `table.json`.
-        model, tokenizer, num_gpus: as in `load_model`.
+        model, tokenizer: as in `load_model`.
         super_img_size: side of a super image in pixels; the procedure has 336 or 224.
         grid_sizes: of "grids"; "activitynet" has 2.
-        decoder, batch_size, num_workers, on_damage: as in `embed_videos`.
+        decoder, batch_size, num_workers, num_gpus, on_damage: as in `embed_videos`.
 
     Returns:
         `evaluations` by the rows' titles, and `notes`; `str()` of it is the table.

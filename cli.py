@@ -786,13 +786,15 @@ def evaluate(
     if predictions is not None:
         if options["anno_file"] is None:
             raise click.UsageError("--predictions needs --anno-path: the true moments are there")
-        if report or write_predictions:
-            raise click.UsageError("--report and --write-predictions need a store: leave out --predictions")
+        if report or write_predictions or beside:
+            raise click.UsageError("--report, --write-predictions and --beside need a store: leave out --predictions")
         found = gridclip.evaluate_predictions(predictions, options["anno_file"], topk=options["topk"])
         click.echo(str(found))
         if json_file:
             _write_text(json_file, as_text(found.to_json()))
         return
+    if (video_dir or image_dir) and not report:
+        raise click.UsageError("--video-dir and --image-dir are for the pictures of --report")
     options["moments"] = moments or write_predictions is not None
     options["sweep"] = {
         name: [value for other, values in sweep if other == name for value in values] for name, _ in sweep
@@ -808,7 +810,8 @@ def evaluate(
     if write_predictions:
         result.write_predictions(write_predictions)
     if report:
-        write_report(result, report, beside=beside, pictures=choose_pictures(video_dir, image_dir, result.sampling))
+        pictures = choose_pictures(video_dir, image_dir, result.sampling, result.view)
+        write_report(result, report, beside=beside, pictures=pictures)
 
 
 @main.command()

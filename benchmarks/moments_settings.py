@@ -124,7 +124,7 @@ def measure_setting(setting: Setting, embedded: Embedded) -> Measured:
     begun = time.monotonic()
     found = ranks(vectors, targets, videos.vectors, videos.offsets, scoring)
     own: RankedMoments
-    own, _ = rank_own_moments(vectors, targets, videos, depth=1)
+    own, _ = rank_own_moments(vectors, targets, videos, scoring, depth=1)
     best, _ = rank_moments(vectors, videos, scoring, depth=1)
     return Measured(
         setting,

@@ -6,6 +6,7 @@ queries, so that with few queries it weighs more than in a whole evaluation.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,19 +28,15 @@ def run(vectors: torch.Tensor, offsets: np.ndarray, queries: torch.Tensor) -> di
         queries: float32 [Q, D], of unit length.
     """
     own = np.random.default_rng(1).integers(0, len(offsets) - 1, len(queries))
-    few = queries[:1].numpy()
+    rows, texts = vectors.numpy(), queries.numpy()
     entries = {}
     for name in AGGREGATES:
         scoring = retrieval.Scoring(name)
-        floor_s = _cpu_seconds(lambda: retrieve_peers.bare_product(vectors, queries))
-        ranking_s = _cpu_seconds(
-            lambda scoring=scoring: retrieval.ranks(
-                queries.numpy(), own, vectors.numpy(), offsets, scoring, device="cpu"
-            )
-        )
-        one_query_s = _cpu_seconds(
-            lambda scoring=scoring: list(retrieval.score_blocks(few, vectors.numpy(), offsets, scoring, device="cpu"))
-        )
+        floor_s = _cpu_seconds(functools.partial(retrieve_peers.bare_product, vectors, queries))
+        ranking = functools.partial(retrieval.ranks, texts, own, rows, offsets, scoring, device="cpu")
+        ranking_s = _cpu_seconds(ranking)
+        one_query = functools.partial(retrieval.best_videos, texts[:1], rows, offsets, scoring, top=1, device="cpu")
+        one_query_s = _cpu_seconds(one_query)
         entries[name] = {
             "queries": len(queries),
             "bare_product_cpu_s": measure.significant(floor_s),

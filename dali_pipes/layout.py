@@ -73,9 +73,12 @@ class Layout:
         return tuple(found)
 
     def frame_of(self, first: int) -> int:
-        """The wanted frame at which the block begins before which there are `first` super images of all grid sizes."""
+        """The wanted frame at which the block begins before which there are `first` super images of all grid sizes.
+
+        Where the video has no more than `first`, that is its end.
+        """
         frame = 0
-        while self.before(frame) < first:
+        while self.before(frame) < first and frame < self.frames:
             frame += self.sampling.block
         return frame
 

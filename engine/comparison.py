@@ -67,7 +67,10 @@ class EvaluationComparison:
         for name, *numbers, word in rows:
             cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:5], strict=True)]
             lines.append("  ".join([name.ljust(widths[0]), *cells, word]).rstrip())
-        lines.append(f"{self.queries:,} queries, drawn again in pairs")
+        lines.append(
+            f"{self.queries:,} queries, drawn again in pairs; of metrics without a difference about one in twenty "
+            "looks decided by chance"
+        )
         if self.only_first or self.only_second:
             lines.append(f"left out: {self.only_first:,} queries that only A has, {self.only_second:,} that only B has")
         first, second = self.candidates
@@ -79,7 +82,8 @@ class EvaluationComparison:
 def verdict(comparison: Comparison) -> str:
     """Whether the two differ, in words."""
     if not comparison.decided:
-        return "may be chance"
+        interval = comparison.difference
+        return "the same" if interval.low == interval.mean == interval.high == 0 else "may be chance"
     return "B is better" if comparison.difference.mean > 0 else "A is better"
 
 

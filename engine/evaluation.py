@@ -196,7 +196,7 @@ class Evaluation:
         if self.too_short:
             lines.append(
                 f"{self.too_short:,} of {self.candidates:,} videos are too short for {self.scoring.aggregate}: "
-                "windows at all scales join in"
+                "windows at all scales join in, which can lift them above longer ones"
             )
         if self.missing_queries:
             what = "dropped" if self.missing == "drop" else "counted as failures"

@@ -17,7 +17,8 @@ class TfPrvr(Aggregate):
     """The best interval's product with the query, see wavelet_segments; the interval is the moment.
 
     Videos of fewer than SHORTEST embeddings have no wavelet levels and would be one interval, the mean of all. For them
-    the windows of `windows` join in.
+    the windows of `windows` join in. A window's score is a cosine, an interval's is less, for its vector is a mixture
+    and not of unit length: where a store has short and long videos, the short ones can rank higher than they should.
     """
 
     name = "tf-prvr"

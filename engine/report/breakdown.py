@@ -13,7 +13,7 @@ from ..moments.intervals import Interval, bootstrap
 from ..outcomes import hits
 
 LENGTH_GROUPS = 4  # of as many queries each
-POSITIONS = ("first fifth", "second", "third", "fourth", "last fifth")
+POSITIONS = ("first fifth", "second fifth", "third fifth", "fourth fifth", "last fifth")
 SHARES = ((0.1, "under 10%"), (0.25, "10 to 25%"), (0.5, "25 to 50%"), (np.inf, "over 50%"))  # of the video
 _RANK_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 

@@ -15,6 +15,8 @@ from ..moments.intervals import Interval
 from . import breakdown
 from .pictures import Pictures, no_pictures
 
+BAR = " with its interval"  # ends the name of a column of bars
+WORDS = ("source",)  # columns of words
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2433; --soft: #5b6475; --line: #dde2ea; --back: #fff; --panel: #f5f7fa;
   --bar: #3b76c4; --track: #e7ecf3; --own: #1f7a46; --mark: #b4520b }
@@ -30,7 +32,10 @@ table { border-collapse: collapse; margin: .4rem 0; min-width: 24rem }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 thead th { color: var(--soft); font-weight: 500; white-space: nowrap }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.chart { width: 16rem; min-width: 9rem; vertical-align: middle }
+.chart { width: 14rem; min-width: 8rem; padding-top: .55rem } thead th.l { text-align: left }
+tbody th { font-weight: 600; white-space: nowrap }
+.pair { display: flex; flex-wrap: wrap; gap: 0 2rem } .pair section { flex: 1 1 30rem; min-width: 0; max-width: 100% }
+td.source { color: var(--soft); min-width: 14rem } td.word { white-space: nowrap }
 .bar { position: relative; height: 1.05rem; background: var(--track); border-radius: 2px }
 .bar b { position: absolute; inset: 0 auto 0 0; background: var(--bar); border-radius: 2px }
 .bar i { position: absolute; top: 50%; height: 2px; background: var(--ink); border-inline: 1px solid var(--ink) }
@@ -38,7 +43,7 @@ thead th { color: var(--soft); font-weight: 500; white-space: nowrap }
 .query { border: 1px solid var(--line); border-radius: 6px; background: var(--panel); padding: .8rem 1rem;
   margin: .8rem 0 }
 .query p { margin: 0 0 .5rem; font-weight: 600; overflow-wrap: anywhere }
-.answers { display: flex; flex-wrap: wrap; gap: .8rem } figure { margin: 0; width: 10.5rem }
+.answers { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: .6rem } figure { margin: 0; width: 10.5rem }
 figure img, .none { width: 100%; aspect-ratio: 1; border-radius: 4px; display: block; background: var(--track) }
 .none { display: grid; place-items: center; color: var(--soft); font-size: .85rem }
 figcaption { font-size: .85rem; line-height: 1.35; margin-top: .3rem; overflow-wrap: anywhere }
@@ -73,8 +78,7 @@ def write_report(
 def as_html(evaluation: Evaluation, *, beside: str | None = None, pictures: Pictures = no_pictures) -> str:
     """The page as text; arguments as in `write_report`."""
     sections = [
-        _recall(evaluation),
-        _ranks(evaluation),
+        f"<div class=pair>{_recall(evaluation)}{_ranks(evaluation)}</div>",
         _moments(evaluation),
         _groups("By the length of the video", "length", breakdown.by_video_length(evaluation), ""),
         _groups(
@@ -120,7 +124,7 @@ def _recall(evaluation: Evaluation) -> str:
         f"<td class=n>{sum(evaluation.chance.values()):.2f}</td><td></td></tr>"
     )
     head = _head("", "%", "95% interval", "chance", "")
-    note = "The dark line in a bar is the 95% interval over queries, the upright mark what a random order would reach."
+    note = "The thin line in a bar is the 95% interval over queries, the upright mark what a random order would reach."
     return _section("Recall", note, f"<table>{head}{''.join(rows)}</table>")
 
 
@@ -136,7 +140,8 @@ def _ranks(evaluation: Evaluation) -> str:
         for each in bins
     )
     note = f"Median {evaluation.median_rank:g}, mean {evaluation.mean_rank:.1f} of {evaluation.candidates:,}."
-    return _section("Rank of the right video", note, f"<table>{_head('rank', 'queries', '', '')}{rows}</table>")
+    table = f"<table>{_head('rank', 'queries', 'share', '')}<tbody>{rows}</tbody></table>"
+    return _section("Rank of the right video", note, table)
 
 
 def _moments(evaluation: Evaluation) -> str:
@@ -173,7 +178,7 @@ def _groups(title: str, what: str, groups: collections.abc.Sequence[breakdown.Gr
             f"<td class=n>{sum_recall:.1f}</td>{iou}<td class=chart>{_bar(first.mean, first)}</td></tr>"
         )
     names = [f"R@{k}" for k in cutoffs]
-    head = _head(what, "queries", *names, "SumR", *(["mIoU"] if with_moments else []), f"R@{cutoffs[0]}, 95%")
+    head = _head(what, "queries", *names, "SumR", *(["mIoU"] if with_moments else []), f"R@{cutoffs[0]}{BAR}")
     return _section(title, note, f"<table>{head}{''.join(rows)}</table>")
 
 
@@ -187,7 +192,8 @@ def _beside(evaluation: Evaluation, benchmark: str) -> str:
     most = max(row[2] for row in rows)
     shown = "".join(
         f"<tr{mark}><th>{html.escape(name)}</th><td class=n>{value:.1f}</td>"
-        f"<td class=chart>{_bar(100 * value / most)}</td><td>{how}</td><td class=soft>{html.escape(source)}</td></tr>"
+        f"<td class=chart>{_bar(100 * value / most)}</td><td class=word>{how}</td>"
+        f"<td class=source>{html.escape(source)}</td></tr>"
         for name, how, value, source, mark in rows
     )
     note = "As their authors give it; only the same videos and queries compare."
@@ -247,8 +253,10 @@ def _section(title: str, note: str, content: str) -> str:
 
 
 def _head(*names: str) -> str:
+    """The head of a table: names of numbers stand to the right, as these do; those of bars and words to the left."""
     first, *others = names
-    return f"<thead><tr><th>{first}</th>{''.join(f'<th class=n>{name}</th>' for name in others)}</tr></thead>"
+    cells = "".join(f"<th class={'l' if name in WORDS or name.endswith(BAR) else 'n'}>{name}</th>" for name in others)
+    return f"<thead><tr><th>{first}</th>{cells}</tr></thead>"
 
 
 def _bar(percent: float, interval: Interval | None = None, mark: float | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import collections.abc
+import dataclasses
 import io
 import logging
 import pathlib
@@ -16,6 +17,7 @@ from ...dali_pipes.contract import SuperImages, VideoError, VideoFile
 from ...dali_pipes.cpu.super_images import super_images
 from ...dali_pipes.sampling import Sampling
 from ..listing import list_videos
+from ..store.store import View
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +29,18 @@ Pictures = collections.abc.Callable[[str, int], str | None]
 
 
 def choose_pictures(
-    video_dir: pathlib.Path | None, image_dir: pathlib.Path | None, sampling: dict[str, Any] | None
+    video_dir: pathlib.Path | None, image_dir: pathlib.Path | None, sampling: dict[str, Any] | None, view: View
 ) -> Pictures:
-    """From the folder of super images where it is given, else from the videos, else none; see those for errors."""
-    if image_dir is not None:
+    """From the folder of super images where it is given, else from the videos, else none; see those for errors.
+
+    Args:
+        video_dir, image_dir: where the videos, or their super images, lie.
+        sampling: the store's record.
+        view: which of the store's embeddings the numbers count; frames have pictures from the videos only.
+    """
+    if image_dir is not None and view.level == "super":
         return from_images(image_dir)
-    return no_pictures if video_dir is None else from_videos(video_dir, sampling)
+    return no_pictures if video_dir is None else from_videos(video_dir, sampling, view)
 
 
 def no_pictures(video_id: str, number: int) -> str | None:
@@ -54,8 +62,8 @@ def from_images(image_dir: pathlib.Path) -> Pictures:
     return find
 
 
-def from_videos(video_dir: pathlib.Path, sampling: dict[str, Any] | None) -> Pictures:
-    """Pictures decoded from the videos, sampled as the store's record says.
+def from_videos(video_dir: pathlib.Path, sampling: dict[str, Any] | None, view: View) -> Pictures:
+    """Pictures decoded from the videos, sampled as the store's record says: super images, or for cells frames.
 
     Raises:
         GridClipError: the folder cannot be used, or the store was not made from videos.
@@ -64,6 +72,10 @@ def from_videos(video_dir: pathlib.Path, sampling: dict[str, Any] | None) -> Pic
     if not sampling or not {"fps", "grid_size"} <= sampling.keys():
         raise GridClipError("the store does not say how its videos were sampled: give `image_dir` for pictures")
     settings = Sampling(**{name: value for name, value in sampling.items() if name in names})
+    if view.level == "cell":
+        settings = dataclasses.replace(settings, grid_size=1, stride=None)
+    elif view.grid_size is not None:
+        settings = dataclasses.replace(settings, grid_size=view.grid_size)
     videos = {video.video_id: video for video in list_videos(video_dir).videos}
 
     def find(video_id: str, number: int) -> str | None:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from ... import GridClipError
 from ...dali_pipes import ids
+from ...dali_pipes.sampling import completed
 from ..annotations import Query
 from ..choices import LEVELS, Level
 from . import care
@@ -119,7 +120,7 @@ class Store:
 
     def claim_sampling(self, sampling: dict[str, Any]) -> None:
         """Records the sampling settings at the first call; later raises GridClipError where one of them differs."""
-        given = as_read_back(sampling)
+        given = completed(as_read_back(sampling))
         stored = SAMPLING_DEFAULTS | self._record.claim("sampling", given)
         given = SAMPLING_DEFAULTS | given
         self._record.require_equal("sampling", stored, given, sorted(stored.keys() | given.keys()))

@@ -70,3 +70,9 @@ def test_settings_of_several_grids() -> None:
 def test_settings_out_of_range(settings: dict) -> None:
     with pytest.raises(ValueError, match="grid_size|stride"):
         Sampling(**settings)
+
+
+def test_behind_the_last_super_image_there_is_the_end() -> None:
+    layout = Layout(np.arange(6.0), Sampling(grid_size=2))
+    assert layout.frame_of(2) == 5 or layout.before(layout.frame_of(2)) == 2
+    assert layout.frame_of(999) >= layout.frames

@@ -290,9 +290,13 @@ def test_wrong_arguments_are_refused():
 
 @pytest.mark.may_skip
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_agrees_with_the_loop():
+@pytest.mark.parametrize("aggregate", choices.AGGREGATES)
+def test_cuda_agrees_with_the_loop(aggregate):
     queries, vectors, offsets = make(RAGGED, queries=11)
-    expected = loop_scores(queries, vectors, offsets)
-    for block in retrieval.score_blocks(queries, vectors, offsets, Scoring(), device="cuda"):
-        cells = np.ix_(block.queries.cpu(), block.videos.cpu())
-        np.testing.assert_allclose(block.scores.cpu().numpy().T, expected[cells], atol=1e-5)
+    targets = np.arange(11)
+    expected = loop_scores(queries, vectors, offsets, aggregate)
+    (found,) = retrieval.rank_videos(
+        queries, targets, vectors, offsets, [retrieval.Wanted(Scoring(aggregate), 11)], device="cuda"
+    )
+    assert found.ranks.tolist() == loop_ranks(expected, targets)
+    np.testing.assert_allclose(found.scores, np.take_along_axis(expected, found.videos, 1), atol=1e-5)

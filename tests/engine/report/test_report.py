@@ -14,7 +14,7 @@ from gridclip.engine.annotations import Query
 from gridclip.engine.evaluation import evaluate
 from gridclip.engine.report import breakdown, pictures
 from gridclip.engine.report.page import as_html
-from gridclip.engine.store.store import Store, VideoEmbedding
+from gridclip.engine.store.store import Store, VideoEmbedding, View
 from PIL import Image
 
 
@@ -121,14 +121,20 @@ def test_pictures_are_the_super_images(small_videos, tmp_path):
         if hasattr(chunk, "images")
         for image in chunk.images
     ]
-    find = pictures.from_videos(small_videos, record)
+    find = pictures.from_videos(small_videos, record, View("super", 2))
     for number in (0, len(whole) - 1):
         assert np.abs(decoded(find("c", number)) - whole[number]).mean() < 12  # JPEG's loss
     assert find("gone", 0) is None and find("c", 999) is None
+    # Frame 5 is the second cell of the second super image.
+    frame = Image.fromarray(
+        decoded(pictures.from_videos(small_videos, record, View("cell", 2))("c", 5)).astype(np.uint8)
+    )
+    cells = [whole[1][row : row + 32, column : column + 32] for row in (0, 32) for column in (0, 32)]
+    assert np.argmin([np.abs(np.asarray(frame.resize((32, 32)), int) - cell).mean() for cell in cells]) == 1
     (tmp_path / "c").mkdir()
     Image.fromarray(whole[1]).save(tmp_path / "c" / "img_0002.jpg", quality=95)
     find = pictures.from_images(tmp_path)
     assert np.abs(decoded(find("c", 1)) - whole[1]).mean() < 12 and find("c", 0) is None
     with pytest.raises(GridClipError, match="does not say how"):
-        pictures.choose_pictures(small_videos, None, None)
-    assert pictures.choose_pictures(None, None, None) is pictures.no_pictures
+        pictures.choose_pictures(small_videos, None, None, View("super", 2))
+    assert pictures.choose_pictures(None, None, None, View("super", 2)) is pictures.no_pictures

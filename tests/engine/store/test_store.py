@@ -178,7 +178,10 @@ def test_another_model_or_sampling_is_refused_by_name(tmp_path):
     for other in ({"fps": 0.5, "grid_size": 3, "mode": "frames"}, {"fps": 0.5, "mode": "frames"}):
         with pytest.raises(GridClipError, match=r"sampling grid_size = 2, this run has (3|None)"):
             Store.open(store.path).claim_sampling(other)
-    assert Store.open(store.path).sampling == {"fps": 0.5, "grid_size": 2, "mode": "frames"}
+    # Recorded before there was a choice: edit lists were applied.
+    assert Store.open(store.path).sampling == {"fps": 0.5, "grid_size": 2, "mode": "frames", "edit_lists": "apply"}
+    with pytest.raises(GridClipError, match="sampling edit_lists = 'apply', this run has 'ignore'"):
+        store.claim_sampling({"fps": 0.5, "grid_size": 2, "mode": "frames", "edit_lists": "ignore"})
 
 
 def test_clearing_lets_other_settings_in(tmp_path):
