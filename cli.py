@@ -840,6 +840,7 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
 @click.option("--top", type=click.IntRange(min=1), default=choices.TOP, help="Videos to print.")
 @click.option("--moments", type=click.IntRange(min=1), default=1, help="Moments of each video to print.")
 @_scoring
+@_view
 @click.option("--video-dir", type=_PATH, help="The videos, for links to them (in terminals that have them) and clips.")
 @click.option("--clip-dir", type=_PATH, help="Write the moments that are printed to this folder, as clips (MP4).")
 @_as_json
