@@ -72,7 +72,7 @@ def measured(
     corpus: Corpus, ways: Mapping[str, float | None], fps: float, work_dir: pathlib.Path
 ) -> dict[str, dict[str, object]]:
     """Recall in percent of each way to sample, by temperature and K, and the number of queries that it is of."""
-    encoder = Encoder(tiny_model(work_dir), provider="cpu")
+    encoder = Encoder(_model(work_dir), provider="cpu")
     found = {}
     for way, max_shift_s in ways.items():
         sampling = Sampling(fps=fps, super_img_size=encoder.info.image_size, max_shift_s=max_shift_s)
@@ -97,7 +97,7 @@ def _recall(store: Store, way: str) -> dict[str, object]:
     return recall
 
 
-def tiny_model(work_dir: pathlib.Path) -> pathlib.Path:
+def _model(work_dir: pathlib.Path) -> pathlib.Path:
     """The demo's tiny CLIP as a model folder."""
     from ..export.folder import export_model
     from .demo.run import CHECKPOINT

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "onnxruntime", "torch", "pillow")
 SEED = 2026
+GRIDS_CHECKPOINT = "grids_clip.pt"  # beside the demo's, and with its tokenizer
 SHARE_OF_DEVELOPMENT = 5  # a development video for so many held ones
 FEWEST = 8  # videos of either
 
@@ -46,7 +47,7 @@ def run(*, count: int, model: pathlib.Path | None, work_dir: pathlib.Path, threa
     from .moments_settings import REFERENCE, measure_all
     from .moments_videos import make_set
 
-    encoder = Encoder(model or keyframes_recall.tiny_model(work_dir), provider="cpu", num_threads=threads)
+    encoder = Encoder(model or grids_model(work_dir), provider="cpu", num_threads=threads)
     sets = [
         make_set("development", max(FEWEST, count // SHARE_OF_DEVELOPMENT), seed=SEED),
         make_set("held", count, seed=SEED),
@@ -71,6 +72,18 @@ def run(*, count: int, model: pathlib.Path | None, work_dir: pathlib.Path, threa
         "chosen": chosen,
         **{split: [row.to_json() for row in rows] for split, rows in measured.items()},
     }
+
+
+def grids_model(work_dir: pathlib.Path) -> pathlib.Path:
+    """The tiny CLIP that was trained on grids of 1 x 1 to 4 x 4, as a model folder."""
+    from ..export.folder import export_model
+    from .demo.run import CHECKPOINT
+
+    folder = work_dir / "grids-clip"
+    if not (folder / "model.json").exists():
+        tokenizer = CHECKPOINT.with_suffix(".tokenizer.json")
+        export_model(str(CHECKPOINT.with_name(GRIDS_CHECKPOINT)), folder, tokenizer=tokenizer, verify=False)
+    return folder
 
 
 def choose(development: list[Measured], held: list[Measured]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import os
 import pathlib
 import time
@@ -18,15 +17,17 @@ import numpy as np
 
 from ..dali_pipes.grid import assemble
 from ..engine.encoding.encoder import Encoder
+from ..engine.normalisation import QueryBank
 from ..engine.store.store import QueryTable, SuperImageTable
 from .demo import scenes
-from .moments_videos import FRAME_RATE, LongVideo, VideoSet
+from .moments_videos import FRAME_RATE, LongVideo, VideoSet, other_captions
 
 FPS = 0.5  # wanted frames per second of video
 GRID_SIZES = (1, 2, 3, 4)
 VIDEOS_PER_FILE = 20
 PASS = 16  # super images at once
 LEVELS = ("super", "cell")
+BANK, BANK_SEED = 1000, 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Embedded:
 
     Attributes:
         queries: with their vectors.
+        bank: captions of other scenes, for QB-Norm.
         targets: int64 [Q], the position of each query's own video.
         tables: the videos by grid size and level, ("super", N) being one row a super image and ("cell", N) one a frame.
         passes: super images that went through the encoder, by grid size.
@@ -42,6 +44,7 @@ class Embedded:
     """
 
     queries: QueryTable
+    bank: QueryBank
     targets: np.ndarray
     tables: dict[tuple[str, int], SuperImageTable]
     passes: dict[int, int]
@@ -72,11 +75,13 @@ def embed(
         if done in (0, len(missing) - 1) or done % 5 == 4:
             say(f"{videos.split}: {done + 1} of {len(missing)} files of {VIDEOS_PER_FILE} videos, {left_s:.0f} s to go")
     texts = encoder.encode_texts([query.text for query in videos.queries])
+    others = encoder.encode_texts(other_captions(BANK, seed=BANK_SEED))
     position = {video.video_id: number for number, video in enumerate(videos.videos)}
     targets = np.array([position[query.video_id] for query in videos.queries], np.int64)
     tables = _tables(videos.videos, paths)
     return Embedded(
         QueryTable(videos.queries, texts.astype(np.float16)),
+        QueryBank(others.astype(np.float16), f"{BANK:,} captions of other scenes"),
         targets,
         tables,
         {grid: len(table.vectors) for (level, grid), table in tables.items() if level == "super"},
@@ -99,17 +104,12 @@ def seconds_per_video(videos: Sequence[LongVideo], encoder: Encoder, grid_sizes:
     )
 
 
-def knows_cells() -> bool:
-    """Whether this version's encoder gives a vector for each cell."""
-    return "cells" in inspect.signature(Encoder.encode_images).parameters
-
-
 def _name(videos: VideoSet, encoder: Encoder, grid_sizes: Sequence[int]) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in encoder.model_dir.rglob("*") if path.is_file()):
         digest.update(path.read_bytes())
     digest.update(pathlib.Path(scenes.__file__).read_bytes())
-    digest.update(repr((videos.videos, FPS, FRAME_RATE, tuple(grid_sizes), knows_cells())).encode())
+    digest.update(repr((videos.videos, FPS, FRAME_RATE, tuple(grid_sizes), encoder.info.has_cells)).encode())
     return f"{videos.split}-{digest.hexdigest()[:16]}"
 
 
@@ -128,9 +128,9 @@ def _encode(encoder: Encoder, frames: list[np.ndarray], grid: int) -> list[np.nd
     """The vectors of the super images [L, D], and, where cells are known and are not the whole image, those [F, D]."""
     images = assemble(frames, grid, encoder.info.image_size)
     blocks = [images[first : first + PASS] for first in range(0, len(images), PASS)]
-    if grid == 1 or not knows_cells():
+    if grid == 1 or not encoder.info.has_cells:
         return [np.concatenate([encoder.encode_images(block) for block in blocks])]
-    both = np.concatenate([encoder.encode_images(block, cells=grid) for block in blocks])  # type: ignore[call-arg]
+    both = np.concatenate([encoder.encode_images(block, cells=grid) for block in blocks])
     return [both[:, 0], both[:, 1:].reshape(-1, both.shape[2])[: len(frames)]]
 
 

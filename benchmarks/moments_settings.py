@@ -15,14 +15,16 @@ import numpy as np
 
 from ..engine import choices
 from ..engine.moments.intervals import Comparison, Interval, bootstrap, compare
-from ..engine.moments.metrics import RankedMoments, TrueMoments, first_iou
-from ..engine.moments.ranking import rank_moments, rank_own_moments
-from ..engine.retrieval import ranks
+from ..engine.moments.metrics import TrueMoments, first_iou
+from ..engine.moments.ranking import moments_of_best, rank_own_moments
+from ..engine.normalisation import Normalisation, rank_normalised
+from ..engine.retrieval import Ranking, Wanted, rank_videos
 from ..engine.scoring import Scoring
 from .moments_embeddings import LEVELS, Embedded
 
 TEMPERATURES = (1.0, 0.3, 0.1, 0.03)
 TOPK = choices.TOPK
+NORMALISED = (Scoring("softmax", 0.1), Scoring("max"))  # those that every normalisation is tried with
 ENOUGH_IOU = 0.5
 REFERENCE = "2x2, super, softmax, temperature 1"  # what the procedure does
 
@@ -35,15 +37,18 @@ class Setting:
         grid_size: cells per row of the super images that went through the encoder.
         level: "super": a row is a super image; "cell": a frame.
         scoring: of the rows of a video.
+        normalise: of choices.NORMALISATIONS, what is done against hubs.
     """
 
     grid_size: int
     level: str
     scoring: Scoring
+    normalise: str = choices.NORMALISATION
 
     @property
     def name(self) -> str:
-        return f"{self.grid_size}x{self.grid_size}, {self.level}, {self.scoring}"
+        name = f"{self.grid_size}x{self.grid_size}, {self.level}, {self.scoring}"
+        return name if self.normalise == choices.NORMALISATION else f"{name}, {self.normalise}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +99,7 @@ class Measured:
             "level": self.setting.level,
             "aggregate": self.setting.scoring.aggregate,
             "temperature": self.setting.scoring.temperature,
+            "normalise": self.setting.normalise,
             **{f"R@{k}": round(value, 2) for k, value in self.recall.items()},
             "R@1_interval": _rounded(bootstrap(self.first)),
             "SumR": round(self.sum_recall, 2),
@@ -114,6 +120,9 @@ def settings(embedded: Embedded) -> Iterator[Setting]:
             temperatures = TEMPERATURES if aggregate == "softmax" else (choices.TEMPERATURE,)
             for temperature in temperatures:
                 yield Setting(grid, level, Scoring(aggregate, temperature))
+        for normalise in choices.NORMALISATIONS:
+            if normalise != choices.NORMALISATION:
+                yield from (Setting(grid, level, scoring, normalise) for scoring in NORMALISED)
 
 
 def measure_setting(setting: Setting, embedded: Embedded) -> Measured:
@@ -122,18 +131,27 @@ def measure_setting(setting: Setting, embedded: Embedded) -> Measured:
     vectors, targets, scoring = embedded.queries.vectors, embedded.targets, setting.scoring
     true = _true_moments(embedded)
     begun = time.monotonic()
-    found = ranks(vectors, targets, videos.vectors, videos.offsets, scoring)
-    own: RankedMoments
+    ranking = _rank(setting, embedded)
     own, _ = rank_own_moments(vectors, targets, videos, scoring, depth=1)
-    best, _ = rank_moments(vectors, videos, scoring, depth=1)
+    best = moments_of_best(vectors, ranking.videos, videos, scoring)
     return Measured(
         setting,
-        found,
+        ranking.ranks,
         first_iou(own, true),
         first_iou(best, true),
         embedded.passes[setting.grid_size],
         time.monotonic() - begun,
     )
+
+
+def _rank(setting: Setting, embedded: Embedded) -> Ranking:
+    """Ranks, and the best video of every query."""
+    videos, wanted = embedded.tables[setting.level, setting.grid_size], Wanted(setting.scoring, top=1)
+    inputs = embedded.queries.vectors, embedded.targets, videos.vectors, videos.offsets
+    if setting.normalise == choices.NORMALISATION:
+        return rank_videos(*inputs, [wanted])[0]
+    bank = embedded.bank if setting.normalise == "qb-norm" else None
+    return rank_normalised(*inputs, wanted, Normalisation(setting.normalise, bank))
 
 
 def measure_all(embedded: Embedded, *, say: Callable[[str], None]) -> list[Measured]:
@@ -147,7 +165,7 @@ def measure_all(embedded: Embedded, *, say: Callable[[str], None]) -> list[Measu
 
 
 HEADER = (
-    f"{'':38}"
+    f"{'':50}"
     + "".join(f"{f'R@{k}':>8}" for k in TOPK)
     + f"{'SumR':>8}{'R@1 95%':>14}{'VCMR':>8}{'mIoU':>8}{'passes':>9}"
 )
@@ -159,7 +177,7 @@ def line(measured: Measured) -> str:
     cells = "".join(f"{value:8.1f}" for value in (*measured.recall.values(), measured.sum_recall))
     cells += f"{f'{interval.low:.1f} to {interval.high:.1f}':>14}"
     cells += f"{measured.found.mean():8.1f}{100 * measured.own_iou.mean():8.1f}{measured.passes:9,}"
-    return f"{measured.setting.name:38}{cells}"
+    return f"{measured.setting.name:50}{cells}"
 
 
 def best_settings(rows: list[Measured]) -> dict[str, Setting]:

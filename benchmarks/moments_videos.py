@@ -99,6 +99,12 @@ def make_set(split: Split, count: int, *, seed: int) -> VideoSet:
     return VideoSet(split, videos, _queries(videos, seed))
 
 
+def other_captions(count: int, *, seed: int) -> list[str]:
+    """Captions of scenes that training may have seen and no set shows: what users ask elsewhere, for QB-Norm's bank."""
+    rng = np.random.default_rng((seed, len(SPLITS) + 1))
+    return [scenes.caption(scenes.make_scene(rng, unseen=False), rng) for _ in range(count)]
+
+
 def described(scene: scenes.Scene) -> tuple[object, ...]:
     """What a caption tells of a scene: where two scenes agree in it, no caption tells them apart."""
     size = "" if scene.motion in ("grow", "shrink") else scene.size

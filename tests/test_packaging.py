@@ -217,10 +217,11 @@ def test_the_wheel_has_the_modules_and_their_data_and_nothing_else(wheel: pathli
     beside = {"dali_pipes/nvdali/samples", "engine/serve/page", "export/verify_images"}
     assert {name for name in data if str(pathlib.PurePosixPath(name).parent) not in beside} == {
         "py.typed",
+        "benchmarks/demo/grids_clip.pt",
         "benchmarks/demo/tiny_clip.pt",
         "benchmarks/demo/tiny_clip.tokenizer.json",
     }
-    assert len(data) == 3 + 3 + 4 + 4
+    assert len(data) == 4 + 3 + 4 + 4
 
 
 def test_commands_run_from_the_wheel_in_another_folder(

@@ -14,7 +14,8 @@ from gridclip.benchmarks.demo import scenes
 from gridclip.engine import choices
 from gridclip.engine.annotations import Query
 from gridclip.engine.encoding.encoder import Encoder
-from gridclip.engine.retrieval import Scoring
+from gridclip.engine.normalisation import QueryBank
+from gridclip.engine.scoring import Scoring
 from gridclip.engine.store.store import QueryTable, SuperImageTable
 
 
@@ -102,9 +103,9 @@ class CountingEncoder(Encoder):
 
     def __init__(self, model_dir: pathlib.Path) -> None:
         self.model_dir, self.images = model_dir, 0
-        self.info = type("Info", (), {"image_size": 8})()  # type: ignore[assignment]
+        self.info = type("Info", (), {"image_size": 8, "has_cells": False})()  # type: ignore[assignment]
 
-    def encode_images(self, super_images: np.ndarray) -> np.ndarray:  # type: ignore[override]
+    def encode_images(self, super_images: np.ndarray, cells: int | None = None) -> np.ndarray:
         self.images += len(super_images)
         return super_images.reshape(len(super_images), 4, -1).mean(2, dtype=np.float32)
 
@@ -170,8 +171,14 @@ def planted() -> moments_embeddings.Embedded:
     asked = vectors[rows] + 0.5 * rng.normal(size=(27, 6))
     spans = [(starts[row] + 1, starts[row] + rng.uniform(2, 6)) for row in rows]
     queries = [Query(at, f"v{targets[at]}", "words", *span) for at, span in enumerate(spans)]
+    bank = QueryBank(rng.normal(size=(12, 6)).astype(np.float16), "chance")
     return moments_embeddings.Embedded(
-        QueryTable(queries, asked.astype(np.float16)), targets, {("super", 2): table}, {2: len(rows)}, 4 * len(rows)
+        QueryTable(queries, asked.astype(np.float16)),
+        bank,
+        targets,
+        {("super", 2): table},
+        {2: len(rows)},
+        4 * len(rows),
     )
 
 
@@ -203,10 +210,11 @@ def test_figures_are_those_of_a_plain_loop() -> None:
     assert row_json["R@1_interval"][0] <= row_json["R@1"] <= row_json["R@1_interval"][1]
 
 
-def test_every_aggregate_takes_part_and_the_best_is_chosen_on_development() -> None:
+def test_every_aggregate_and_normalisation_takes_part_and_the_best_is_chosen_on_development() -> None:
     embedded = planted()
     rows = moments_settings.measure_all(embedded, say=quiet)
     assert {row.setting.scoring.aggregate for row in rows} == set(choices.AGGREGATES)
+    assert {row.setting.normalise for row in rows} == set(choices.NORMALISATIONS)
     assert len({row.setting.name for row in rows}) == len(rows)
     chosen = moments_settings.best_settings(rows)
     best = max(row.sum_recall for row in rows)
@@ -228,6 +236,10 @@ def test_the_short_form(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
     assert results["sets"]["held"]["videos"] == 60 and set(held) == {row["name"] for row in results["development"]}
     best = held["2x2, super, max"]
     assert best["R@1"] > 10 * 100 / 60, "chance is 1.7"
+    assert {(row["level"], row["grid_size"]) for row in results["held"]} == {
+        *(("super", grid) for grid in (1, 2, 3, 4)),
+        *(("cell", grid) for grid in (2, 3, 4)),
+    }
     passes = [held[f"{grid}x{grid}, super, max"]["encoder_passes"] for grid in (4, 3, 2, 1)]
     assert passes == sorted(passes)
     assert results["chosen"]["videos"]["setting"] in held
