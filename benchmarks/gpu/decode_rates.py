@@ -29,7 +29,7 @@ from gridclip.dali_pipes.processes import pool
 
 from .. import corpus, measure, pipelines
 from . import probe
-from .checks import Check, guarded, measured
+from .checks import Check, guarded, measured, not_possible
 from .nvidia_smi import Watch, busy
 from .plans import Place, Work
 from .predictions import held_against
@@ -72,6 +72,8 @@ def run(work: Work) -> Iterator[Check]:
     if dec is not None:
         loads = [dataclasses.asdict(load) for load in dali.watch.loads]
         yield held_against("NVDEC busy in --decoder dali", "NVDEC busy", dec, {}, floors=floors, loads=loads)
+    elif facts["engines"]:
+        yield not_possible("NVDEC busy in --decoder dali", "`nvidia-smi dmon` tells nothing of the decoder here")
     whole = _rate(work, paths, functools.partial(decode_whole_files, place, paths), repetitions=1)
     ratio = dali.per_s / whole.per_s
     told: dict[str, Any] = {"whole_per_s": whole.per_s, "load_of_whole": whole.watch.told}

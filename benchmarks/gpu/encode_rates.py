@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def check_shape(work: Work, shape: ClipConfig) -> Iterator[Check]:
                 images = _images(work, batch_size, shape.image_size)
                 encode = functools.partial(encode_batches, passes, images, work.plan.batches)
                 encode()
-                candidates = {"product": product.multiply, "encode": encode}
+                candidates: dict[str, Callable[[], object]] = {"product": product.multiply, "encode": encode}
                 seconds = measure.medians(measure.interleaved(candidates, repetitions=work.plan.repetitions))
             peaks.append(product.flop / seconds["product"])
             rates[setting] = measure.significant(batch_size * work.plan.batches / seconds["encode"])

@@ -63,7 +63,7 @@ NEEDED = (
 )
 # Left out: jpeg4py has no wheel, Pillow reads JPEG without it; huggingface_hub only looks for vocabularies; decord is a
 # second decoder that the battery does not name.
-RUNS = (
+RUNS: tuple[tuple[str, list[str]], ...] = (
     ("probe.json", ["--steps", "0"]),
     ("quick.json", ["--quick"]),
     ("full.json", []),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import pty
 import shutil
 import statistics
 import subprocess
@@ -61,32 +64,36 @@ class Watch:
 
     def __init__(self, device_id: int | None) -> None:
         self._device_id = device_id
-        self._process: subprocess.Popen[str] | None = None
-        self._printed: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self._printed = b""
         self.loads: list[Load] = []
 
     def __enter__(self) -> Watch:
         if self._device_id is not None and shutil.which(PROGRAM):
             command = [PROGRAM, "dmon", "-s", "u", "-d", "1", "-i", str(self._device_id)]
+            ours, theirs = pty.openpty()  # into a pipe, C programs print some KB at once, and a kill takes them along
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.DEVNULL, start_new_session=True
             )
+            os.close(theirs)
+            self._reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
             self._reader.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._process is None:
+        if self._process is None or self._reader is None:
             return
         self._process.terminate()
         self._process.wait()
         self._reader.join()
-        self.loads = parse_dmon("".join(self._printed))
+        self.loads = parse_dmon(self._printed.decode(errors="replace"))
 
-    def _read(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
-        with self._process.stdout as printed:
-            self._printed.extend(printed)
+    def _read(self, terminal: int) -> None:
+        with contextlib.suppress(OSError):  # EIO: the other side has ended
+            while printed := os.read(terminal, 4096):
+                self._printed += printed
+        os.close(terminal)
 
     @property
     def told(self) -> str:

@@ -14,6 +14,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import av
 import numpy as np
@@ -78,7 +79,8 @@ def make(recipe: Recipe, folder: pathlib.Path) -> pathlib.Path:
         return path
     unfinished = path.with_name(f"unfinished-{path.name}")
     with av.open(str(unfinished), "w") as container:
-        stream = container.add_stream(recipe.codec, rate=FPS, options=dict(recipe.options))
+        added = container.add_stream(recipe.codec, rate=FPS, options=dict(recipe.options))
+        stream = cast(av.VideoStream, added)  # PyAV returns a union of all kinds of streams
         stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pixel_format
         stream.gop_size = recipe.gop
         stream.codec_context.color_range = recipe.colour_range

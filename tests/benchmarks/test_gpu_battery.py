@@ -86,7 +86,7 @@ def test_dmon_is_read_whatever_columns_the_driver_has() -> None:
 def test_a_watch_asks_dmon_while_it_lasts(smi: pathlib.Path) -> None:
     with nvidia_smi.Watch(0) as watch:
         deadline = time.monotonic() + 20
-        while len(watch._printed) < len(DMON.splitlines()) and time.monotonic() < deadline:
+        while watch._printed.count(b"\n") < len(DMON.splitlines()) and time.monotonic() < deadline:
             time.sleep(0.01)
     assert len(watch.loads) == 4 and watch.told == "dec 93%, sm 40%"
     with nvidia_smi.Watch(None) as watch:
