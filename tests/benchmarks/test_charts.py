@@ -118,8 +118,8 @@ def test_readme_row_of_a_sweep(tmp_path: pathlib.Path, monkeypatch: pytest.Monke
     (tmp_path / "sweep.json").write_text(json.dumps(report))
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
     (row,) = readme_table._sweep("sweep.json")
-    assert "decode `a.mp4` at 0.1 to 4 fps" in row
-    assert "8.0 to 0.5 times as fast; pruning pays below 2 fps" in row
+    assert "decode `a.mp4` at 0.1 to 4 fps" in row.what
+    assert "8.0 to 0.5 times as fast; pruning pays below 2 fps" in row.outcome
 
 
 @pytest.mark.may_skip  # matplotlib is in the extra "bench" only

@@ -49,9 +49,9 @@ def test_an_entry_has_what_the_readme_needs(tmp_path: pathlib.Path, monkeypatch:
     assert readme_table._keyframes("keyframes.json") == []
     (tmp_path / "keyframes.json").write_text(json.dumps(report))
     decode, recalled = readme_table._keyframes("keyframes.json")
-    assert f"{entry['times_as_fast']['max shift 2 s']:.2f} times as fast" in decode
-    assert "71% of the frames move, at most 0.4 s" in decode
-    assert "R@1 80.0 for 90.0 (temperature 1), R@1 94.0 for 95.0 (temperature 0.1)" in recalled
+    assert f"{entry['times_as_fast']['max shift 2 s']:.2f} times as fast" in decode.outcome
+    assert "71% of the frames move, at most 0.4 s" in decode.outcome
+    assert "R@1 80.0 for 90.0 (temperature 1), R@1 94.0 for 95.0 (temperature 0.1)" in recalled.outcome
 
 
 def test_other_frames_than_the_named_ones_are_noticed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,8 +124,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def test_results_are_rows_of_the_table(results: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "RESULTS", results)
     evaluation, *_, scaling = readme_table._retrieve("retrieve_cpu.json")
-    assert "evaluate 20 queries x 4 videos (7 super images)" in evaluation
-    assert "search 20 queries x 30 videos" in scaling
+    assert "evaluate 20 queries x 4 videos (7 super images)" in evaluation.what
+    assert "search 20 queries x 30 videos" in scaling.what
 
 
 @pytest.mark.may_skip

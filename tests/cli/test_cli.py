@@ -23,7 +23,7 @@ from gridclip.engine.jobs.progress import Interrupted, JobSummary
 from gridclip.export.model_info import ModelInfo
 
 COMMANDS = (
-    "doctor plan inspect export superimages embed-text embed-images embed-videos evaluate compare search "
+    "doctor plan inspect export superimages embed-text embed-images embed-videos evaluate compare search serve "
     "import-features export-features reproduce bench"
 ).split()
 HEAVY = {"av", "decord", "lance", "numpy", "onnx", "onnxruntime", "PIL", "pyarrow", "rich", "tokenizers", "torch"}
