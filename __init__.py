@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .engine.encoding.encoder import Encoder
     from .engine.evaluation import Evaluation
     from .engine.features import Imported
+    from .engine.jobs.merge_stores import Merged
     from .engine.jobs.progress import JobSummary
     from .engine.plan import Plan
     from .engine.prediction_evaluation import PredictionEvaluation
@@ -53,6 +54,7 @@ __all__ = [
     "export_model",
     "import_features",
     "load_model",
+    "merge_stores",
     "plan",
     "reproduce",
     "search",
@@ -746,6 +748,35 @@ def search(
         device=device,
     )
     return answer(searcher, encoder, question, top=top, moments=moments)
+
+
+def merge_stores(store: Store | Path, sources: Sequence[Store | Path], *, compact: bool = False) -> Merged:
+    """Copies the videos, queries, failures and notices of stores into one, each once; the sources stay as they are.
+
+    A video that the store has is not copied again: call it again after a kill, or when a source has grown.
+
+    Args:
+        store: made if it is missing.
+        sources: stores of the same model and sampling; their vectors are copied as they are.
+        compact: at the end join the small files.
+
+    Returns:
+        Counts of copied videos, rows and queries, and of videos that were there before; `str()` of it is one line.
+
+    Raises:
+        ArgumentError: `store` is among `sources`.
+        GridClipError: a source is no store, or of another model or sampling (then nothing is written), or the disk is
+            full.
+
+    Example:
+        >>> import gridclip
+        >>> done = gridclip.merge_stores("merged-store", ["store"], compact=True)
+        >>> done.videos, done.queries, done.already_stored
+        (4, 4, 0)
+    """
+    from .engine.jobs import merge_stores as job
+
+    return job.merge_stores(_store_path(store), [_store_path(source) for source in sources], compact=compact)
 
 
 def import_features(

@@ -939,6 +939,19 @@ def serve(
 
 
 @main.command()
+@_store
+@click.argument("sources", metavar="STORE...", nargs=-1, required=True, type=_PATH)
+@click.option("--compact", is_flag=True, help="At the end join the small files of many appends.")
+def merge(store: pathlib.Path, sources: tuple[pathlib.Path, ...], compact: bool) -> None:
+    """Copy the videos and queries of each STORE into one store.
+
+    What that store has is not copied again, so the command can be repeated: after a kill, or when a STORE has grown.
+    All must be of one model and one sampling.
+    """
+    click.echo(str(gridclip.merge_stores(store, sources, compact=compact)))
+
+
+@main.command()
 @click.option("--image-dir", type=_PATH, required=True, help="Holds one <video id>.npy, float [L, D], per video.")
 @click.option("--text-file", type=_PATH, help="An npz with video_id [Q], embedding [Q, D] and perhaps text [Q].")
 @_store

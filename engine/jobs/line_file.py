@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ... import GridClipError
@@ -36,6 +36,38 @@ def keep_lines(path: pathlib.Path, wanted: Callable[[Record], bool]) -> bool:
         finally:
             part.unlink(missing_ok=True)
     return bool(kept)
+
+
+def read_records(path: pathlib.Path) -> list[Record]:
+    """The records of a file in their order; a missing file has none.
+
+    Raises:
+        GridClipError: the file cannot be read.
+    """
+    try:
+        return [record for line in _lines(path) if (record := _record(line))]
+    except OSError as error:
+        raise GridClipError(f"cannot read {path}: {error.strerror}") from error
+
+
+def find_files(folder: pathlib.Path, stem: str) -> list[pathlib.Path]:
+    """The files of all jobs whose output is in `folder`: that of one alone, then those of shards, sorted."""
+    return [path for path in [folder / f"{stem}.jsonl", *sorted(folder.glob(f"{stem}.*-of-*.jsonl"))] if path.is_file()]
+
+
+def read_all(folder: pathlib.Path, stem: str) -> list[Record]:
+    """The records of `find_files`."""
+    return [record for path in find_files(folder, stem) for record in read_records(path)]
+
+
+def add_records(path: pathlib.Path, records: Sequence[Record]) -> None:
+    """Appends lines.
+
+    Raises:
+        GridClipError: the file cannot be written.
+    """
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(record, ensure_ascii=True) + "\n" for record in records))
 
 
 def as_line(record: Any) -> str:
