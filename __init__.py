@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .engine.features import Imported
     from .engine.jobs.merge_stores import Merged
     from .engine.jobs.progress import JobSummary
+    from .engine.jobs.status import Status
     from .engine.plan import Plan
     from .engine.prediction_evaluation import PredictionEvaluation
     from .engine.reproduction import Reproduction
@@ -58,6 +59,7 @@ __all__ = [
     "plan",
     "reproduce",
     "search",
+    "status",
     "superimages",
 ]
 
@@ -139,6 +141,9 @@ def superimages(
     resume: bool = False,
     overwrite: bool = False,
     on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
+    retry_failed: str | None = None,
+    metrics_port: int | None = None,
+    metrics_host: str = _choices.METRICS_HOST,
 ) -> JobSummary:
     """Writes `<save_dir>/<video id>/img_0001.jpg` ... for every video: super images as JPEG files, RGB, quality 75.
 
@@ -158,6 +163,7 @@ def superimages(
         overwrite: make all folders again.
         on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
             seconds away, with a notice; with "fail" the video fails.
+        retry_failed, metrics_port, metrics_host: as in `embed_videos`.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
@@ -187,6 +193,8 @@ def superimages(
         resume=resume,
         overwrite=overwrite,
         on_damage=on_damage,
+        retry_failed=retry_failed,
+        metrics_address=_address(metrics_host, metrics_port),
     )
 
 
@@ -309,6 +317,9 @@ def embed_videos(
     num_gpus: int = _choices.NUM_GPUS,
     on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
     cells: bool = _choices.CELLS,
+    retry_failed: str | None = None,
+    metrics_port: int | None = None,
+    metrics_host: str = _choices.METRICS_HOST,
 ) -> JobSummary:
     """Embeds videos into a store, one vector per super image, without JPEG files.
 
@@ -332,6 +343,10 @@ def embed_videos(
         on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
             seconds away, with a notice; with "fail" the video fails.
         cells: also make a vector of each wanted frame, from its cell of the super image, in the same pass.
+        retry_failed: "any": only the videos that the failures.jsonl of earlier runs name; or only those that failed at
+            one stage: "list", "open", "demux", "sample", "decode", "read", "write", "encode" or "query".
+        metrics_port: show how the job gets on to Prometheus, at this port (0: any free one) until it ends.
+        metrics_host: the address to show it at; the default is this machine's own.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
@@ -375,6 +390,8 @@ def embed_videos(
         num_gpus=num_gpus,
         on_damage=on_damage,
         cells=cells,
+        retry_failed=retry_failed,
+        metrics_address=_address(metrics_host, metrics_port),
     )
 
 
@@ -390,6 +407,9 @@ def embed_images(
     overwrite: bool = False,
     num_gpus: int = _choices.NUM_GPUS,
     cells: bool = _choices.CELLS,
+    retry_failed: str | None = None,
+    metrics_port: int | None = None,
+    metrics_host: str = _choices.METRICS_HOST,
 ) -> JobSummary:
     """Embeds JPEG super images into a store; other sizes than the model's are resized.
 
@@ -402,6 +422,7 @@ def embed_images(
         time_limit_s: seconds without a result after which a reader counts as hung, > 0.
         resume, overwrite, num_gpus: as in `embed_videos`, as are the result and the errors.
         cells: also make a vector of each frame; a folder that does not say when its frames are is a failure.
+        retry_failed, metrics_port, metrics_host: as in `embed_videos`.
 
     Example:
         >>> import gridclip
@@ -422,6 +443,8 @@ def embed_images(
         overwrite=overwrite,
         num_gpus=num_gpus,
         cells=cells,
+        retry_failed=retry_failed,
+        metrics_address=_address(metrics_host, metrics_port),
     )
 
 
@@ -779,6 +802,30 @@ def merge_stores(store: Store | Path, sources: Sequence[Store | Path], *, compac
     return job.merge_stores(_store_path(store), [_store_path(source) for source in sources], compact=compact)
 
 
+def status(store: Store | Path) -> Status:
+    """Says how far the jobs on a store are, running or not; nothing is written.
+
+    Args:
+        store: the store, or the `save_dir` of `superimages`.
+
+    Returns:
+        `stored`, `left` and `failed` videos, `videos_per_s`, `left_s`, `jobs` with the state of each, and `failures` by
+        stage and reason; `str()` of it is some lines, `to_json()` a dict.
+
+    Raises:
+        GridClipError: no job has written there.
+
+    Example:
+        >>> import gridclip
+        >>> found = gridclip.status("store")
+        >>> found.stored, found.left, found.failed, found.alive
+        (4, 0, 0, False)
+    """
+    from .engine.jobs.status import read_status
+
+    return read_status(_store_path(store))
+
+
 def import_features(
     image_dir: Path, store: Store | Path, *, text_file: Path | None = None, allow_pickle: bool = False
 ) -> Imported:
@@ -844,6 +891,10 @@ def export_features(
 
 def _path(path: Path | None) -> pathlib.Path | None:
     return None if path is None else pathlib.Path(path)
+
+
+def _address(host: str, port: int | None) -> tuple[str, int] | None:
+    return None if port is None else (host, port)
 
 
 def _encoder(model: Encoder | Path, num_gpus: int = _choices.NUM_GPUS) -> Encoder:

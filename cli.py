@@ -292,6 +292,22 @@ _resume = _options(
     click.option("--resume", is_flag=True, is_eager=True, help="Leave out what an earlier run has finished."),
     click.option("--overwrite", is_flag=True, callback=_exclusive, help="Do everything again."),
 )
+_watched = _options(
+    click.option(
+        "--retry-failed",
+        is_flag=False,
+        flag_value=choices.ANY_STAGE,
+        type=click.Choice(choices.RETRIED_STAGES),
+        metavar="[STAGE]",
+        help="Do only what failed before, according to failures.jsonl: at STAGE (open, decode, ...), or at any.",
+    ),
+    click.option(
+        "--metrics-port",
+        type=click.IntRange(0, 65535),
+        help="Show Prometheus how the job gets on, at this port (0: any free one).",
+    ),
+    click.option("--metrics-host", default=choices.METRICS_HOST, help="The address of --metrics-port."),
+)
 _num_workers = click.option(
     "--num-workers",
     "--num-worker",
@@ -493,6 +509,7 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 @_on_damage
 @_time_limit
 @_resume
+@_watched
 @_strict
 def superimages(
     video_dir: pathlib.Path,
@@ -586,6 +603,7 @@ def embed_text(
 @_cells
 @_time_limit
 @_resume
+@_watched
 @_strict
 def embed_images(
     model: str | None,
@@ -636,6 +654,7 @@ def embed_images(
 @_num_workers
 @_time_limit
 @_resume
+@_watched
 @click.option("--num-shards", type=click.IntRange(min=1), default=1, help="Jobs that share the work and the store.")
 @click.option("--shard-id", type=click.IntRange(min=0), default=0, help="Which of them this one is, from 0.")
 @click.option("--cluster", metavar="ADDRESS", help="Not there yet: use --num-shards.")
@@ -936,6 +955,19 @@ def serve(
     server.serve(
         encoder, opened, video_dir, started=lambda address: click.echo(f"Serving {store} at {address}"), **options
     )
+
+
+@main.command()
+@_store
+@_as_json
+def status(store: pathlib.Path, as_json: bool) -> None:
+    """Say how far the jobs on a store are.
+
+    Done, left, failed and why, the rate, and whether a job is alive; shards side by side. STORE may also be the folder
+    that superimages writes to. Nothing is written.
+    """
+    found = gridclip.status(store)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
 
 
 @main.command()

@@ -29,13 +29,18 @@ def keep_lines(path: pathlib.Path, wanted: Callable[[Record], bool]) -> bool:
     """
     with writing(path):
         kept = [line for line in _lines(path) if wanted(_record(line))]
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_text("".join(kept), encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        _replace(path, kept)
     return bool(kept)
+
+
+def replace_records(path: pathlib.Path, records: Sequence[Record]) -> None:
+    """Leaves only these records, at once.
+
+    Raises:
+        GridClipError: the file cannot be written.
+    """
+    with writing(path):
+        _replace(path, [json.dumps(record, ensure_ascii=True) + "\n" for record in records])
 
 
 def read_records(path: pathlib.Path) -> list[Record]:
@@ -82,6 +87,15 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise GridClipError(f"cannot write {path}: {error.strerror}; finished videos are kept") from error
+
+
+def _replace(path: pathlib.Path, lines: Sequence[str]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text("".join(lines), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _lines(path: pathlib.Path) -> list[str]:
