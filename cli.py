@@ -8,10 +8,12 @@ what it calls when it is called, so that `gridclip --help` is there at once.
 from __future__ import annotations
 
 import importlib
+import inspect as inspect_module
 import io
 import json
 import logging
 import math
+import os
 import pathlib
 import re
 import signal
@@ -308,6 +310,7 @@ _watched = _options(
     ),
     click.option("--metrics-host", default=choices.METRICS_HOST, help="The address of --metrics-port."),
 )
+_dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done; nothing is written.")
 _num_workers = click.option(
     "--num-workers",
     "--num-worker",
@@ -510,6 +513,7 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 @_time_limit
 @_resume
 @_watched
+@_dry_run
 @_strict
 def superimages(
     video_dir: pathlib.Path,
@@ -522,6 +526,7 @@ def superimages(
     mode: choices.SamplingMode,
     edit_lists: choices.EditLists,
     max_shift_s: float | None,
+    dry_run: bool,
     strict: bool,
     **options: Any,
 ) -> None:
@@ -542,6 +547,9 @@ def superimages(
         min_frames=min_frames,
         edit_lists=edit_lists,
     )
+    if dry_run:
+        _say_what_would_be_done("of_superimages", video_dir, save_dir, sampling, **options)
+        return
     summary = gridclip.superimages(video_dir, save_dir, sampling=sampling, **options)
     if summary.succeeded:
         handover.note(image_dir=next(iter(folders(save_dir, sampling))))
@@ -604,6 +612,7 @@ def embed_text(
 @_time_limit
 @_resume
 @_watched
+@_dry_run
 @_strict
 def embed_images(
     model: str | None,
@@ -614,6 +623,7 @@ def embed_images(
     provider: choices.Provider,
     cuda_graph: bool,
     image_size: int | None,
+    dry_run: bool,
     strict: bool,
     **options: Any,
 ) -> None:
@@ -621,6 +631,9 @@ def embed_images(
     from .engine.jobs import handover
 
     folder = image_dir or pathlib.Path(handover.noted("image_dir", "--image-dir", "gridclip superimages"))
+    if dry_run:
+        _say_what_would_be_done("of_embed_images", folder, store, **options)
+        return
     encoder = gridclip.load_model(
         model or handover.noted("model", "--model", "gridclip embed-text"),
         num_gpus=num_gpus,
@@ -655,6 +668,7 @@ def embed_images(
 @_time_limit
 @_resume
 @_watched
+@_dry_run
 @click.option("--num-shards", type=click.IntRange(min=1), default=1, help="Jobs that share the work and the store.")
 @click.option("--shard-id", type=click.IntRange(min=0), default=0, help="Which of them this one is, from 0.")
 @click.option("--cluster", metavar="ADDRESS", help="Not there yet: use --num-shards.")
@@ -676,26 +690,29 @@ def embed_videos(
     provider: choices.Provider,
     cuda_graph: bool,
     cluster: str | None,
+    dry_run: bool,
     strict: bool,
     **options: Any,
 ) -> None:
     """Embed videos into a store, without JPEG files."""
     if cluster is not None:
         raise click.ClickException(f"--cluster {NOT_YET}: start one job per machine with --num-shards and --shard-id")
+    settings: dict[str, Any] = {
+        "fps": fps,
+        "grid_size": grid_size,
+        "stride": stride,
+        "min_frames": min_frames,
+        "edit_lists": edit_lists,
+    }
+    if dry_run:
+        sampling = _make_sampling(mode, max_shift_s, **settings)
+        _say_what_would_be_done("of_embed_videos", video_dir, store, sampling, **options)
+        return
     encoder = gridclip.load_model(
         model, num_gpus=num_gpus, provider=provider, cuda_graph=cuda_graph, tokenizer=tokenizer
     )
     size = super_img_size or encoder.info.image_size
-    sampling = _make_sampling(
-        mode,
-        max_shift_s,
-        fps=fps,
-        grid_size=grid_size,
-        stride=stride,
-        super_img_size=size,
-        min_frames=min_frames,
-        edit_lists=edit_lists,
-    )
+    sampling = _make_sampling(mode, max_shift_s, super_img_size=size, **settings)
     _finish(gridclip.embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
 
 
@@ -1113,6 +1130,20 @@ def _make_sampling(mode: choices.SamplingMode, max_shift_s: float | None, **sett
         return gridclip.Sampling(mode=mode, max_shift_s=max_shift_s, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _say_what_would_be_done(job: str, *arguments: Any, **options: Any) -> None:
+    """The one line of a dry run.
+
+    Args:
+        job: a function of engine/jobs/dry_run.py; of the options it gets those that it takes.
+    """
+    from .engine.jobs import dry_run
+
+    preview = getattr(dry_run, job)
+    options["num_workers"] = options.get("num_workers") or os.cpu_count() or 1
+    taken = inspect_module.signature(preview).parameters
+    click.echo(str(preview(*arguments, **{name: value for name, value in options.items() if name in taken})))
 
 
 def _finish(summary: JobSummary, strict: bool) -> None:

@@ -38,7 +38,7 @@ class FailureLog:
     def __init__(self, path: pathlib.Path, *, captions: bool = False, earlier_stand: bool = False) -> None:
         self.path = path
         self.count = 0
-        self.stages: dict[Stage, int] = {}
+        self.stages: dict[str, int] = {}
         self._seen: set[str] = set()
         keep_lines(path, lambda record: earlier_stand or (record.get("stage") == CAPTION_STAGE) != captions)
 

@@ -49,7 +49,8 @@ def process_lives(record: dict[str, Any], now_s: float) -> bool:
     if record["ended_s"] is not None:
         return False
     if record["host"] == socket.gethostname():
-        return _process_started(record["pid"]) == record["process_started"] is not None
+        started = _process_started(record["pid"])
+        return started is not None and started == int(record["process_started"] or 0)
     silent_s: float = now_s - record["beat_s"]
     return silent_s < SILENT_S
 

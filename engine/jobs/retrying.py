@@ -56,7 +56,7 @@ def only_failed(listing: Listing, folder: pathlib.Path, stage: str) -> Listing:
         )
     videos = [video for video in listing.videos if video.video_id in failed]
     failures = [failure for failure in listing.failures if failure.video_id in failed]
-    known = {each.video_id for each in (*videos, *failures)}
+    known = {video.video_id for video in videos} | {failure.video_id for failure in failures}
     gone = [Failure(video_id, "list", "it failed before, and is gone now") for video_id in sorted(failed - known)]
     return dataclasses.replace(
         listing,
