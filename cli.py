@@ -989,15 +989,52 @@ def status(store: pathlib.Path, as_json: bool) -> None:
 
 @main.command()
 @_store
-@click.argument("sources", metavar="STORE...", nargs=-1, required=True, type=_PATH)
-@click.option("--compact", is_flag=True, help="At the end join the small files of many appends.")
+@click.argument("sources", metavar="STORE...", nargs=-1, type=_PATH)
+@click.option("--compact", is_flag=True, help="At the end join the small files of many appends; needs no STORE.")
 def merge(store: pathlib.Path, sources: tuple[pathlib.Path, ...], compact: bool) -> None:
     """Copy the videos and queries of each STORE into one store.
 
     What that store has is not copied again, so the command can be repeated: after a kill, or when a STORE has grown.
     All must be of one model and one sampling.
     """
+    if not sources and not compact:
+        raise click.UsageError("there is nothing to do: give the stores to merge, or --compact")
     click.echo(str(gridclip.merge_stores(store, sources, compact=compact)))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--model", required=True, metavar="MODEL", help="As for embed-videos.")
+@click.option("--video-dir", required=True, help="As for embed-videos.")
+@_store
+@click.option("--tasks", type=click.IntRange(min=1), required=True, help="Tasks of the array, a shard each.")
+@click.option("--gpus-per-task", type=click.IntRange(min=0), default=choices.NUM_GPUS, help="0: the CPU.")
+@click.option("--cpus-per-task", type=click.IntRange(min=1), default=8, help="So many decode.")
+@click.option("--time", help="Of a task, as sbatch takes it; one that needs more queues itself again.")
+@click.option("--partition")
+@click.option("--account")
+@click.option("--sbatch-option", "sbatch_options", multiple=True, help="Any other, such as --mem=64G. Repeatable.")
+@click.option(
+    "--own-stores", is_flag=True, help="A store for each shard, merged at the end: where disks lock no files."
+)
+@click.argument("options", metavar="[OPTIONS OF EMBED-VIDEOS]...", nargs=-1, type=click.UNPROCESSED)
+def slurm_script(
+    model: str,
+    video_dir: str,
+    store: pathlib.Path,
+    own_stores: bool,
+    sbatch_options: tuple[str, ...],
+    options: tuple[str, ...],
+    **asked: Any,
+) -> None:
+    """Print a script that embeds videos on a Slurm cluster.
+
+    Run it with bash: it submits an array of shards, which go on from where they stopped when they are queued again, and
+    the step that closes the store. What embed-videos takes besides is passed on: --fps 1 --grid-size 2 ...
+    """
+    from .engine.jobs.slurm_script import Cluster, write_script
+
+    cluster = Cluster(options=sbatch_options, **asked)
+    click.echo(write_script(model, video_dir, store, cluster, own_stores=own_stores, options=options), nl=False)
 
 
 @main.command()

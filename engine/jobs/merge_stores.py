@@ -53,7 +53,7 @@ def merge_stores(store_path: pathlib.Path, source_paths: Sequence[pathlib.Path],
     Args:
         store_path: made if it is missing.
         source_paths: stores, which stay as they are; jobs may still write to them: what they add later needs another
-            merge.
+            merge. With none the store must be there.
         compact: at the end drop second copies and join small files, see `Store.compact`.
 
     Raises:
@@ -67,7 +67,7 @@ def merge_stores(store_path: pathlib.Path, source_paths: Sequence[pathlib.Path],
     sources = [Store.open(path) for path in source_paths]
     for each in sources[1:]:
         sources[0].require_alike(each)
-    store = Store.open(store_path, create=True)
+    store = Store.open(store_path, create=bool(sources))
     for each in sources:
         store.require_alike(each)
     with only_merge(store.path):
