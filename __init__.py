@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from .engine.encoding.encoder import Encoder
     from .engine.evaluation import Evaluation
     from .engine.features import Imported
+    from .engine.jobs.merge_stores import Merged
     from .engine.jobs.progress import JobSummary
+    from .engine.jobs.status import Status
     from .engine.plan import Plan
     from .engine.prediction_evaluation import PredictionEvaluation
     from .engine.reproduction import Reproduction
@@ -53,9 +55,11 @@ __all__ = [
     "export_model",
     "import_features",
     "load_model",
+    "merge_stores",
     "plan",
     "reproduce",
     "search",
+    "status",
     "superimages",
 ]
 
@@ -137,6 +141,9 @@ def superimages(
     resume: bool = False,
     overwrite: bool = False,
     on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
+    retry_failed: str | None = None,
+    metrics_port: int | None = None,
+    metrics_host: str = _choices.METRICS_HOST,
 ) -> JobSummary:
     """Writes `<save_dir>/<video id>/img_0001.jpg` ... for every video: super images as JPEG files, RGB, quality 75.
 
@@ -156,6 +163,7 @@ def superimages(
         overwrite: make all folders again.
         on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
             seconds away, with a notice; with "fail" the video fails.
+        retry_failed, metrics_port, metrics_host: as in `embed_videos`.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
@@ -185,6 +193,8 @@ def superimages(
         resume=resume,
         overwrite=overwrite,
         on_damage=on_damage,
+        retry_failed=retry_failed,
+        metrics_address=_address(metrics_host, metrics_port),
     )
 
 
@@ -307,6 +317,9 @@ def embed_videos(
     num_gpus: int = _choices.NUM_GPUS,
     on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
     cells: bool = _choices.CELLS,
+    retry_failed: str | None = None,
+    metrics_port: int | None = None,
+    metrics_host: str = _choices.METRICS_HOST,
 ) -> JobSummary:
     """Embeds videos into a store, one vector per super image, without JPEG files.
 
@@ -330,6 +343,10 @@ def embed_videos(
         on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
             seconds away, with a notice; with "fail" the video fails.
         cells: also make a vector of each wanted frame, from its cell of the super image, in the same pass.
+        retry_failed: "any": only the videos that the failures.jsonl of earlier runs name; or only those that failed at
+            one stage: "list", "open", "demux", "sample", "decode", "read", "write", "encode" or "query".
+        metrics_port: show how the job gets on to Prometheus, at this port (0: any free one) until it ends.
+        metrics_host: the address to show it at; the default is this machine's own.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
@@ -373,6 +390,8 @@ def embed_videos(
         num_gpus=num_gpus,
         on_damage=on_damage,
         cells=cells,
+        retry_failed=retry_failed,
+        metrics_address=_address(metrics_host, metrics_port),
     )
 
 
@@ -388,6 +407,9 @@ def embed_images(
     overwrite: bool = False,
     num_gpus: int = _choices.NUM_GPUS,
     cells: bool = _choices.CELLS,
+    retry_failed: str | None = None,
+    metrics_port: int | None = None,
+    metrics_host: str = _choices.METRICS_HOST,
 ) -> JobSummary:
     """Embeds JPEG super images into a store; other sizes than the model's are resized.
 
@@ -400,6 +422,7 @@ def embed_images(
         time_limit_s: seconds without a result after which a reader counts as hung, > 0.
         resume, overwrite, num_gpus: as in `embed_videos`, as are the result and the errors.
         cells: also make a vector of each frame; a folder that does not say when its frames are is a failure.
+        retry_failed, metrics_port, metrics_host: as in `embed_videos`.
 
     Example:
         >>> import gridclip
@@ -420,6 +443,8 @@ def embed_images(
         overwrite=overwrite,
         num_gpus=num_gpus,
         cells=cells,
+        retry_failed=retry_failed,
+        metrics_address=_address(metrics_host, metrics_port),
     )
 
 
@@ -748,6 +773,59 @@ def search(
     return answer(searcher, encoder, question, top=top, moments=moments)
 
 
+def merge_stores(store: Store | Path, sources: Sequence[Store | Path], *, compact: bool = False) -> Merged:
+    """Copies the videos, queries, failures and notices of stores into one, each once; the sources stay as they are.
+
+    A video that the store has is not copied again: call it again after a kill, or when a source has grown.
+
+    Args:
+        store: made if it is missing.
+        sources: stores of the same model and sampling; their vectors are copied as they are.
+        compact: at the end join the small files.
+
+    Returns:
+        Counts of copied videos, rows and queries, and of videos that were there before; `str()` of it is one line.
+
+    Raises:
+        ArgumentError: `store` is among `sources`.
+        GridClipError: a source is no store, or of another model or sampling (then nothing is written), or the disk is
+            full.
+
+    Example:
+        >>> import gridclip
+        >>> done = gridclip.merge_stores("merged-store", ["store"], compact=True)
+        >>> done.videos, done.queries, done.already_stored
+        (4, 4, 0)
+    """
+    from .engine.jobs import merge_stores as job
+
+    return job.merge_stores(_store_path(store), [_store_path(source) for source in sources], compact=compact)
+
+
+def status(store: Store | Path) -> Status:
+    """Says how far the jobs on a store are, running or not; nothing is written.
+
+    Args:
+        store: the store, or the `save_dir` of `superimages`.
+
+    Returns:
+        `stored`, `left` and `failed` videos, `videos_per_s`, `left_s`, `jobs` with the state of each, and `failures` by
+        stage and reason; `str()` of it is some lines, `to_json()` a dict.
+
+    Raises:
+        GridClipError: no job has written there.
+
+    Example:
+        >>> import gridclip
+        >>> found = gridclip.status("store")
+        >>> found.stored, found.left, found.failed, found.alive
+        (4, 0, 0, False)
+    """
+    from .engine.jobs.status import read_status
+
+    return read_status(_store_path(store))
+
+
 def import_features(
     image_dir: Path, store: Store | Path, *, text_file: Path | None = None, allow_pickle: bool = False
 ) -> Imported:
@@ -813,6 +891,10 @@ def export_features(
 
 def _path(path: Path | None) -> pathlib.Path | None:
     return None if path is None else pathlib.Path(path)
+
+
+def _address(host: str, port: int | None) -> tuple[str, int] | None:
+    return None if port is None else (host, port)
 
 
 def _encoder(model: Encoder | Path, num_gpus: int = _choices.NUM_GPUS) -> Encoder:

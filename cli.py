@@ -8,10 +8,12 @@ what it calls when it is called, so that `gridclip --help` is there at once.
 from __future__ import annotations
 
 import importlib
+import inspect as inspect_module
 import io
 import json
 import logging
 import math
+import os
 import pathlib
 import re
 import signal
@@ -292,6 +294,23 @@ _resume = _options(
     click.option("--resume", is_flag=True, is_eager=True, help="Leave out what an earlier run has finished."),
     click.option("--overwrite", is_flag=True, callback=_exclusive, help="Do everything again."),
 )
+_watched = _options(
+    click.option(
+        "--retry-failed",
+        is_flag=False,
+        flag_value=choices.ANY_STAGE,
+        type=click.Choice(choices.RETRIED_STAGES),
+        metavar="[STAGE]",
+        help="Do only what failed before, according to failures.jsonl: at STAGE (open, decode, ...), or at any.",
+    ),
+    click.option(
+        "--metrics-port",
+        type=click.IntRange(0, 65535),
+        help="Show Prometheus how the job gets on, at this port (0: any free one).",
+    ),
+    click.option("--metrics-host", default=choices.METRICS_HOST, help="The address of --metrics-port."),
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done; nothing is written.")
 _num_workers = click.option(
     "--num-workers",
     "--num-worker",
@@ -493,6 +512,8 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 @_on_damage
 @_time_limit
 @_resume
+@_watched
+@_dry_run
 @_strict
 def superimages(
     video_dir: pathlib.Path,
@@ -505,6 +526,7 @@ def superimages(
     mode: choices.SamplingMode,
     edit_lists: choices.EditLists,
     max_shift_s: float | None,
+    dry_run: bool,
     strict: bool,
     **options: Any,
 ) -> None:
@@ -525,6 +547,9 @@ def superimages(
         min_frames=min_frames,
         edit_lists=edit_lists,
     )
+    if dry_run:
+        _say_what_would_be_done("of_superimages", video_dir, save_dir, sampling, **options)
+        return
     summary = gridclip.superimages(video_dir, save_dir, sampling=sampling, **options)
     if summary.succeeded:
         handover.note(image_dir=next(iter(folders(save_dir, sampling))))
@@ -586,6 +611,8 @@ def embed_text(
 @_cells
 @_time_limit
 @_resume
+@_watched
+@_dry_run
 @_strict
 def embed_images(
     model: str | None,
@@ -596,6 +623,7 @@ def embed_images(
     provider: choices.Provider,
     cuda_graph: bool,
     image_size: int | None,
+    dry_run: bool,
     strict: bool,
     **options: Any,
 ) -> None:
@@ -603,6 +631,9 @@ def embed_images(
     from .engine.jobs import handover
 
     folder = image_dir or pathlib.Path(handover.noted("image_dir", "--image-dir", "gridclip superimages"))
+    if dry_run:
+        _say_what_would_be_done("of_embed_images", folder, store, **options)
+        return
     encoder = gridclip.load_model(
         model or handover.noted("model", "--model", "gridclip embed-text"),
         num_gpus=num_gpus,
@@ -636,6 +667,8 @@ def embed_images(
 @_num_workers
 @_time_limit
 @_resume
+@_watched
+@_dry_run
 @click.option("--num-shards", type=click.IntRange(min=1), default=1, help="Jobs that share the work and the store.")
 @click.option("--shard-id", type=click.IntRange(min=0), default=0, help="Which of them this one is, from 0.")
 @click.option("--cluster", metavar="ADDRESS", help="Not there yet: use --num-shards.")
@@ -657,26 +690,29 @@ def embed_videos(
     provider: choices.Provider,
     cuda_graph: bool,
     cluster: str | None,
+    dry_run: bool,
     strict: bool,
     **options: Any,
 ) -> None:
     """Embed videos into a store, without JPEG files."""
     if cluster is not None:
         raise click.ClickException(f"--cluster {NOT_YET}: start one job per machine with --num-shards and --shard-id")
+    settings: dict[str, Any] = {
+        "fps": fps,
+        "grid_size": grid_size,
+        "stride": stride,
+        "min_frames": min_frames,
+        "edit_lists": edit_lists,
+    }
+    if dry_run:
+        sampling = _make_sampling(mode, max_shift_s, **settings)
+        _say_what_would_be_done("of_embed_videos", video_dir, store, sampling, **options)
+        return
     encoder = gridclip.load_model(
         model, num_gpus=num_gpus, provider=provider, cuda_graph=cuda_graph, tokenizer=tokenizer
     )
     size = super_img_size or encoder.info.image_size
-    sampling = _make_sampling(
-        mode,
-        max_shift_s,
-        fps=fps,
-        grid_size=grid_size,
-        stride=stride,
-        super_img_size=size,
-        min_frames=min_frames,
-        edit_lists=edit_lists,
-    )
+    sampling = _make_sampling(mode, max_shift_s, super_img_size=size, **settings)
     _finish(gridclip.embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
 
 
@@ -941,6 +977,69 @@ def serve(
 
 
 @main.command()
+@_store
+@_as_json
+def status(store: pathlib.Path, as_json: bool) -> None:
+    """Say how far the jobs on a store are.
+
+    Done, left, failed and why, the rate, and whether a job is alive; shards side by side. STORE may also be the folder
+    that superimages writes to. Nothing is written.
+    """
+    found = gridclip.status(store)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
+
+
+@main.command()
+@_store
+@click.argument("sources", metavar="STORE...", nargs=-1, type=_PATH)
+@click.option("--compact", is_flag=True, help="At the end join the small files of many appends; needs no STORE.")
+def merge(store: pathlib.Path, sources: tuple[pathlib.Path, ...], compact: bool) -> None:
+    """Copy the videos and queries of each STORE into one store.
+
+    What that store has is not copied again, so the command can be repeated: after a kill, or when a STORE has grown.
+    All must be of one model and one sampling.
+    """
+    if not sources and not compact:
+        raise click.UsageError("there is nothing to do: give the stores to merge, or --compact")
+    click.echo(str(gridclip.merge_stores(store, sources, compact=compact)))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--model", required=True, metavar="MODEL", help="As for embed-videos.")
+@click.option("--video-dir", required=True, help="As for embed-videos.")
+@_store
+@click.option("--tasks", type=click.IntRange(min=1), required=True, help="Tasks of the array, a shard each.")
+@click.option("--gpus-per-task", type=click.IntRange(min=0), default=choices.NUM_GPUS, help="0: the CPU.")
+@click.option("--cpus-per-task", type=click.IntRange(min=1), default=8, help="So many decode.")
+@click.option("--time", help="Of a task, as sbatch takes it; one that needs more queues itself again.")
+@click.option("--partition")
+@click.option("--account")
+@click.option("--sbatch-option", "sbatch_options", multiple=True, help="Any other, such as --mem=64G. Repeatable.")
+@click.option(
+    "--own-stores", is_flag=True, help="A store for each shard, merged at the end: where disks lock no files."
+)
+@click.argument("options", metavar="[OPTIONS OF EMBED-VIDEOS]...", nargs=-1, type=click.UNPROCESSED)
+def slurm_script(
+    model: str,
+    video_dir: str,
+    store: pathlib.Path,
+    own_stores: bool,
+    sbatch_options: tuple[str, ...],
+    options: tuple[str, ...],
+    **asked: Any,
+) -> None:
+    """Print a script that embeds videos on a Slurm cluster.
+
+    Run it with bash: it submits an array of shards, which go on from where they stopped when they are queued again, and
+    the step that closes the store. What embed-videos takes besides is passed on: --fps 1 --grid-size 2 ...
+    """
+    from .engine.jobs.slurm_script import Cluster, write_script
+
+    cluster = Cluster(options=sbatch_options, **asked)
+    click.echo(write_script(model, video_dir, store, cluster, own_stores=own_stores, options=options), nl=False)
+
+
+@main.command()
 @click.option("--image-dir", type=_PATH, required=True, help="Holds one <video id>.npy, float [L, D], per video.")
 @click.option("--text-file", type=_PATH, help="An npz with video_id [Q], embedding [Q, D] and perhaps text [Q].")
 @_store
@@ -1070,6 +1169,20 @@ def _make_sampling(mode: choices.SamplingMode, max_shift_s: float | None, **sett
         return gridclip.Sampling(mode=mode, max_shift_s=max_shift_s, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _say_what_would_be_done(job: str, *arguments: Any, **options: Any) -> None:
+    """The one line of a dry run.
+
+    Args:
+        job: a function of engine/jobs/dry_run.py; of the options it gets those that it takes.
+    """
+    from .engine.jobs import dry_run
+
+    preview = getattr(dry_run, job)
+    options["num_workers"] = options.get("num_workers") or os.cpu_count() or 1
+    taken = inspect_module.signature(preview).parameters
+    click.echo(str(preview(*arguments, **{name: value for name, value in options.items() if name in taken})))
 
 
 def _finish(summary: JobSummary, strict: bool) -> None:

@@ -39,6 +39,12 @@ Level = Literal["super", "cell"]  # vectors of super images, and of the frames i
 LEVELS: tuple[Level, ...] = get_args(Level)
 CELLS = False  # whether embedding makes vectors of cells, too
 
+# Which failures a job tries again: those of a stage (dali_pipes/contract.py has the same), or all.
+ANY_STAGE = "any"
+RETRIED_STAGES = (ANY_STAGE, "list", "open", "demux", "sample", "decode", "read", "write", "encode", "query")
+
+METRICS_HOST = "127.0.0.1"  # where a job shows Prometheus how it gets on: to this machine only
+
 # Models.
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)

@@ -19,7 +19,7 @@ from ..dali_pipes.packets.edit_lists import counted
 from ..dali_pipes.processes import pool
 from ..dali_pipes.sampling import EditLists, Sampling, count_wanted, rate_differs, super_image_count, why_none
 from .annotations import Annotations, VideoInfo, load_annotations, load_video_info
-from .listing import list_videos
+from .listing import Listing, list_videos
 
 FP16_BYTES = 2
 EMBED_DIMS = {"ViT-B": 512, "ViT-L": 768}
@@ -90,11 +90,30 @@ def plan_folder(
     """
     annotations = None if anno_file is None else load_annotations(anno_file)
     listing = list_videos(video_dir, None if annotations is None else annotations.video_ids)
-    videos = [video for video in listing.videos if video.video_id not in exclude]
-    lost = [failure for failure in listing.failures if failure.video_id not in exclude]
+    wanted = Listing(
+        [video for video in listing.videos if video.video_id not in exclude],
+        [failure for failure in listing.failures if failure.video_id not in exclude],
+        [notice for notice in listing.notices if notice.video_id not in exclude],
+    )
+    listed = {video.video_id for video in listing.videos} | {failure.video_id for failure in listing.failures}
+    return plan_listing(
+        wanted, sampling, annotations=annotations, excluded=len(listed & set(exclude)), num_workers=num_workers
+    )
+
+
+def plan_listing(
+    listing: Listing,
+    sampling: Sampling,
+    *,
+    annotations: Annotations | None = None,
+    excluded: int = 0,
+    num_workers: int = 1,
+) -> Plan:
+    """The plan of listed video files; `excluded` only stands in it, see `plan_folder` for the others."""
+    lost = list(listing.failures)
     measured: list[VideoInfo] = []
     measure = functools.partial(_measure, edit_lists=sampling.edit_lists)
-    for _, event in pool.run(videos, [measure], num_workers=num_workers):
+    for _, event in pool.run(listing.videos, [measure], num_workers=num_workers):
         match event:
             case VideoInfo():
                 measured.append(event)
@@ -104,9 +123,7 @@ def plan_folder(
                 pass
             case _:
                 assert_never(event)
-    listed = {video.video_id for video in listing.videos} | {failure.video_id for failure in listing.failures}
-    notices = [notice for notice in listing.notices if notice.video_id not in exclude]
-    return _plan(measured, lost, notices, sampling, annotations, excluded=len(listed & set(exclude)))
+    return _plan(measured, lost, listing.notices, sampling, annotations, excluded=excluded)
 
 
 def plan_video_info(

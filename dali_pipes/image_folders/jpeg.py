@@ -285,6 +285,11 @@ def read_image(path: pathlib.Path, decode: Decode = decode) -> np.ndarray:
         raise VideoError("read", f"{path.name}: {error}") from error
 
 
+def count_images(folder: pathlib.Path) -> int:
+    """The images of a folder; raises VideoError where there are none, or the sequence has a gap."""
+    return len(_images(folder))
+
+
 def _images(folder: pathlib.Path) -> list[pathlib.Path]:
     """The images of a folder in the order of their numbers; raises VideoError where the sequence has a gap."""
     try:

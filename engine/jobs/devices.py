@@ -24,7 +24,8 @@ from ..encoding.providers import Provider
 from ..listing import Listing
 from ..store.store import Store, VideoEmbedding
 from .batches import Sink
-from .ledger import SUPER_IMAGES_ALONE, PassKinds, batch_size_for, embed_all, run_job
+from .bookkeeping import ORDINARY, Bookkeeping
+from .ledger import SUPER_IMAGES_ALONE, PassKinds, StoreSink, batch_size_for, embed_all, run_job
 from .progress import JobSummary
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ def embed(
     passes: PassKinds = SUPER_IMAGES_ALONE,
     num_shards: int = 1,
     shard_id: int = 0,
+    books: Bookkeeping = ORDINARY,
 ) -> JobSummary:
     """Embeds on several devices; see `ledger.embed` for what is not told here.
 
@@ -147,10 +149,10 @@ def embed(
         )
         return setup, dataclasses.replace(setup, source=make_fallback(num_workers=each))
 
-    def work(todo: list[VideoFile], sink: Sink) -> None:
-        _Devices([setups(device_id) for device_id in device_ids], iter(todo), sink).run()
+    def work(todo: list[VideoFile], sink: StoreSink) -> None:
+        _Devices([setups(device_id) for device_id in device_ids], sink.hand_out(todo), sink).run()
 
-    return run_job(listing, store, stored, work, num_shards=num_shards, shard_id=shard_id)
+    return run_job(listing, store, stored, work, num_shards=num_shards, shard_id=shard_id, books=books)
 
 
 @dataclasses.dataclass

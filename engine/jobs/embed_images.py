@@ -16,7 +16,8 @@ from ...dali_pipes.sampling import Sampling
 from ..choices import CELLS
 from ..encoding.encoder import Encoder
 from ..listing import Listing, list_image_folders
-from . import devices
+from . import devices, retrying
+from .bookkeeping import Bookkeeping
 from .ledger import SUPER_IMAGES_ALONE, embed, open_store, pass_kinds
 from .progress import JobSummary
 from .sources import cpu_image_source, image_source
@@ -34,6 +35,8 @@ def embed_images(
     overwrite: bool = False,
     num_gpus: int = 1,
     cells: bool = CELLS,
+    retry_failed: str | None = None,
+    metrics_address: tuple[str, int] | None = None,
 ) -> JobSummary:
     """Embeds every folder <image_dir>/<video_id> of img_0001.jpg ... into a store; ids may have slashes.
 
@@ -49,13 +52,17 @@ def embed_images(
         num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
         cells: also make a vector of each wanted frame, from its cell; a folder that does not say when its frames are is
             lost.
+        retry_failed, metrics_address: see `embed_videos.embed_videos`.
 
     Raises:
         GridClipError: an argument is not usable, the folders were made with different settings, the store has some of
             them and neither resume nor overwrite is given, it has other settings, or the disk is full.
         Interrupted: Ctrl-C. Finished videos are in the store.
     """
+    retrying.check(retry_failed, overwrite)
     listing = list_image_folders(image_dir)
+    if retry_failed is not None:
+        listing, resume = retrying.only_failed(listing, store_path, retry_failed), True
     sampling = _common_sampling(listing.videos)
     passes = SUPER_IMAGES_ALONE
     if cells:
@@ -65,9 +72,10 @@ def embed_images(
     store.claim_sampling({"source": "super image folders", "cells": cells, **sampling})
     settings: dict[str, Any] = {"image_size": encoder.info.image_size, "time_limit_s": time_limit_s}
     make_source = functools.partial(image_source, **settings)
+    books = Bookkeeping(retry_failed is not None, metrics_address)
     if num_gpus < 2:
         source = make_source(device_id=encoder.device_id, num_workers=num_workers)
-        return embed(listing, source, encoder, store, stored, batch_size=batch_size, passes=passes)
+        return embed(listing, source, encoder, store, stored, batch_size=batch_size, passes=passes, books=books)
     return devices.embed(
         listing,
         make_source,
@@ -79,6 +87,7 @@ def embed_images(
         num_workers=num_workers,
         batch_size=batch_size,
         passes=passes,
+        books=books,
     )
 
 

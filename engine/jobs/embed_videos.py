@@ -14,7 +14,8 @@ from ..annotations import load_annotations
 from ..choices import CELLS, Decoder
 from ..encoding.encoder import Encoder
 from ..listing import list_videos
-from . import devices
+from . import devices, retrying
+from .bookkeeping import Bookkeeping
 from .ledger import embed, open_store, pass_kinds
 from .progress import JobSummary
 from .sources import cpu_video_source, video_source
@@ -38,6 +39,8 @@ def embed_videos(
     num_gpus: int = 1,
     on_damage: OnDamage = "nearest",
     cells: bool = CELLS,
+    retry_failed: str | None = None,
+    metrics_address: tuple[str, int] | None = None,
 ) -> JobSummary:
     """Embeds every video into a store; failures.jsonl and notices.jsonl go into the store's folder.
 
@@ -58,6 +61,8 @@ def embed_videos(
         num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
         cells: also make a vector of each wanted frame, from its cell.
+        retry_failed: only the videos that have failed before, at this stage or at any, see `retrying`; implies resume.
+        metrics_address: see `Bookkeeping`.
 
     Raises:
         GridClipError: an argument is not usable, the store has videos of the folder and neither resume nor overwrite is
@@ -68,7 +73,11 @@ def embed_videos(
         raise ValueError("overwrite and num_shards exclude each other: a shard would remove what the others have done")
     passes = pass_kinds(sampling, cells)
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
-    listing = list_videos(video_dir, annotated).shard(num_shards, shard_id)
+    retrying.check(retry_failed, overwrite)
+    listing = list_videos(video_dir, annotated)
+    if retry_failed is not None:
+        listing, resume = retrying.only_failed(listing, store_path, retry_failed), True
+    listing = listing.shard(num_shards, shard_id)
     store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
     store.claim_sampling({"source": "videos", "cells": cells, **dataclasses.asdict(sampling)})
     settings: dict[str, Any] = {
@@ -79,6 +88,7 @@ def embed_videos(
     }
     make_source = functools.partial(video_source, decoder, **settings)
     shard: dict[str, Any] = {"batch_size": batch_size, "passes": passes, "num_shards": num_shards, "shard_id": shard_id}
+    shard["books"] = Bookkeeping(retry_failed is not None, metrics_address)
     if num_gpus < 2:
         source = make_source(device_id=encoder.device_id, num_workers=num_workers)
         return embed(listing, source, encoder, store, stored, **shard)

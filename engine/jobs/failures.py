@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Collection
 from types import TracebackType
 from typing import final
 
@@ -24,19 +25,27 @@ class FailureLog:
     Args:
         path: the file.
         captions: this run reads captions; runs on videos and runs on captions keep each other's lines.
+        earlier_stand: the failures of earlier runs stay, for this run tries some of them only, see retrying.py.
 
     Attributes:
         count: failures of this run.
+        stages: of them, so many at each stage.
 
     Raises:
         GridClipError: the file cannot be written.
     """
 
-    def __init__(self, path: pathlib.Path, *, captions: bool = False) -> None:
+    def __init__(self, path: pathlib.Path, *, captions: bool = False, earlier_stand: bool = False) -> None:
         self.path = path
         self.count = 0
+        self.stages: dict[str, int] = {}
         self._seen: set[str] = set()
-        keep_lines(path, lambda record: (record.get("stage") == CAPTION_STAGE) != captions)
+        keep_lines(path, lambda record: earlier_stand or (record.get("stage") == CAPTION_STAGE) != captions)
+
+    @property
+    def video_ids(self) -> Collection[str]:
+        """The videos that failed in this run."""
+        return self._seen
 
     def add(self, failure: Failure) -> None:
         """Writes one line, unless the video has one."""
@@ -44,6 +53,7 @@ class FailureLog:
             return
         self._seen.add(failure.video_id)
         self.count += 1
+        self.stages[failure.stage] = self.stages.get(failure.stage, 0) + 1
         # Opened anew: another job on the same output may have replaced the file.
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(as_line(failure))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import assert_never
 
 from ... import GridClipError
@@ -13,16 +13,22 @@ from ...dali_pipes.contract import Event, Failure, Finished, Notice, Restarted, 
 from ...dali_pipes.sampling import Sampling
 from ..choices import CPU_BATCH_SIZE, GPU_BATCH_SIZE
 from ..encoding.encoder import Encoder
+from ..encoding.passes import Passes
 from ..listing import Listing
 from ..store.store import Store, VideoEmbedding
 from .batches import Batches, Sink
+from .bookkeeping import ORDINARY, Bookkeeping
 from .failures import FailureLog, failures_path
+from .heartbeat import Heartbeat
+from .metrics import shown
 from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
+from .retrying import settling
 
 # A store's append costs some milliseconds and a file, and a killed job loses what it has not appended.
 APPEND_VIDEOS = 100
 APPEND_SECONDS = 20.0
+EVERY_S = 1.0  # of the model's work: how often a job is told of it
 # The passes that a job makes, by the grid size whose cells they give; None: those that give super images alone.
 PassKinds = tuple[int | None, ...]
 SUPER_IMAGES_ALONE: PassKinds = (None,)
@@ -89,6 +95,7 @@ def embed(
     passes: PassKinds = SUPER_IMAGES_ALONE,
     num_shards: int = 1,
     shard_id: int = 0,
+    books: Bookkeeping = ORDINARY,
 ) -> JobSummary:
     """Embeds the videos of a listing that are not stored: super images are made while this process encodes.
 
@@ -100,6 +107,7 @@ def embed(
         batch_size: super images per pass, >= 1; default by the encoder's provider.
         passes: see `pass_kinds`.
         num_shards, shard_id: name the files of failures and notices; the listing is this shard's already.
+        books: how they are kept.
 
     Raises:
         GridClipError: the store cannot be written, or the source cannot go on. What was appended before stays.
@@ -108,9 +116,9 @@ def embed(
     size = batch_size_for(encoder.provider, batch_size)
 
     def work(todo: list[VideoFile], sink: StoreSink) -> None:
-        embed_all(source(iter(todo)), encoder, size, sink, passes)
+        embed_all(source(sink.hand_out(todo)), encoder, size, sink, passes)
 
-    return run_job(listing, store, stored, work, num_shards=num_shards, shard_id=shard_id)
+    return run_job(listing, store, stored, work, num_shards=num_shards, shard_id=shard_id, books=books)
 
 
 def batch_size_for(provider: str, batch_size: int | None) -> int:
@@ -130,6 +138,7 @@ def run_job(
     *,
     num_shards: int = 1,
     shard_id: int = 0,
+    books: Bookkeeping = ORDINARY,
 ) -> JobSummary:
     """Keeps the books of an embedding job: what is left to do, failures, notices, progress, whole videos to the store.
 
@@ -140,8 +149,11 @@ def run_job(
     finished_before = len(listing.videos) - len(todo)
     notices = NoticeLog(notices_path(store.path, num_shards, shard_id), keeps=stored.__contains__)
     with (
-        FailureLog(failures_path(store.path, num_shards, shard_id)) as failures,
+        FailureLog(failures_path(store.path, num_shards, shard_id), earlier_stand=books.retries) as failures,
         Tally("embedded", "videos", len(todo), failures, notices, finished_before=finished_before) as tally,
+        Heartbeat(store.path, num_shards, shard_id, tally.counts),
+        shown(tally.counts, books.metrics_address),
+        settling(failures, lambda: store.finished_videos().__contains__) if books.retries else contextlib.nullcontext(),
     ):
         for failure in listing.failures:
             failures.add(failure)
@@ -179,8 +191,10 @@ def embed_all(
             cells: stack.enter_context(contextlib.closing(encoder.image_passes(batch_size, cells))) for cells in kinds
         }
         batches = Batches(passes, sink)
+        encoder_time = _EncoderTime(list(passes.values()), sink)
         try:
             for video, event in events:
+                encoder_time.report(EVERY_S)
                 match event:
                     case SuperImages():
                         batches.add(event)
@@ -200,7 +214,23 @@ def embed_all(
         except KeyboardInterrupt:
             batches.collect_ready()
             raise
-        sink.add_encoder_time(sum(each.busy_s for each in passes.values()))
+        encoder_time.report()
+
+
+class _EncoderTime:
+    """Tells a sink for how long the model was at work, while it goes on."""
+
+    def __init__(self, passes: Sequence[Passes], sink: Sink) -> None:
+        self._passes = passes
+        self._sink = sink
+        self._reported_s = 0.0
+
+    def report(self, at_least_s: float = 0.0) -> None:
+        """Tells what is new, if it is so much."""
+        busy_s = sum(each.busy_s for each in self._passes)
+        if busy_s - self._reported_s >= at_least_s:
+            self._sink.add_encoder_time(busy_s - self._reported_s)
+            self._reported_s = busy_s
 
 
 class StoreSink:
@@ -216,6 +246,10 @@ class StoreSink:
         self._tally = tally
         self._complete: list[VideoEmbedding] = []
         self._appended_at = time.monotonic()
+
+    def hand_out(self, videos: Iterable[VideoFile]) -> Iterator[VideoFile]:
+        """The videos one by one, counted when they are taken in work."""
+        return self._tally.hand_out(videos)
 
     def add_super_images(self, super_images: int) -> None:
         """So many super images went through the model."""

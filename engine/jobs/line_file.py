@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ... import GridClipError
@@ -29,13 +29,50 @@ def keep_lines(path: pathlib.Path, wanted: Callable[[Record], bool]) -> bool:
     """
     with writing(path):
         kept = [line for line in _lines(path) if wanted(_record(line))]
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_text("".join(kept), encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        _replace(path, kept)
     return bool(kept)
+
+
+def replace_records(path: pathlib.Path, records: Sequence[Record]) -> None:
+    """Leaves only these records, at once.
+
+    Raises:
+        GridClipError: the file cannot be written.
+    """
+    with writing(path):
+        _replace(path, [json.dumps(record, ensure_ascii=True) + "\n" for record in records])
+
+
+def read_records(path: pathlib.Path) -> list[Record]:
+    """The records of a file in their order; a missing file has none.
+
+    Raises:
+        GridClipError: the file cannot be read.
+    """
+    try:
+        return [record for line in _lines(path) if (record := _record(line))]
+    except OSError as error:
+        raise GridClipError(f"cannot read {path}: {error.strerror}") from error
+
+
+def find_files(folder: pathlib.Path, stem: str) -> list[pathlib.Path]:
+    """The files of all jobs whose output is in `folder`: that of one alone, then those of shards, sorted."""
+    return [path for path in [folder / f"{stem}.jsonl", *sorted(folder.glob(f"{stem}.*-of-*.jsonl"))] if path.is_file()]
+
+
+def read_all(folder: pathlib.Path, stem: str) -> list[Record]:
+    """The records of `find_files`."""
+    return [record for path in find_files(folder, stem) for record in read_records(path)]
+
+
+def add_records(path: pathlib.Path, records: Sequence[Record]) -> None:
+    """Appends lines.
+
+    Raises:
+        GridClipError: the file cannot be written.
+    """
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(record, ensure_ascii=True) + "\n" for record in records))
 
 
 def as_line(record: Any) -> str:
@@ -50,6 +87,15 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise GridClipError(f"cannot write {path}: {error.strerror}; finished videos are kept") from error
+
+
+def _replace(path: pathlib.Path, lines: Sequence[str]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text("".join(lines), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _lines(path: pathlib.Path) -> list[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, final
 
 import rich.console
 import rich.progress
 
-from ...dali_pipes.contract import Failure, Notice
+from ...dali_pipes.contract import Failure, Notice, VideoFile
 from .failures import FailureLog
 from .notices import NoticeLog
 
@@ -77,6 +80,61 @@ class JobSummary:
         return "; ".join(parts)
 
 
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """How far a running job is, in videos (or queries).
+
+    Attributes:
+        action: see JobSummary.
+        total: to do in this run, without those that the listing has lost already.
+        done: finished in this run.
+        failed: lost in this run, of `total`.
+        finished_before: see JobSummary.
+        super_images: of `done` and of videos in work; None where the job has none.
+        failed_by_stage: all failures of this run, those of the listing included.
+        encoder_s: seconds for which the model was at work.
+        seconds: since the job began.
+        handed_out: videos that were taken in work.
+        video_bytes: of their files.
+    """
+
+    action: str
+    total: int
+    done: int
+    failed: int
+    finished_before: int
+    super_images: int | None
+    failed_by_stage: Mapping[str, int]
+    encoder_s: float
+    seconds: float
+    handed_out: int = 0
+    video_bytes: int = 0
+
+    @property
+    def in_work(self) -> int:
+        """Handed out, and neither finished nor lost."""
+        return max(0, self.handed_out - self.done - self.failed)
+
+    @property
+    def waiting(self) -> int:
+        """Not handed out yet."""
+        return max(0, self.left - self.in_work)
+
+    @property
+    def left(self) -> int:
+        """Neither finished nor lost."""
+        return self.total - self.done - self.failed
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields and `left`."""
+        return dataclasses.asdict(self) | {"left": self.left}
+
+    @classmethod
+    def of_json(cls, counts: dict[str, Any]) -> Counts:
+        """What `to_json` wrote; raises KeyError or TypeError where it did not."""
+        return cls(**{field.name: counts[field.name] for field in dataclasses.fields(cls)})
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a job, after everything finished was stored; `summary` says what that is."""
 
@@ -115,6 +173,7 @@ class Tally:
         self._notices = notices
         self._finished_before = finished_before
         self._done = self._lost = 0
+        self._handed_out = self._video_bytes = 0
         self._super_images: int | None = 0 if with_super_images else None
         self._encoder_s: float | None = None
         self._started = self._last_line = time.monotonic()
@@ -138,6 +197,19 @@ class Tally:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+    def hand_out(self, videos: Iterable[VideoFile]) -> Iterator[VideoFile]:
+        """The videos one by one, as they are taken in work."""
+        for video in videos:
+            self.add_handed_out(video)
+            yield video
+
+    def add_handed_out(self, video: VideoFile) -> None:
+        """A video is taken in work."""
+        self._handed_out += 1
+        with contextlib.suppress(OSError):  # whoever opens it will say it better
+            found = os.stat(video.path)
+            self._video_bytes += found.st_size if stat.S_ISREG(found.st_mode) else 0
 
     def add_super_images(self, count: int) -> None:
         """Super images were made or embedded; fewer than none: they went with a video that is lost or comes again."""
@@ -192,6 +264,22 @@ class Tally:
             **_summarise_notices(self._notices),
         )
 
+    def counts(self) -> Counts:
+        """How far the job is; other threads may ask."""
+        return Counts(
+            action=self._action,
+            total=self._total,
+            done=self._done,
+            failed=self._lost,
+            finished_before=self._finished_before,
+            super_images=self._super_images,
+            failed_by_stage=dict(self._failures.stages),
+            encoder_s=self._encoder_s or 0.0,
+            seconds=time.monotonic() - self._started,
+            handed_out=self._handed_out,
+            video_bytes=self._video_bytes,
+        )
+
     def _show(self) -> None:
         now = time.monotonic()
         seconds = max(now - self._started, 1e-9)
@@ -205,7 +293,7 @@ class Tally:
             self._bar.update(self._task, completed=gone, rates=rates)
         elif now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
-            left = f", {_duration(seconds / gone * (self._total - gone))} left" if gone else ""
+            left = f", {as_duration(seconds / gone * (self._total - gone))} left" if gone else ""
             print(f"{gone}/{self._total} {self._unit}, {rates}{left}", file=sys.stderr, flush=True)  # noqa: T201 - the job of this line
 
 
@@ -215,7 +303,8 @@ def _summarise_notices(notices: NoticeLog | None) -> dict[str, Any]:
     return {"noticed": notices.videos, "notices": notices.kinds, "notices_file": str(notices.path)}
 
 
-def _duration(seconds: float) -> str:
+def as_duration(seconds: float) -> str:
+    """H:MM:SS."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

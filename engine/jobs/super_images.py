@@ -26,8 +26,11 @@ from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
 from ..choices import Decoder
 from ..listing import Listing, list_videos
+from . import retrying
 from .failures import FailureLog, failures_path
 from .folder_writing import write_folders
+from .heartbeat import Heartbeat
+from .metrics import shown
 from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
 from .sharing import SharedFolder
@@ -50,6 +53,8 @@ def make_super_images(
     resume: bool = False,
     overwrite: bool = False,
     on_damage: OnDamage = "nearest",
+    retry_failed: str | None = None,
+    metrics_address: tuple[str, int] | None = None,
 ) -> JobSummary:
     """Writes <save_dir>/<video_id>/img_0001.jpg ... for every video. Several jobs in one folder share the work.
 
@@ -66,6 +71,7 @@ def make_super_images(
         resume: leave finished folders as they are, make unfinished ones again.
         overwrite: make all folders again.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
+        retry_failed, metrics_address: see `embed_videos.embed_videos`.
 
     Raises:
         GridClipError: an argument is not usable, folders exist and neither resume nor overwrite is given, finished ones
@@ -76,8 +82,11 @@ def make_super_images(
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other")
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
+    retrying.check(retry_failed, overwrite)
     listing = list_videos(video_dir, annotated)
     save_dir = save_dir.absolute()
+    if retry_failed is not None:
+        listing, resume = retrying.only_failed(listing, save_dir, retry_failed), True
     try:
         save_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,10 +128,13 @@ def make_super_images(
             on_damage=on_damage,
         )
         with (
-            FailureLog(failures_path(save_dir)) as failures,
+            FailureLog(failures_path(save_dir), earlier_stand=retry_failed is not None) as failures,
             Tally(
                 "made super images of", "videos", len(todo), failures, notices, finished_before=len(finished)
             ) as tally,
+            Heartbeat(save_dir, 1, 0, tally.counts),
+            shown(tally.counts, metrics_address),
+            retrying.settling(failures, lambda: is_made) if retry_failed is not None else contextlib.nullcontext(),
         ):
             for failure in listing.failures:
                 failures.add(failure)
@@ -156,6 +168,7 @@ def _make(
                 tally.add_finished_elsewhere()
             else:
                 in_work.add(video.video_id)
+                tally.add_handed_out(video)
                 yield video
 
     in_work: set[str] = set()

@@ -23,7 +23,7 @@ from ...dali_pipes import ids
 from ...dali_pipes.sampling import completed
 from ..annotations import Query
 from ..choices import LEVELS, Level
-from . import care
+from . import care, merging
 from .copies import View, views
 from .reader import SuperImageReader
 from .record import EMPTY, FORMAT, MODEL_SETTINGS, RECORD_FILE, SAMPLING_DEFAULTS, Record, as_read_back, no_store
@@ -144,11 +144,45 @@ class Store:
         widths = sorted({video.vectors.shape[1] for video in videos})
         if len(widths) > 1:
             raise GridClipError(f"the videos of one append have vectors of widths {widths}, expected one width")
-        self._check_width(widths[0], SUPER_IMAGES)
         table = _as_table(videos, self._recorded_grid_size())
+        self._append(table, widths[0], [video.codes for video in videos])
+
+    def copy_from(self, source: Store) -> merging.Copied:
+        """Appends the videos and queries of another store that this one lacks, some thousand rows at a time.
+
+        A video that is stored is not copied again, so that a killed copy is just called again. Other processes may
+        append meanwhile; those that copy the same videos wait for each other in `merging.only_merge`.
+
+        Raises:
+            GridClipError: the other store is of another model or sampling, damaged, or this one cannot be written.
+        """
+        self.require_alike(source)
+        for section, held in source._record.read().items():
+            if section in ("model", "sampling") and held is not None:
+                self._record.claim(section, held)
+        stored, overlap = self.finished_videos(), set[str]()
+        copied = merging.Copied()
+        for part in merging.new_videos(source._tables, source._recorded_grid_size(), stored, overlap):
+            self._append(part.rows, part.rows.schema.field("vector").type.list_size, part.codes)
+            copied += merging.Copied(len(part.video_ids), len(part.rows))
+        return copied + merging.Copied(queries=self._copy_queries(source), already_stored=len(overlap))
+
+    def require_alike(self, other: Store) -> None:
+        """Raises GridClipError where another store is of another model or sampling; writes nothing."""
+        merging.require_alike(self.path, self._record.read(), other.path, other._record.read())
+
+    def _append(self, table: pa.Table, width: int, codes: collections.abc.Sequence[np.ndarray]) -> None:
+        """One commit of whole videos.
+
+        Args:
+            table: all columns of this version.
+            width: of the vectors.
+            codes: of each video's rows.
+        """
+        self._check_width(width, SUPER_IMAGES)
         dataset = self._tables.dataset(SUPER_IMAGES)
         if dataset is not None and not has_levels(dataset):
-            self._require_plain(videos)
+            self._require_plain(codes)
             table = table.drop_columns(list(LEVEL_COLUMNS))
         if dataset is None:
             with self._record.locked():  # two writers must not both create the dataset
@@ -157,9 +191,9 @@ class Store:
                     return
         self._tables.write(SUPER_IMAGES, table, append=True)
 
-    def _require_plain(self, videos: collections.abc.Sequence[VideoEmbedding]) -> None:
-        """Raises GridClipError where there is more to store than one grid's super images."""
-        if any(len(np.unique(codes)) > 1 or codes[0] % len(LEVELS) for codes in (video.codes for video in videos)):
+    def _require_plain(self, codes: collections.abc.Sequence[np.ndarray]) -> None:
+        """Raises GridClipError where there is more to store of a video than one grid's super images."""
+        if any(len(np.unique(each)) > 1 or each[0] % len(LEVELS) for each in codes):
             raise GridClipError(
                 f"the store {self.path} is of an older version, which has no place for cells and several grid sizes: "
                 "give another `store`, or embed again with `overwrite=True`"
@@ -293,6 +327,17 @@ class Store:
         vectors = self._tables.read_vectors(dataset, np.arange(len(rows)))
         require_finite_queries(queries, vectors, f"the store {self.path} needs gridclip embed-text again")
         return QueryTable(queries, vectors)
+
+    def _copy_queries(self, source: Store) -> int:
+        """Puts the queries of another store that this one lacks; returns how many."""
+        if not source.has_queries():
+            return 0
+        theirs = source.read_queries()
+        ours = self.read_queries().queries if self.has_queries() else []
+        stored = {(query.video_id, query.text) for query in ours}
+        new = [row for row, query in enumerate(theirs.queries) if (query.video_id, query.text) not in stored]
+        self.put_queries([theirs.queries[row] for row in new], theirs.vectors[new])
+        return len(new)
 
     def clear(self) -> None:
         """Removes everything: super images, queries and fingerprint. Not while another job uses the store."""

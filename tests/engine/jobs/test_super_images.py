@@ -49,7 +49,7 @@ def test_every_video_gets_its_folder(videos, tmp_path):
     summary = make(videos, save_dir)
     assert (summary.done, summary.super_images, summary.failures) == (3, 4, 0) and summary.succeeded
     assert "3 videos (4 super images)" in str(summary) and "none failed" in str(summary)
-    assert sorted(os.listdir(save_dir)) == ["blue", "failures.jsonl", "green", "red"]
+    assert sorted(os.listdir(save_dir)) == ["blue", "failures.jsonl", "green", "job.json", "red"]
     assert sorted(os.listdir(save_dir / "green")) == ["img_0001.jpg", "img_0002.jpg", "super_images.json"]
     with Image.open(save_dir / "red" / "img_0001.jpg") as image:
         assert np.abs(np.asarray(image)[16, 16].astype(int) - coloured_videos.COLOURS["red"]).max() < 12
@@ -108,7 +108,7 @@ def test_bad_files_are_failures_once_and_go_away_when_mended(tmp_path):
     summary = make(videos, save_dir)
     assert (summary.done, summary.failures) == (1, 5)
     assert [name for name, _ in sorted(failures(save_dir))] == ["audio", "cut", "empty", "gone", "text"]
-    assert sorted(os.listdir(save_dir)) == ["failures.jsonl", "good"]
+    assert sorted(os.listdir(save_dir)) == ["failures.jsonl", "good", "job.json"]
 
     coloured_videos.write(videos / "empty.mp4", "red")
     summary = make(videos, save_dir, resume=True)
@@ -177,7 +177,7 @@ def test_unfinished_work_of_killed_jobs_goes_even_beside_finished_folders(videos
     mine.mkdir()
     summary = make(videos, tmp_path, resume=True)
     assert (summary.done, summary.finished_before) == (0, 3)
-    assert sorted(os.listdir(tmp_path)) == [".notes.part", "blue", "failures.jsonl", "green", "red"]
+    assert sorted(os.listdir(tmp_path)) == [".notes.part", "blue", "failures.jsonl", "green", "job.json", "red"]
 
 
 JOB = """
