@@ -95,10 +95,8 @@ class ClipForExport:
         return ClipCells(self) if self.model.config.grid > 1 else None
 
     def linear_layers(self) -> Iterator[tuple[nn.Module, Tensor]]:
-        for block in self.model.visual.transformer.blocks + self.model.transformer.blocks:
-            yield block.attn, block.attn.in_proj_weight
-            for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-                yield layer, layer.weight
+        yield from self.model.visual.transformer.linear_layers()
+        yield from self.model.transformer.linear_layers()
 
     def embed_images(self, super_images: Tensor) -> Tensor:
         return self.model.encode_image(self.pixels(super_images))

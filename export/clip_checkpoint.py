@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .. import GridClipError
 from .clip_model import ACTIVATIONS, CLIP, ClipConfig, config_from_state_dict
-from .weights import Weights, read_weights
+from .positions import resize_image_positions, resize_text_positions
+from .weights import Weights, fit_tensors, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -100,28 +100,6 @@ def build_model(checkpoint: Checkpoint, *, image_size: int | None = None, contex
         model = CLIP(config)
     model.load_state_dict(state_dict, assign=True)
     return model.requires_grad_(False).eval()
-
-
-def resize_image_positions(positions: Tensor, grid: int) -> Tensor:
-    """Class token row and [g * g, width] rows to `grid` patches a side, bicubic and antialiased as in open_clip."""
-    old = round((len(positions) - 1) ** 0.5)
-    if grid == old:
-        return positions
-    logger.info("interpolating the image positions from %dx%d to %dx%d patches", old, old, grid, grid)
-    image = positions[1:].T.reshape(1, -1, old, old)
-    image = F.interpolate(image, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([positions[:1], image.flatten(2)[0].T])
-
-
-def resize_text_positions(positions: Tensor, context_length: int) -> Tensor:
-    """[T, width] rows to `context_length`: linear for a longer context; a shorter one keeps the first, unchanged.
-
-    Positions count from the start token, so texts that fit into a shorter context keep exactly their embeddings.
-    """
-    if context_length <= len(positions):
-        return positions[:context_length]
-    logger.info("interpolating the text positions from %d to %d tokens", len(positions), context_length)
-    return F.interpolate(positions.T[None], size=context_length, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 def _guess_activation(file: pathlib.Path, wrapped: bool) -> str:
@@ -230,21 +208,9 @@ def _from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _select_weights(state_dict: Mapping[str, Tensor], config: ClipConfig, path: pathlib.Path) -> dict[str, Tensor]:
     """The model's tensors in fp32, after making sure that the checkpoint holds these and no others."""
     with torch.device("meta"):
-        expected = CLIP(config).state_dict()
+        expected = {key: tensor.shape for key, tensor in CLIP(config).state_dict().items()}
     # Sizes that OpenAI's archives carry along as tensors, and the causal mask that some keep beside the weights.
-    ignored = {key for key in state_dict if key.split(".")[-1] in _NOT_WEIGHTS}
-    missing = sorted(expected.keys() - state_dict.keys())
-    unknown = sorted(state_dict.keys() - expected.keys() - ignored)
-    wrong = [
-        f"{key} {tuple(state_dict[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in expected.keys() & state_dict.keys()
-        if state_dict[key].shape != expected[key].shape
-    ]
-    problems = [
-        f"{label} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
-        for label, keys in (("missing", missing), ("unknown", unknown), ("wrong shape", sorted(wrong)))
-        if keys
-    ]
-    if problems:
-        raise GridClipError(f"{path} is not a plain CLIP ViT checkpoint: {'; '.join(problems)}")
-    return {key: state_dict[key].float().contiguous() for key in expected}
+    found = {
+        key: tensor for key, tensor in state_dict.items() if key in expected or key.split(".")[-1] not in _NOT_WEIGHTS
+    }
+    return fit_tensors(found, expected, f"{path} is not a plain CLIP ViT checkpoint")

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .. import GridClipError
+from .transformer import Transformer
 
 # Mean and standard deviation per RGB channel of CLIP's training images, for pixels scaled to 0..1.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -85,83 +85,6 @@ class ClipConfig:
     def grid(self) -> int:
         """Patches along one side of the image."""
         return self.image_size // self.patch_size
-
-
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the approximation of GELU that OpenAI trained with."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with nn.MultiheadAttention's parameter names."""
-
-    def __init__(self, width: int, heads: int, causal: bool) -> None:
-        super().__init__()
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-        self.heads = heads
-        self.causal = causal
-
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        batch, length, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=self.causal)
-        projected: Tensor = self.out_proj(out.transpose(1, 2).reshape(batch, length, width))
-        return projected
-
-
-class MLP(nn.Module):
-    """Two linear layers with the model's activation between them."""
-
-    def __init__(self, width: int, hidden: int, activation: str) -> None:
-        super().__init__()
-        self.c_fc = nn.Linear(width, hidden)
-        self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
-        self.c_proj = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.c_proj(self.gelu(self.c_fc(x)))
-        return projected
-
-
-class ResidualAttentionBlock(nn.Module):
-    """One pre-norm transformer layer."""
-
-    def __init__(self, width: int, heads: int, mlp_width: int, activation: str, causal: bool) -> None:
-        super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = Attention(width, heads, causal)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = MLP(width, mlp_width, activation)
-
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        attended: Tensor = x + self.attn(self.ln_1(x), visible)
-        mixed: Tensor = self.mlp(self.ln_2(attended))
-        return attended + mixed
-
-
-class Transformer(nn.Module):
-    """A stack of layers over [B, L, width]."""
-
-    def __init__(self, width: int, layers: int, heads: int, mlp_width: int, activation: str, causal: bool) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(
-            ResidualAttentionBlock(width, heads, mlp_width, activation, causal) for _ in range(layers)
-        )
-
-    @property
-    def blocks(self) -> list[ResidualAttentionBlock]:
-        """The layers in order, with their type."""
-        return [block for block in self.resblocks if isinstance(block, ResidualAttentionBlock)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class VisionTransformer(nn.Module):

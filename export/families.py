@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .. import GridClipError
-from . import clip
+from . import clip, siglip
 from .family import Family
 from .weights import Weights
 
 # By the name that model.json gives, in the order in which they are asked: CLIP comes last, as its tensors' names are
 # the least special.
 FAMILIES: dict[str, Family] = {
+    "siglip": siglip,
     "clip": clip,
 }
 
@@ -27,5 +28,5 @@ def find_family(weights: Weights) -> Family:
     raise GridClipError(
         f"{weights.path} is of no encoder family that is known ({', '.join(FAMILIES)}): "
         f"it has {len(weights.tensors)} tensors{f', such as {names}' if names else ''}; "
-        "expected an OpenAI, open_clip or Hugging Face CLIP model"
+        "expected an OpenAI, open_clip or Hugging Face CLIP model, or a Hugging Face folder of SigLIP"
     )

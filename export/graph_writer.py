@@ -176,10 +176,14 @@ class GraphWriter:
 
     def queries_keys_values(self, x: str, in_weight: Tensor, in_bias: Tensor) -> tuple[str, str, str]:
         """The three parts [B, L, width] of a packed projection; arguments as for `attention`."""
-        qkv = self.linear(x, in_weight, in_bias)
-        q, k, v = (f"{qkv}_{part}" for part in "qkv")
-        self._nodes.append(helper.make_node("Split", [qkv], [q, k, v], axis=-1, num_outputs=3))
+        q, k, v = self.split(self.linear(x, in_weight, in_bias), 3)
         return q, k, v
+
+    def split(self, x: str, count: int) -> list[str]:
+        """`count` parts of [..., count * width], each [..., width]."""
+        parts = [f"{x}_{part}" for part in range(count)]
+        self._nodes.append(helper.make_node("Split", [x], parts, axis=-1, num_outputs=count))
+        return parts
 
     def attend(self, q: str, k: str, v: str, *, heads: int, bias: str = "") -> str:
         """Fused multi-head attention of projected tokens up to the output projection.

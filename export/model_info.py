@@ -21,7 +21,7 @@ FILE = "model.json"
 FORMAT = 1
 GRAPHS = ("image", "text")
 POOLINGS = ("end_token", "last_token", "first_token", "mean")
-TEXT_CLEANINGS = ("clip", "none")
+TEXT_CLEANINGS = ("clip", "siglip", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,14 @@ class ModelFacts:
             of the padded row, the "first_token", or the "mean" of all.
         pad_token: id of the token that fills a row up.
         text_cleaning: what happens to a text before its tokenizer: "clip" mends Unicode, resolves HTML entities, joins
-            white space and turns to lower case, as OpenAI does; "none" leaves it to the tokenizer's own normaliser.
+            white space and turns to lower case, as OpenAI does; "siglip" turns to lower case, removes ASCII punctuation
+            and joins white space; "none" leaves it to the tokenizer's own normaliser.
         patch_size: side of a patch in pixels; None where unknown.
         vocab_size: tokens that the model has embeddings for; None where unknown.
         activation: of the MLPs, such as "quick_gelu"; None where unknown.
         logit_scale: factor of the cosine in training (not its logarithm); None where unknown.
+        logit_bias: what is added to the scaled cosine, in models that were trained to give a match its own probability
+            (sigmoid loss); None in all others.
     """
 
     image_size: int
@@ -64,6 +67,7 @@ class ModelFacts:
     vocab_size: int | None = None
     activation: str | None = None
     logit_scale: float | None = None
+    logit_bias: float | None = None
 
     @property
     def ignores_padding(self) -> bool:
@@ -275,6 +279,7 @@ _CHECKS: Mapping[str, _Check] = {
     "text_cleaning": _one_of(TEXT_CLEANINGS),
     "activation": _TEXT,
     "logit_scale": _NUMBER,
+    "logit_bias": _NUMBER,
     "fused_attention": _per_graph(_whole_number(0, 65536)),
     "fingerprint": _TEXT,
     "smallest_cosine": _per_graph(_NUMBER),

@@ -11,7 +11,7 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -104,6 +104,36 @@ def read_weights(path: pathlib.Path) -> Weights:
             ) from error
     wrapped = isinstance(raw.get("state_dict"), Mapping) or any(str(key).startswith("module.") for key in raw)
     return Weights(path, files, _plain_state_dict(raw), wrapped)
+
+
+def fit_tensors(
+    found: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], complaint: str
+) -> dict[str, Tensor]:
+    """The expected tensors in fp32, after making sure that a checkpoint holds these and no others.
+
+    Args:
+        found: by name.
+        expected: the shape of each.
+        complaint: how the error begins, such as "x.pt is no CLIP model".
+
+    Raises:
+        GridClipError: a tensor is missing, unknown or of the wrong shape; the first three of each kind are named.
+    """
+    missing = sorted(expected.keys() - found.keys())
+    unknown = sorted(found.keys() - expected.keys())
+    wrong = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key])}"
+        for key in expected.keys() & found.keys()
+        if tuple(found[key].shape) != tuple(expected[key])
+    ]
+    problems = [
+        f"{label} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
+        for label, keys in (("missing", missing), ("unknown", unknown), ("wrong shape", sorted(wrong)))
+        if keys
+    ]
+    if problems:
+        raise GridClipError(f"{complaint}: {'; '.join(problems)}")
+    return {key: found[key].float().contiguous() for key in expected}
 
 
 def _brief(error: Exception) -> str:

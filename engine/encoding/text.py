@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import pathlib
 import re
+import string
 from collections.abc import Callable, Sequence
 
 import ftfy
@@ -66,5 +67,11 @@ def clean_as_clip(text: str) -> str:
     return re.sub(r"\s+", " ", text.strip()).strip().lower()
 
 
+def clean_as_siglip(text: str) -> str:
+    """A text as SigLIP was trained on it: lower case, without ASCII punctuation, single spaces."""
+    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # By `ModelInfo.text_cleaning`.
-CLEANINGS: dict[str, Callable[[str], str]] = {"clip": clean_as_clip, "none": str}
+CLEANINGS: dict[str, Callable[[str], str]] = {"clip": clean_as_clip, "siglip": clean_as_siglip, "none": str}

@@ -12,8 +12,9 @@ import pytest
 import safetensors.torch
 import torch
 from gridclip import GridClipError
-from gridclip.export.clip_checkpoint import build_model, load_checkpoint, resize_image_positions
+from gridclip.export.clip_checkpoint import build_model, load_checkpoint
 from gridclip.export.clip_model import normalise_pixels
+from gridclip.export.positions import resize_image_positions
 
 from .conftest import CONFIG, random_clip, write_hugging_face, write_open_clip, write_state_dict, write_torchscript
 

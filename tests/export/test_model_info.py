@@ -85,7 +85,7 @@ def test_every_field_is_checked():
         (WHOLE.to_json() | {"pooling": "maximum"}, "has pooling 'maximum', expected one of end_token, last_token"),
         (WHOLE.to_json() | {"pooling": []}, r"has pooling \[\], expected one of"),
         (WHOLE.to_json() | {"causal_text": 1}, "has causal_text 1, expected true or false"),
-        (WHOLE.to_json() | {"text_cleaning": None}, "has text_cleaning None, expected one of clip, none"),
+        (WHOLE.to_json() | {"text_cleaning": None}, "has text_cleaning None, expected one of clip, siglip, none"),
     ],
 )
 def test_damage_is_named(tmp_path, changes, message):
