@@ -311,7 +311,8 @@ def _decoded(table: PacketTable, wanted: np.ndarray, segments: list[Segment]) ->
     gop = np.cumsum((table.facts & (CLOSED | OPEN if table.ordered else CLOSED)) != 0)
     entered = np.isin(gop, gop[inside])
     skipped = inside & ~decoded
-    disposable = skipped & ((table.facts & DISPOSABLE) != 0)
+    # Where frames name what they need, all that is skipped inside is of no use to the wanted ones.
+    disposable = skipped & ((table.facts & DISPOSABLE != 0) | (table.references is not None))
     return decoded, {
         "disposable": int(disposable.sum()),
         "leading": int((skipped & ~disposable).sum()),

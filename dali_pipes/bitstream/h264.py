@@ -16,6 +16,7 @@ class H264Reader:
         self._sets = ParameterSets()
         self._sps: _H264Sps | None = None
         self.reordering_declared = False
+        self.may_hold_fields = True  # the sequence parameter set does not rule fields out
         self._field_is_open = False
         self._last_frame_num = -1  # of the last reference picture; -1 before the first picture
         self._length_size = 0
@@ -30,11 +31,6 @@ class H264Reader:
             for start, stop in split_units(memoryview(headers), 0):
                 self._add_set(headers[start:stop])
 
-    @property
-    def may_hold_fields(self) -> bool:
-        """The sequence parameter set does not rule fields out."""
-        return self._sps is None or not self._sps.frame_mbs_only
-
     def _add_set(self, unit: bytes) -> None:
         self._sets.add(unit)
         if unit and unit[0] & 31 == 7:
@@ -43,6 +39,7 @@ class H264Reader:
                 self.reordering_declared = self._sps.reordering_declared
             except ValueError:
                 self._sps = None
+            self.may_hold_fields = self._sps is None or not self._sps.frame_mbs_only
 
     def read(self, packet: memoryview, keyframe: bool) -> int:
         facts, slices, field_starts = DISPOSABLE, 0, 0

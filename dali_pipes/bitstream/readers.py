@@ -6,7 +6,7 @@ To add a codec: a module with a PacketReader, and a line in READERS.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
@@ -43,6 +43,17 @@ class PacketReader(Protocol):
 
     def finish(self, facts: np.ndarray) -> None:
         """Corrects facts, uint16 [P], in place, once all packets are known."""
+
+
+@runtime_checkable
+class NamesReferences(Protocol):
+    """A PacketReader of a codec whose frames name all that they load anything from."""
+
+    def references(self) -> list[tuple[int, ...]]:
+        """For each packet read, the positions of earlier ones without which it cannot be decoded.
+
+        What these need in turn is theirs to say.
+        """
 
 
 # By FFmpeg's name of the codec: what makes a reader of the stream's headers (FFmpeg's extradata).

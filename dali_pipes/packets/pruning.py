@@ -144,7 +144,7 @@ def _make_segment(table: PacketTable, targets: np.ndarray, starts: np.ndarray, f
         while position < len(by_start) and starts[by_start[position]] < stop:  # runs that overlap are one run
             stop = max(stop, int(targets[by_start[position]]) + 1)
             position += 1
-        keep = ((table.facts[start:stop] & DISPOSABLE) == 0) | wanted[start:stop]
+        keep = _needed(table, wanted, start, stop)
         if table.facts[start] & LEADING_DROPPABLE:
             keep &= (table.pts[start:stop] >= table.pts[start]) | wanted[start:stop]
         part = np.flatnonzero(keep) + start
@@ -153,3 +153,22 @@ def _make_segment(table: PacketTable, targets: np.ndarray, starts: np.ndarray, f
         parts.append(part)
         leading.append((table.pts[part] < table.pts[start]) & ~wanted[part] & bool(table.facts[start] & OPEN))
     return Segment(first, np.concatenate(parts), np.array(runs), targets, np.concatenate(leading), by_count=False)
+
+
+def _needed(table: PacketTable, wanted: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """bool [stop - start]: the packets of a run that its wanted ones need, these and the first one among them.
+
+    Args:
+        wanted: bool [P].
+        start, stop: the run's packets; decoding starts afresh at the first.
+    """
+    if table.references is None:
+        return ((table.facts[start:stop] & DISPOSABLE) == 0) | wanted[start:stop]
+    needed = wanted[start:stop].tolist()
+    needed[0] = True
+    for position in range(stop - start - 1, 0, -1):
+        if needed[position]:
+            for reference in table.references[start + position]:
+                if reference >= start:  # what came before a start is gone from all buffers
+                    needed[reference - start] = True
+    return np.array(needed, bool)

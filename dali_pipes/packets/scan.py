@@ -22,7 +22,7 @@ from av.stream import Discard
 from av.video.stream import VideoStream as AvVideoStream
 
 from ..bitstream.facts import BAD_CONTAINER, CLOSED, CUT_OFF, DAMAGED, HIDDEN, OPEN, REORDERED, UNDECODABLE, UNSAFE
-from ..bitstream.readers import PacketReader, make_reader
+from ..bitstream.readers import NamesReferences, PacketReader, make_reader
 from ..contract import VideoError
 from ..ordinary_file import refuse_special_file
 
@@ -71,6 +71,8 @@ class PacketTable:
         ordered: the presentation times tell the order in which a decoder puts the pictures out.
         prunable: the codec's facts are proved for the whole stream.
         reordering_declared: see bitstream.readers.PacketReader.
+        references: for each packet the earlier ones that it needs, see bitstream.readers.NamesReferences; None where
+            the codec does not tell: a packet then needs all since the last start that are not disposable.
     """
 
     facts: np.ndarray
@@ -82,6 +84,7 @@ class PacketTable:
     ordered: bool
     prunable: bool
     reordering_declared: bool
+    references: list[tuple[int, ...]] | None = None
 
 
 class _Counting:
@@ -321,6 +324,7 @@ def _packet_table(
         ordered=ordered,
         prunable=not (facts & UNSAFE).any(),
         reordering_declared=reader.reordering_declared,
+        references=reader.references() if isinstance(reader, NamesReferences) else None,
     )
 
 
