@@ -694,6 +694,9 @@ def search(
     index: _choices.Index = _choices.INDEX,
     level: _choices.Level | None = None,
     grid_size: int | None = None,
+    refine: int | None = None,
+    video_dir: Path | None = None,
+    refine_cache_frames: int = _choices.REFINE_CACHE_FRAMES,
     device: str | None = None,
 ) -> list[Hit]:
     """The best videos for a sentence, best first, each with the moments that fit it best.
@@ -702,7 +705,7 @@ def search(
         model: from `load_model`, or what that takes: the one that the store was made with.
         sentence: what to search for; several are to come one after the other, and score as the mean of the cosines of
             the best moments in that order; none where there is an `image`.
-        store: holds super images; nothing is written to it.
+        store: holds super images; nothing is written to it, but for what `refine` keeps beside it.
         unwanted: sentences whose largest score, where it is above 0, is taken off.
         image: a picture to search for; it comes before the sentences.
         top: how many videos, >= 1.
@@ -711,13 +714,18 @@ def search(
         index: "exact" scores all videos, "ann" those that the store's index finds, see `gridclip index`; "auto" takes
              the index where there is one and the store is large. Scores are exact always.
         level, grid_size, device: as in `evaluate`.
+        refine: for stores of a coarse grid and one sentence: the so many best videos are decoded again around their
+            best moments, one frame a pass. Their new scores, the mean of the coarse one and that of the best moment
+            among the frames, decide their order; they stay before all others.
+        video_dir: for `refine`, the videos.
+        refine_cache_frames: frames that `refine` keeps beside the store for the next query, at most.
 
     Returns:
         A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `moments` (`start_s` and `end_s` in seconds, and
         `score`), best first, and `start_s` and `end_s` of the best one, None where the store has no times.
 
     Raises:
-        ArgumentError: a sentence is empty, or there is neither one nor an image.
+        ArgumentError: a sentence is empty, or there is neither one nor an image; or `refine` does not go with them.
         GridClipError: there is no such store, it holds no videos, or it is of another model; or the image is none.
 
     Example:
@@ -728,6 +736,7 @@ def search(
         (True, True)
         >>> hits = gridclip.search(model, ["a red circle", "a star"], "store", unwanted=["a square"])
     """
+    from .dali_pipes.errors import ArgumentError
     from .engine.questions import Question, answer
     from .engine.search import Searcher
 
@@ -745,7 +754,16 @@ def search(
         grid_size=grid_size,
         device=device,
     )
-    return answer(searcher, encoder, question, top=top, moments=moments)
+    if refine is None:
+        return answer(searcher, encoder, question, top=top, moments=moments)
+    from .engine.refinement.refiner import Refiner, answer_refined
+
+    if video_dir is None:
+        raise ArgumentError(f"`refine={refine}` needs `video_dir`, the videos to look at again")
+    refiner = Refiner(
+        found, encoder, pathlib.Path(video_dir), searcher.view, videos=refine, cache_frames=refine_cache_frames
+    )
+    return answer_refined(refiner, searcher, encoder, question, top=top, moments=moments)
 
 
 def import_features(

@@ -7,6 +7,7 @@ what it calls when it is called, so that `gridclip --help` is there at once.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import json
@@ -833,6 +834,26 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
 
 
+_refine = _options(
+    click.option(
+        "--refine",
+        metavar="N",
+        type=click.IntRange(min=1),
+        show_default="no",
+        help="For stores of a coarse grid: decode the N best videos again around their best moments, one frame a pass. "
+        "Needs --video-dir.",
+    ),
+    click.option(
+        "--refine-cache",
+        "refine_cache_frames",
+        metavar="FRAMES",
+        type=click.IntRange(min=0),
+        default=choices.REFINE_CACHE_FRAMES,
+        help="With --refine: so many frames at most are kept beside the store for the next query.",
+    ),
+)
+
+
 @main.command()
 @click.argument("sentence", required=False)
 @_store
@@ -846,6 +867,7 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
 @_view
 @click.option("--video-dir", type=_PATH, help="The videos, for links to them (in terminals that have them) and clips.")
 @click.option("--clip-dir", type=_PATH, help="Write the moments that are printed to this folder, as clips (MP4).")
+@_refine
 @_as_json
 @_num_gpus
 def search(
@@ -860,6 +882,8 @@ def search(
     moments: int,
     video_dir: pathlib.Path | None,
     clip_dir: pathlib.Path | None,
+    refine: int | None,
+    refine_cache_frames: int,
     as_json: bool,
     num_gpus: int,
     **options: Any,
@@ -874,6 +898,8 @@ def search(
 
     if clip_dir is not None and video_dir is None:
         raise click.UsageError("--clip-dir needs --video-dir, the videos to cut")
+    if refine is not None and video_dir is None:
+        raise click.UsageError("--refine needs --video-dir, the videos to look at again")
     firsts = [[sentence]] if sentence not in (None, "-") else [[]]
     if sentence == "-":
         firsts = [[line] for line in sys.stdin.read().splitlines() if line.strip()]
@@ -882,19 +908,28 @@ def search(
     encoder = gridclip.load_model(model, num_gpus=num_gpus, tokenizer=tokenizer)
     opened.require_model(encoder.info.to_json())
     searcher = Searcher(opened, **options)
+    refiner, answer = None, questions.answer
+    if refine is not None and video_dir is not None:
+        from .engine.refinement.refiner import Refiner, answer_refined
+
+        refiner = Refiner(opened, encoder, video_dir, searcher.view, videos=refine, cache_frames=refine_cache_frames)
+        answer = functools.partial(answer_refined, refiner)
     style = search_text.TERMINAL if sys.stdout.isatty() and not as_json else search_text.PLAIN
     for question in asked:
-        hits = questions.answer(searcher, encoder, question, top=top, moments=moments)
+        hits = answer(searcher, encoder, question, top=top, moments=moments)
         videos = search_files.find_videos(video_dir, hits) if video_dir else {}
         clips = search_files.write_clips(hits, videos, clip_dir) if clip_dir else {}
         files = search_files.Files(videos, clips)
         if as_json:
-            click.echo(search_text.as_json(hits, question.to_json(), files))
+            cost = {} if refiner is None else {"refined": refiner.cost.to_json()}
+            click.echo(search_text.as_json(hits, {**question.to_json(), **cost}, files))
             continue
         if len(asked) > 1:
             click.echo(style.strong(question.sentences[0]))
         for line in search_text.as_lines(hits, style, files):
             click.echo(line)
+    if refiner is not None and not as_json:
+        click.echo(style.faint(f"refined: {refiner.cost}"))
 
 
 @main.command()
