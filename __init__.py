@@ -494,6 +494,10 @@ def evaluate(
     sweep: Mapping[str, Sequence[float | str]] | None = None,
     normalise: str = _choices.NORMALISATION,
     query_bank: Path | None = None,
+    refine: int | None = None,
+    video_dir: Path | None = None,
+    model: Encoder | Path | None = None,
+    refine_cache_frames: int = _choices.REFINE_CACHE_FRAMES,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos of a store for each of its queries, and counts how often the query's own is among the first K.
@@ -515,6 +519,9 @@ def evaluate(
         normalise: "none", "qb-norm" or "sinkhorn": what to do against videos that are near to every query. Sinkhorn
             sees all queries together, so that it is transductive. Not together with `sweep`.
         query_bank: for "qb-norm": a store or an npz (`embedding` [B, D]) of queries other than those evaluated.
+        refine, video_dir, refine_cache_frames: as in `search`, for every query. Not together with `sweep` or
+            `normalise`.
+        model: for `refine`, the one that the store was made with.
         device: torch's name of where to compute; default: CUDA where there is one.
 
     Returns:
@@ -532,8 +539,16 @@ def evaluate(
         >>> sorted(result.recall), result.recall[10]
         ([1, 10], 100.0)
     """
+    from .dali_pipes.errors import ArgumentError
     from .engine import evaluation
 
+    asked = None
+    if refine is not None:
+        from .engine.refinement.refiner import Refining
+
+        if video_dir is None or model is None:
+            raise ArgumentError(f"`refine={refine}` needs `video_dir` and `model`, to look at the videos again")
+        asked = Refining(refine, pathlib.Path(video_dir), _encoder(model), refine_cache_frames)
     return evaluation.evaluate(
         _opened(store),
         anno_path=anno_file,
@@ -548,6 +563,7 @@ def evaluate(
         sweep=sweep,
         normalise=normalise,
         query_bank=query_bank,
+        refine=asked,
         device=device,
     )
 
@@ -756,13 +772,12 @@ def search(
     )
     if refine is None:
         return answer(searcher, encoder, question, top=top, moments=moments)
-    from .engine.refinement.refiner import Refiner, answer_refined
+    from .engine.refinement.refiner import Refiner, Refining, answer_refined
 
     if video_dir is None:
         raise ArgumentError(f"`refine={refine}` needs `video_dir`, the videos to look at again")
-    refiner = Refiner(
-        found, encoder, pathlib.Path(video_dir), searcher.view, videos=refine, cache_frames=refine_cache_frames
-    )
+    asked = Refining(refine, pathlib.Path(video_dir), encoder, refine_cache_frames)
+    refiner = Refiner(found, searcher.view, asked)
     return answer_refined(refiner, searcher, encoder, question, top=top, moments=moments)
 
 

@@ -681,6 +681,26 @@ def embed_videos(
     _finish(gridclip.embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
 
 
+_refine = _options(
+    click.option(
+        "--refine",
+        metavar="N",
+        type=click.IntRange(min=1),
+        show_default="no",
+        help="For stores of a coarse grid: decode the N best videos again around their best moments, one frame a pass. "
+        "Needs --video-dir.",
+    ),
+    click.option(
+        "--refine-cache",
+        "refine_cache_frames",
+        metavar="FRAMES",
+        type=click.IntRange(min=0),
+        default=choices.REFINE_CACHE_FRAMES,
+        help="With --refine: so many frames at most are kept beside the store for the next query.",
+    ),
+)
+
+
 class _Sweep(click.ParamType):  # type: ignore[type-arg]  # a generic class in newer versions only
     """A setting and the values to try, such as temperature=1,0.1."""
 
@@ -746,13 +766,17 @@ class _Sweep(click.ParamType):  # type: ignore[type-arg]  # a generic class in n
     type=_PATH,
     help="For qb-norm: a store with other captions, or an npz with `embedding` [B, D].",
 )
+@_refine
+@click.option("--model", "--model-path", "--ckpt", metavar="MODEL", show_default="none", help="For --refine.")
 @click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
 @click.option(
     "--report",
     type=_PATH,
     help="Write one HTML page to this file: recall, ranks, where it is lost, and the hardest queries.",
 )
-@click.option("--video-dir", type=_PATH, help="The videos: then the report has pictures of super images.")
+@click.option(
+    "--video-dir", type=_PATH, help="The videos: for --refine, or for pictures of super images in the report."
+)
 @click.option("--image-dir", type=_PATH, help="Or what `gridclip superimages` wrote, for the same.")
 @click.option(
     "--write-predictions",
@@ -794,8 +818,9 @@ def evaluate(
         if json_file:
             _write_text(json_file, as_text(found.to_json()))
         return
-    if (video_dir or image_dir) and not report:
+    if (image_dir or (video_dir and not options["refine"])) and not report:
         raise click.UsageError("--video-dir and --image-dir are for the pictures of --report")
+    options["video_dir"] = video_dir if options["refine"] else None
     options["moments"] = moments or write_predictions is not None
     options["sweep"] = {
         name: [value for other, values in sweep if other == name for value in values] for name, _ in sweep
@@ -832,26 +857,6 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
     """
     found = gridclip.compare(first, second, **options)
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
-
-
-_refine = _options(
-    click.option(
-        "--refine",
-        metavar="N",
-        type=click.IntRange(min=1),
-        show_default="no",
-        help="For stores of a coarse grid: decode the N best videos again around their best moments, one frame a pass. "
-        "Needs --video-dir.",
-    ),
-    click.option(
-        "--refine-cache",
-        "refine_cache_frames",
-        metavar="FRAMES",
-        type=click.IntRange(min=0),
-        default=choices.REFINE_CACHE_FRAMES,
-        help="With --refine: so many frames at most are kept beside the store for the next query.",
-    ),
-)
 
 
 @main.command()
@@ -910,9 +915,9 @@ def search(
     searcher = Searcher(opened, **options)
     refiner, answer = None, questions.answer
     if refine is not None and video_dir is not None:
-        from .engine.refinement.refiner import Refiner, answer_refined
+        from .engine.refinement.refiner import Refiner, Refining, answer_refined
 
-        refiner = Refiner(opened, encoder, video_dir, searcher.view, videos=refine, cache_frames=refine_cache_frames)
+        refiner = Refiner(opened, searcher.view, Refining(refine, video_dir, encoder, refine_cache_frames))
         answer = functools.partial(answer_refined, refiner)
     style = search_text.TERMINAL if sys.stdout.isatty() and not as_json else search_text.PLAIN
     for question in asked:

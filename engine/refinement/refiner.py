@@ -15,6 +15,7 @@ from .. import choices
 from ..encoding.encoder import Encoder
 from ..listing import list_videos
 from ..moments.best import unit
+from ..moments.recut import Cut, with_coarse
 from ..questions import Question
 from ..scoring import Scoring
 from ..search import Hit, Searcher
@@ -23,7 +24,24 @@ from ..store.store import Store
 from .cache import FrameCache
 from .choice import Coarse, frames_to_look_at
 from .looking import Cost, Looker, Request
-from .score import Frames, frame_moments, refined_score, with_coarse
+from .score import Frames, frame_moments, refined_score
+
+
+@dataclasses.dataclass(frozen=True)
+class Refining:
+    """What a user asked of refinement.
+
+    Args:
+        videos: N, how many of the best videos of a query are looked at, >= 1.
+        video_dir: the videos.
+        encoder: the store's model.
+        cache_frames: that are kept for the next query, at most; 0: none.
+    """
+
+    videos: int
+    video_dir: pathlib.Path
+    encoder: Encoder
+    cache_frames: int = choices.REFINE_CACHE_FRAMES
 
 
 class Refiner:
@@ -31,11 +49,8 @@ class Refiner:
 
     Args:
         store: of the videos; frames are kept in its folder.
-        encoder: the store's model.
-        video_dir: the videos.
         view: the level and grid size of the coarse embeddings.
-        videos: N, how many of the best videos of a query are looked at, >= 1.
-        cache_frames: that are kept for the next query, at most; 0: none.
+        asked: what is looked at.
         num_workers: decoding processes, default one per core.
 
     Raises:
@@ -44,27 +59,17 @@ class Refiner:
             another model, or the folder has no videos.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        encoder: Encoder,
-        video_dir: pathlib.Path,
-        view: View,
-        *,
-        videos: int,
-        cache_frames: int = choices.REFINE_CACHE_FRAMES,
-        num_workers: int | None = None,
-    ) -> None:
-        if videos < 1:
-            raise ArgumentError(f"`refine={videos}` must be >= 1, a number of videos")
-        self.videos = videos
+    def __init__(self, store: Store, view: View, asked: Refining, *, num_workers: int | None = None) -> None:
+        if asked.videos < 1:
+            raise ArgumentError(f"`refine={asked.videos}` must be >= 1, a number of videos")
+        self.videos = asked.videos
         self.coarse = Coarse(view, _sampling(store, view))
-        store.require_model(encoder.info.to_json())
+        store.require_model(asked.encoder.info.to_json())
         self._looker = Looker(
-            encoder,
-            {video.video_id: video for video in list_videos(video_dir).videos},
+            asked.encoder,
+            {video.video_id: video for video in list_videos(asked.video_dir).videos},
             self.coarse,
-            FrameCache.of(store, most_frames=cache_frames),
+            FrameCache.of(store, most_frames=asked.cache_frames),
             num_workers=num_workers or os.cpu_count() or 1,
         )
 
@@ -99,7 +104,7 @@ class Refiner:
                 refined.append(hit)
                 continue
             found = frame_moments(query, frames, searcher.scoring, limit=moments)
-            shown = with_coarse(found, hit.moments, frames, limit=moments)
+            shown = with_coarse(Cut(found, frames.spans), hit.moments, limit=moments)
             score = refined_score(hit.score, found)
             refined.append(Hit(hit.video_id, score, shown[0].start_s, shown[0].end_s, shown))
         refined.sort(key=lambda hit: -hit.score)  # stable: equal ones in the coarse order

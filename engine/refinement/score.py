@@ -15,7 +15,6 @@ import dataclasses
 import numpy as np
 
 from ..moments.best import Moment, score_moments, seconds, unit
-from ..moments.metrics import iou
 from ..moments.suppression import best_apart
 from ..scoring import Scoring
 
@@ -73,22 +72,3 @@ def frame_moments(query: np.ndarray, frames: Frames, scoring: Scoring, *, limit:
 def refined_score(coarse_score: float, moments: collections.abc.Sequence[Moment]) -> float:
     """The mean of the coarse score and that of the best moment."""
     return (coarse_score + moments[0].score) / 2
-
-
-def with_coarse(
-    refined: collections.abc.Sequence[Moment], coarse: collections.abc.Sequence[Moment], frames: Frames, *, limit: int
-) -> list[Moment]:
-    """Refined moments, best first, and behind them the coarse ones of which no second was looked at again.
-
-    Args:
-        refined: of `frame_moments`.
-        coarse: best first.
-        frames: that were looked at.
-        limit: at most so many.
-    """
-    if len(refined) >= limit:
-        return list(refined[:limit])
-    elsewhere = [
-        moment for moment in coarse if not (iou(np.array([moment.start_s, moment.end_s]), frames.spans) > 0).any()
-    ]
-    return [*refined, *elsewhere][:limit]
