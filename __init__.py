@@ -519,6 +519,10 @@ def evaluate(
     sweep: Mapping[str, Sequence[float | str]] | None = None,
     normalise: str = _choices.NORMALISATION,
     query_bank: Path | None = None,
+    refine: int | None = None,
+    video_dir: Path | None = None,
+    model: Encoder | Path | None = None,
+    refine_cache_frames: int = _choices.REFINE_CACHE_FRAMES,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos of a store for each of its queries, and counts how often the query's own is among the first K.
@@ -540,6 +544,9 @@ def evaluate(
         normalise: "none", "qb-norm" or "sinkhorn": what to do against videos that are near to every query. Sinkhorn
             sees all queries together, so that it is transductive. Not together with `sweep`.
         query_bank: for "qb-norm": a store or an npz (`embedding` [B, D]) of queries other than those evaluated.
+        refine, video_dir, refine_cache_frames: as in `search`, for every query. Not together with `sweep` or
+            `normalise`.
+        model: for `refine`, the one that the store was made with.
         device: torch's name of where to compute; default: CUDA where there is one.
 
     Returns:
@@ -557,8 +564,16 @@ def evaluate(
         >>> sorted(result.recall), result.recall[10]
         ([1, 10], 100.0)
     """
+    from .dali_pipes.errors import ArgumentError
     from .engine import evaluation
 
+    asked = None
+    if refine is not None:
+        from .engine.refinement.refiner import Refining
+
+        if video_dir is None or model is None:
+            raise ArgumentError(f"`refine={refine}` needs `video_dir` and `model`, to look at the videos again")
+        asked = Refining(refine, pathlib.Path(video_dir), _encoder(model), refine_cache_frames)
     return evaluation.evaluate(
         _opened(store),
         anno_path=anno_file,
@@ -573,6 +588,7 @@ def evaluate(
         sweep=sweep,
         normalise=normalise,
         query_bank=query_bank,
+        refine=asked,
         device=device,
     )
 
@@ -719,6 +735,9 @@ def search(
     index: _choices.Index = _choices.INDEX,
     level: _choices.Level | None = None,
     grid_size: int | None = None,
+    refine: int | None = None,
+    video_dir: Path | None = None,
+    refine_cache_frames: int = _choices.REFINE_CACHE_FRAMES,
     device: str | None = None,
 ) -> list[Hit]:
     """The best videos for a sentence, best first, each with the moments that fit it best.
@@ -727,7 +746,7 @@ def search(
         model: from `load_model`, or what that takes: the one that the store was made with.
         sentence: what to search for; several are to come one after the other, and score as the mean of the cosines of
             the best moments in that order; none where there is an `image`.
-        store: holds super images; nothing is written to it.
+        store: holds super images; nothing is written to it, but for what `refine` keeps beside it.
         unwanted: sentences whose largest score, where it is above 0, is taken off.
         image: a picture to search for; it comes before the sentences.
         top: how many videos, >= 1.
@@ -736,13 +755,18 @@ def search(
         index: "exact" scores all videos, "ann" those that the store's index finds, see `gridclip index`; "auto" takes
              the index where there is one and the store is large. Scores are exact always.
         level, grid_size, device: as in `evaluate`.
+        refine: for stores of a coarse grid and one sentence: the so many best videos are decoded again around their
+            best moments, one frame a pass. Their new scores, the mean of the coarse one and that of the best moment
+            among the frames, decide their order; they stay before all others.
+        video_dir: for `refine`, the videos.
+        refine_cache_frames: frames that `refine` keeps beside the store for the next query, at most.
 
     Returns:
         A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `moments` (`start_s` and `end_s` in seconds, and
         `score`), best first, and `start_s` and `end_s` of the best one, None where the store has no times.
 
     Raises:
-        ArgumentError: a sentence is empty, or there is neither one nor an image.
+        ArgumentError: a sentence is empty, or there is neither one nor an image; or `refine` does not go with them.
         GridClipError: there is no such store, it holds no videos, or it is of another model; or the image is none.
 
     Example:
@@ -753,6 +777,7 @@ def search(
         (True, True)
         >>> hits = gridclip.search(model, ["a red circle", "a star"], "store", unwanted=["a square"])
     """
+    from .dali_pipes.errors import ArgumentError
     from .engine.questions import Question, answer
     from .engine.search import Searcher
 
@@ -770,7 +795,15 @@ def search(
         grid_size=grid_size,
         device=device,
     )
-    return answer(searcher, encoder, question, top=top, moments=moments)
+    if refine is None:
+        return answer(searcher, encoder, question, top=top, moments=moments)
+    from .engine.refinement.refiner import Refiner, Refining, answer_refined
+
+    if video_dir is None:
+        raise ArgumentError(f"`refine={refine}` needs `video_dir`, the videos to look at again")
+    asked = Refining(refine, pathlib.Path(video_dir), encoder, refine_cache_frames)
+    refiner = Refiner(found, searcher.view, asked)
+    return answer_refined(refiner, searcher, encoder, question, top=top, moments=moments)
 
 
 def merge_stores(store: Store | Path, sources: Sequence[Store | Path], *, compact: bool = False) -> Merged:

@@ -7,6 +7,7 @@ what it calls when it is called, so that `gridclip --help` is there at once.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect as inspect_module
 import io
@@ -716,6 +717,26 @@ def embed_videos(
     _finish(gridclip.embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
 
 
+_refine = _options(
+    click.option(
+        "--refine",
+        metavar="N",
+        type=click.IntRange(min=1),
+        show_default="no",
+        help="For stores of a coarse grid: decode the N best videos again around their best moments, one frame a pass. "
+        "Needs --video-dir.",
+    ),
+    click.option(
+        "--refine-cache",
+        "refine_cache_frames",
+        metavar="FRAMES",
+        type=click.IntRange(min=0),
+        default=choices.REFINE_CACHE_FRAMES,
+        help="With --refine: so many frames at most are kept beside the store for the next query.",
+    ),
+)
+
+
 class _Sweep(click.ParamType):  # type: ignore[type-arg]  # a generic class in newer versions only
     """A setting and the values to try, such as temperature=1,0.1."""
 
@@ -781,13 +802,17 @@ class _Sweep(click.ParamType):  # type: ignore[type-arg]  # a generic class in n
     type=_PATH,
     help="For qb-norm: a store with other captions, or an npz with `embedding` [B, D].",
 )
+@_refine
+@click.option("--model", "--model-path", "--ckpt", metavar="MODEL", show_default="none", help="For --refine.")
 @click.option("--json", "json_file", type=_PATH, help="Write the numbers to this file, too.")
 @click.option(
     "--report",
     type=_PATH,
     help="Write one HTML page to this file: recall, ranks, where it is lost, and the hardest queries.",
 )
-@click.option("--video-dir", type=_PATH, help="The videos: then the report has pictures of super images.")
+@click.option(
+    "--video-dir", type=_PATH, help="The videos: for --refine, or for pictures of super images in the report."
+)
 @click.option("--image-dir", type=_PATH, help="Or what `gridclip superimages` wrote, for the same.")
 @click.option(
     "--write-predictions",
@@ -829,8 +854,9 @@ def evaluate(
         if json_file:
             _write_text(json_file, as_text(found.to_json()))
         return
-    if (video_dir or image_dir) and not report:
+    if (image_dir or (video_dir and not options["refine"])) and not report:
         raise click.UsageError("--video-dir and --image-dir are for the pictures of --report")
+    options["video_dir"] = video_dir if options["refine"] else None
     options["moments"] = moments or write_predictions is not None
     options["sweep"] = {
         name: [value for other, values in sweep if other == name for value in values] for name, _ in sweep
@@ -882,6 +908,7 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
 @_view
 @click.option("--video-dir", type=_PATH, help="The videos, for links to them (in terminals that have them) and clips.")
 @click.option("--clip-dir", type=_PATH, help="Write the moments that are printed to this folder, as clips (MP4).")
+@_refine
 @_as_json
 @_num_gpus
 def search(
@@ -896,6 +923,8 @@ def search(
     moments: int,
     video_dir: pathlib.Path | None,
     clip_dir: pathlib.Path | None,
+    refine: int | None,
+    refine_cache_frames: int,
     as_json: bool,
     num_gpus: int,
     **options: Any,
@@ -910,6 +939,8 @@ def search(
 
     if clip_dir is not None and video_dir is None:
         raise click.UsageError("--clip-dir needs --video-dir, the videos to cut")
+    if refine is not None and video_dir is None:
+        raise click.UsageError("--refine needs --video-dir, the videos to look at again")
     firsts = [[sentence]] if sentence not in (None, "-") else [[]]
     if sentence == "-":
         firsts = [[line] for line in sys.stdin.read().splitlines() if line.strip()]
@@ -918,19 +949,28 @@ def search(
     encoder = gridclip.load_model(model, num_gpus=num_gpus, tokenizer=tokenizer)
     opened.require_model(encoder.info.to_json())
     searcher = Searcher(opened, **options)
+    refiner, answer = None, questions.answer
+    if refine is not None and video_dir is not None:
+        from .engine.refinement.refiner import Refiner, Refining, answer_refined
+
+        refiner = Refiner(opened, searcher.view, Refining(refine, video_dir, encoder, refine_cache_frames))
+        answer = functools.partial(answer_refined, refiner)
     style = search_text.TERMINAL if sys.stdout.isatty() and not as_json else search_text.PLAIN
     for question in asked:
-        hits = questions.answer(searcher, encoder, question, top=top, moments=moments)
+        hits = answer(searcher, encoder, question, top=top, moments=moments)
         videos = search_files.find_videos(video_dir, hits) if video_dir else {}
         clips = search_files.write_clips(hits, videos, clip_dir) if clip_dir else {}
         files = search_files.Files(videos, clips)
         if as_json:
-            click.echo(search_text.as_json(hits, question.to_json(), files))
+            cost = {} if refiner is None else {"refined": refiner.cost.to_json()}
+            click.echo(search_text.as_json(hits, {**question.to_json(), **cost}, files))
             continue
         if len(asked) > 1:
             click.echo(style.strong(question.sentences[0]))
         for line in search_text.as_lines(hits, style, files):
             click.echo(line)
+    if refiner is not None and not as_json:
+        click.echo(style.faint(f"refined: {refiner.cost}"))
 
 
 @main.command()

@@ -82,6 +82,7 @@ UNWANTED_WEIGHT = 1.0  # of the score of what a search does not want, beside tha
 Index = Literal["auto", "exact", "ann"]
 INDEXES: tuple[Index, ...] = get_args(Index)
 INDEX: Index = "auto"  # how a search finds its candidates
+REFINE_CACHE_FRAMES = 300_000  # that refinement keeps beside a store: 440 MiB where vectors are 768 wide
 
 # Features for elsewhere: engine/features.py has one writer for each.
 FEATURE_FORMATS = ("npy", "parquet", "safetensors")

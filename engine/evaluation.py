@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from .annotations import Query, load_annotations
 from .moments.evaluation import MomentEvaluation, depth, evaluate_moments
 from .moments.intervals import Interval, bootstrap
 from .moments.predictions import write_predictions
+from .moments.ranking import DEPTH
+from .moments.recut import Cuts
 from .normalisation import Normalisation, rank_normalised
 from .outcomes import PER_QUERY, Outcomes, digest, hits, sum_of_hits
 from .query_bank import load_query_bank
@@ -23,6 +25,10 @@ from .retrieval import Ranking, Wanted, best_videos, rank_videos
 from .scoring import Scoring
 from .store.store import QueryTable, Store, SuperImageTable, View
 from .sweep import SweepEntry, scorings, table
+
+if TYPE_CHECKING:
+    from .refinement.looking import Cost
+    from .refinement.refiner import Refining
 
 SUPER_IMAGES = View("super", None)
 EXAMPLE_ANSWERS = 5  # best videos of an example
@@ -70,6 +76,40 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
+class Refinement:
+    """What refinement won, and what it cost.
+
+    Attributes:
+        videos: how many of each query's best videos were looked at again.
+        coarse_recall: R@K in percent without it, by K.
+        coarse_passes: encoder passes that made the coarse embeddings.
+        cost: of looking.
+    """
+
+    videos: int
+    coarse_recall: dict[int, float]
+    coarse_passes: int
+    cost: Cost
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for json.dump."""
+        return {
+            "videos": self.videos,
+            "coarse_recall": {str(k): value for k, value in self.coarse_recall.items()},
+            "coarse_sum_recall": sum(self.coarse_recall.values()),
+            "coarse_passes": self.coarse_passes,
+            **self.cost.to_json(),
+        }
+
+    def __str__(self) -> str:
+        before = ", ".join(f"R@{k} {value:.2f}" for k, value in self.coarse_recall.items())
+        return (
+            f"refined the {self.videos:,} best videos of each query: {self.cost}\n"
+            f"before: {before}, SumR {sum(self.coarse_recall.values()):.2f}, {self.coarse_passes:,} encoder passes"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Recall of one store.
 
@@ -96,6 +136,7 @@ class Evaluation:
         normalisation: what was done against hubs.
         too_short: candidates that are too short for the aggregate's definition: tf-prvr scores them by windows, too.
         sweep: the recall of other scorings, where asked for.
+        refinement: where the best videos were looked at again: all figures are with it.
     """
 
     recall: dict[int, float]
@@ -123,6 +164,7 @@ class Evaluation:
     too_short: int = 0
     sweep: list[SweepEntry] = dataclasses.field(default_factory=list)
     durations_s: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    refinement: Refinement | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the examples, ready for json.dump; R@K under "recall", and, as older readers expect, "R@1"."""
@@ -155,6 +197,7 @@ class Evaluation:
             "sampling": self.sampling,
             **({} if self.moments is None else self.moments.to_json()),
             **({} if self.outcomes is None else {PER_QUERY: self.outcomes.to_json()}),
+            **({} if self.refinement is None else {"refined": self.refinement.to_json()}),
             **({"sweep": [entry.to_json() for entry in self.sweep]} if self.sweep else {}),
         }
 
@@ -193,6 +236,8 @@ class Evaluation:
         )
         if self.normalisation.name != choices.NORMALISATION:
             lines.append(f"normalised: {self.normalisation}")
+        if self.refinement is not None:
+            lines += str(self.refinement).splitlines()
         if self.too_short:
             lines.append(
                 f"{self.too_short:,} of {self.candidates:,} videos are too short for {self.scoring.aggregate}: "
@@ -237,6 +282,7 @@ def evaluate(
     sweep: collections.abc.Mapping[str, collections.abc.Sequence[Any]] | None = None,
     normalise: str = choices.NORMALISATION,
     query_bank: str | os.PathLike[str] | None = None,
+    refine: Refining | None = None,
     device: str | None = None,
 ) -> Evaluation:
     """Ranks all videos for every query and counts how often its own video is among the first K.
@@ -254,6 +300,7 @@ def evaluate(
         sweep: also measure the recall with other values of "temperature" or "aggregate", in the same pass.
         normalise: what to do against hubs, see `normalisation`; not together with `sweep`.
         query_bank: a store or an npz, see `query_bank.load_query_bank`; for "qb-norm".
+        refine: look at the best videos of each query again, see `refinement.ranking`; not with `sweep` or `normalise`.
         device: where to compute, by default CUDA if there is one.
 
     Raises:
@@ -271,6 +318,9 @@ def evaluate(
     others = scorings(scoring, sweep or {})
     if others and normalise != "none":
         raise ArgumentError(f"`sweep` and `normalise={normalise!r}` cannot be combined: evaluate each on its own")
+    if refine is not None and (others or normalise != "none"):
+        other = "`sweep`" if others else f"`normalise={normalise!r}`"
+        raise ArgumentError(f"`refine={refine.videos}` and {other} cannot be combined: evaluate each on its own")
     normalisation = Normalisation(normalise, None if query_bank is None else load_query_bank(query_bank))
 
     videos, queries = store.read_super_images(level, grid_size), store.read_queries()
@@ -287,13 +337,18 @@ def evaluate(
             f"none of the {len(targets):,} queries has a video in the store {store.path}: the first is "
             f"of video {queries.queries[0].video_id}, the store's first video is {videos.video_ids[0]}"
         )
-    top = max(depth(videos) if moments else 0, EXAMPLE_ANSWERS if examples > 0 else 0)
+    top = max(depth(videos) if moments else 0, EXAMPLE_ANSWERS if examples > 0 else 0, refine.videos if refine else 0)
     wanted = [Wanted(scoring, top), *map(Wanted, others)]
     ranking, *swept = _rank(queries.vectors[present], targets[present], videos, wanted, normalisation, device)
     failures = len(targets) - len(present) if missing == "count-as-failures" else 0
+    refinement, cuts = None, None
+    if refine is not None:
+        coarse_recall = _recall(_counted(ranking, failures, len(videos.video_ids)), cutoffs, len(videos.video_ids))
+        ranking, cuts, passes, cost = _refined(store, queries, targets, present, videos, ranking, scoring, refine)
+        refinement = Refinement(refine.videos, coarse_recall, passes, cost)
     counted = _counted(ranking, failures, len(videos.video_ids))
     recall = _recall(counted, cutoffs, len(videos.video_ids))
-    measured = _moments(queries, targets, present, ranking, videos, scoring, cutoffs) if moments else None
+    measured = _moments(queries, targets, present, ranking, videos, scoring, cutoffs, cuts) if moments else None
     kept = targets >= 0 if missing == "drop" else np.ones(len(targets), bool)
     rank_of = np.zeros(len(targets), np.int64)
     rank_of[present] = ranking.ranks
@@ -330,6 +385,7 @@ def evaluate(
         outcomes=outcomes,
         view=View(videos.level, videos.grid_size),
         durations_s=_durations_s(targets[kept], videos),
+        refinement=refinement,
     )
 
 
@@ -369,6 +425,38 @@ def _rank(
     return [rank_normalised(queries, targets, videos.vectors, videos.offsets, only, normalisation, device=device)]
 
 
+def _refined(
+    store: Store,
+    queries: QueryTable,
+    targets: np.ndarray,
+    present: np.ndarray,
+    videos: SuperImageTable,
+    ranking: Ranking,
+    scoring: Scoring,
+    refine: Refining,
+) -> tuple[Ranking, Cuts, int, Cost]:
+    """The ranking of the present queries refined, the cuts by row among all queries, coarse passes, and the cost."""
+    from .refinement.ranking import refine_ranking
+    from .refinement.refiner import Refiner
+
+    refiner = Refiner(store, View(videos.level, videos.grid_size), refine)
+    refined, cuts = refine_ranking(
+        refiner.look,
+        queries.vectors[present],
+        targets[present],
+        videos,
+        ranking,
+        scoring,
+        refiner.coarse,
+        count=refine.videos,
+        limit=DEPTH,
+    )
+    by_row = {(int(present[query]), video_id): cut for (query, video_id), cut in cuts.items()}
+    sizes = np.diff(videos.offsets)
+    cells = (videos.grid_size or 1) ** 2 if videos.level == "cell" else 1
+    return refined, by_row, int((-(-sizes // cells)).sum()), refiner.cost
+
+
 def _counted(ranking: Ranking, failures: int, candidates: int) -> np.ndarray:
     """int64 [Q]: the ranks, and those of queries that count as failures."""
     return np.append(ranking.ranks, np.full(failures, candidates + 1))
@@ -387,11 +475,14 @@ def _moments(
     videos: SuperImageTable,
     scoring: Scoring,
     cutoffs: list[int],
+    cuts: Cuts | None,
 ) -> MomentEvaluation | None:
     best = np.full((len(targets), ranking.videos.shape[1]), -1)
     best_scores = np.full(best.shape, -np.inf, np.float32)
     best[present], best_scores[present] = ranking.videos, ranking.scores
-    return evaluate_moments(queries, targets, videos, scoring, best=best, best_scores=best_scores, topk=cutoffs)
+    return evaluate_moments(
+        queries, targets, videos, scoring, best=best, best_scores=best_scores, topk=cutoffs, cuts=cuts
+    )
 
 
 def _choose_queries(table: QueryTable, wanted: list[Query], source: str, store: Store) -> QueryTable:

@@ -21,6 +21,7 @@ from . import choices, search_scores
 from .moments.best import Moment, best_moments
 from .scoring import Scoring
 from .search_order import ordered_scores, placement
+from .store.copies import View
 from .store.reader import Rows, SuperImageReader
 from .store.store import Store
 
@@ -101,6 +102,11 @@ class Searcher:
             return False
         self._snapshot = _Snapshot(newest)
         return True
+
+    @property
+    def view(self) -> View:
+        """The level and grid size of the embeddings that are searched."""
+        return self._snapshot.reader.view
 
     @property
     def videos(self) -> int:

@@ -82,6 +82,7 @@ class Reading:
         planned: int64 [n], indices in presentation order of the frames to show for them, ascending; one may come twice.
         wanted: int64 [n], the frames to decode: the planned ones, or keyframes near them.
         stood_in: why PyAV decoded what another decoder was asked for; None: it did not.
+        decoded_packets: packets that were given to a decoder by `frames` so far.
         farthest_s: how far from a wanted frame that cannot be decoded its stand-in may be, seconds; None: such a video
             is lost.
         damage: what the frames so far have lost.
@@ -98,6 +99,7 @@ class Reading:
     wanted: np.ndarray
     farthest_s: float | None
     stood_in: str | None = None
+    decoded_packets: int = 0
     damage: Damage = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,6 +109,18 @@ class Reading:
         """The video's super images; their times are the planned ones: the part of the video that they stand for."""
         end_s = max(self.summary.duration_s, float(self.planned_s[-1]))
         return Layout(np.append(self.planned_s, end_s), self.sampling)
+
+    def part(self, positions: np.ndarray) -> Reading:
+        """The same video as if it had some of its wanted frames only: other GOPs than theirs are not decoded.
+
+        Each frame is that of the whole video. Shares of damage are those of the part.
+
+        Args:
+            positions: int64 [m], of these among `wanted`, ascending.
+        """
+        return dataclasses.replace(
+            self, planned_s=self.planned_s[positions], planned=self.planned[positions], wanted=self.wanted[positions]
+        )
 
     def damage_notices(self, video_id: str) -> Iterator[Notice]:
         """Says what damage has cost, once all frames have been read."""
@@ -135,11 +149,13 @@ class Reading:
         done = first
         try:
             for segment in segments:
+                self.decoded_packets += len(segment.packets)
                 for frame in self.decode(segment, feed, decoder):
                     yield frame
                     done += 1
         except decoding.Unprovable as error:
             logger.info("%s: %s; decoding the whole file", self.path, error)
+            self.decoded_packets += len(self.table.facts)
             if decoders.takes_files(decoder):
                 self.stood_in = self.stood_in or str(error)
             yield from self.whole_file(done)

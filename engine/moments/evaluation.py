@@ -24,6 +24,7 @@ from .metrics import (
 )
 from .predictions import Predictions
 from .ranking import DEPTH, boundaries, moments_of_best, rank_own_moments
+from .recut import Cuts, recut_best, recut_boundaries, recut_own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,7 @@ def evaluate_moments(
     best: np.ndarray,
     best_scores: np.ndarray,
     topk: collections.abc.Sequence[int] = TOPK,
+    cuts: Cuts | None = None,
 ) -> MomentEvaluation | None:
     """Moment metrics, or None where no query and its video both have times.
 
@@ -116,6 +118,7 @@ def evaluate_moments(
             has fewer.
         best_scores: float32 [Q, K], their scores.
         topk: the K of R@K.
+        cuts: moments that take the place of those of the embeddings; queries are counted as `queries` are.
     """
     timed_videos = _timed(videos)
     usable = np.array(
@@ -134,6 +137,11 @@ def evaluate_moments(
     true = _true_moments(queries, rows, targets)
     own, own_scores = rank_own_moments(queries.vectors[rows], targets[rows], videos, scoring)
     ranked = moments_of_best(queries.vectors[rows], best[rows, :DEPTH], videos, scoring)
+    edges = boundaries(targets[rows], videos)
+    if cuts:
+        own, own_scores = recut_own(rows, videos.video_ids, own, own_scores, cuts, depth=DEPTH)
+        ranked = recut_best(rows, videos.video_ids, ranked, cuts)
+        edges = recut_boundaries(rows, [videos.video_ids[target] for target in targets[rows]], edges, cuts)
     own_iou = first_iou(own, true)
     return MomentEvaluation(
         svmr=moment_recall(own, true, topk=topk).recall,
@@ -141,7 +149,7 @@ def evaluate_moments(
         miou=100 * float(own_iou.mean()),
         miou_interval=bootstrap(100 * own_iou),
         mean_ap=mean_average_precision(own, true),
-        oracle=100 * float(oracle_iou(boundaries(targets[rows], videos), true).mean()),
+        oracle=100 * float(oracle_iou(edges, true).mean()),
         queries=len(rows),
         without_times=without_times,
         rows=rows,

@@ -19,6 +19,7 @@ from ..choices import LEVELS, Level
 from .copies import Copies, View, choose, find_copies, view_codes
 
 SUPER_IMAGES, QUERIES = "super_images", "queries"
+REFINED = "refined"  # frames that were looked at again, a cache: see engine/refinement/cache.py
 # Columns that a dataset must have; further ones are left alone. The vectors' width is the dataset's own.
 KEY_COLUMNS = {
     SUPER_IMAGES: {"video_id": pa.string(), "index": pa.int32(), "start_s": pa.float64(), "end_s": pa.float64()},
@@ -28,6 +29,14 @@ KEY_COLUMNS = {
         "text": pa.string(),
         "start_s": pa.float64(),
         "end_s": pa.float64(),
+    },
+    REFINED: {
+        "video_id": pa.string(),
+        "index": pa.int32(),
+        "start_s": pa.float64(),
+        "end_s": pa.float64(),
+        "wanted": pa.int32(),
+        "source": pa.string(),
     },
 }
 # Both or neither: stores from before there were levels and several grid sizes do not have them.
