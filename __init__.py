@@ -307,6 +307,8 @@ def embed_videos(
     num_gpus: int = _choices.NUM_GPUS,
     on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
     cells: bool = _choices.CELLS,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
 ) -> JobSummary:
     """Embeds videos into a store, one vector per super image, without JPEG files.
 
@@ -330,12 +332,17 @@ def embed_videos(
         on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
             seconds away, with a notice; with "fail" the video fails.
         cells: also make a vector of each wanted frame, from its cell of the super image, in the same pass.
+        cluster: "auto" or the address of a Ray cluster: a worker for each of its GPUs (0 `num_gpus`: on its CPU cores),
+            this process writes the store. Every node needs GridCLIP, and the model and the videos at the same paths.
+        cpus_per_worker: of a cluster's workers, each decodes in so many processes; default: a node's cores, shared out
+            among its GPUs.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
 
     Raises:
-        ArgumentError: `shard_id` is not below `num_shards`, or `overwrite` is given to one of several shards.
+        ArgumentError: `shard_id` is not below `num_shards`, `overwrite` is given to one of several shards, or an option
+            of one machine to a cluster, or the other way round.
         GridClipError: an argument cannot be used, the store is of another model or sampling, or holds videos of the
             folder while neither `resume` nor `overwrite` is given; or the disk is full. What is stored stays.
         KeyboardInterrupt: Ctrl-C, with the counts so far as its `summary`. What is stored stays.
@@ -355,6 +362,15 @@ def embed_videos(
         raise ArgumentError(f"`shard_id={shard_id}` must be less than `num_shards={num_shards}`, and not below 0")
     if overwrite and num_shards > 1:
         raise ArgumentError("`overwrite=True` would remove what the other shards have done: remove the store yourself")
+    if cluster is None and cpus_per_worker is not None:
+        raise ArgumentError(f"`cpus_per_worker={cpus_per_worker}` is of a cluster's workers: give `cluster`, too")
+    if cluster is not None and num_workers is not None:
+        raise ArgumentError(
+            f"`num_workers={num_workers}` is of one machine, a cluster's workers decode in as many processes as they "
+            "have cores: give `cpus_per_worker`"
+        )
+    if cluster is not None and num_gpus > 1:
+        raise ArgumentError(f"`num_gpus={num_gpus}` is of one machine, a cluster gives all its GPUs: leave it out")
     encoder = _encoder(model, num_gpus)
     return job.embed_videos(
         encoder,
@@ -373,6 +389,8 @@ def embed_videos(
         num_gpus=num_gpus,
         on_damage=on_damage,
         cells=cells,
+        cluster=cluster,
+        cpus_per_worker=cpus_per_worker,
     )
 
 
