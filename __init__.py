@@ -320,6 +320,8 @@ def embed_videos(
     retry_failed: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str = _choices.METRICS_HOST,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
 ) -> JobSummary:
     """Embeds videos into a store, one vector per super image, without JPEG files.
 
@@ -347,12 +349,17 @@ def embed_videos(
             one stage: "list", "open", "demux", "sample", "decode", "read", "write", "encode" or "query".
         metrics_port: show how the job gets on to Prometheus, at this port (0: any free one) until it ends.
         metrics_host: the address to show it at; the default is this machine's own.
+        cluster: "auto" or the address of a Ray cluster: a worker for each of its GPUs (0 `num_gpus`: on its CPU cores),
+            this process writes the store. Every node needs GridCLIP, and the model and the videos at the same paths.
+        cpus_per_worker: of a cluster's workers, each decodes in so many processes; default: a node's cores, shared out
+            among its GPUs.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
 
     Raises:
-        ArgumentError: `shard_id` is not below `num_shards`, or `overwrite` is given to one of several shards.
+        ArgumentError: `shard_id` is not below `num_shards`, `overwrite` is given to one of several shards, or an option
+            of one machine to a cluster, or the other way round.
         GridClipError: an argument cannot be used, the store is of another model or sampling, or holds videos of the
             folder while neither `resume` nor `overwrite` is given; or the disk is full. What is stored stays.
         KeyboardInterrupt: Ctrl-C, with the counts so far as its `summary`. What is stored stays.
@@ -372,6 +379,15 @@ def embed_videos(
         raise ArgumentError(f"`shard_id={shard_id}` must be less than `num_shards={num_shards}`, and not below 0")
     if overwrite and num_shards > 1:
         raise ArgumentError("`overwrite=True` would remove what the other shards have done: remove the store yourself")
+    if cluster is None and cpus_per_worker is not None:
+        raise ArgumentError(f"`cpus_per_worker={cpus_per_worker}` is of a cluster's workers: give `cluster`, too")
+    if cluster is not None and num_workers is not None:
+        raise ArgumentError(
+            f"`num_workers={num_workers}` is of one machine, a cluster's workers decode in as many processes as they "
+            "have cores: give `cpus_per_worker`"
+        )
+    if cluster is not None and num_gpus > 1:
+        raise ArgumentError(f"`num_gpus={num_gpus}` is of one machine, a cluster gives all its GPUs: leave it out")
     encoder = _encoder(model, num_gpus)
     return job.embed_videos(
         encoder,
@@ -392,6 +408,8 @@ def embed_videos(
         cells=cells,
         retry_failed=retry_failed,
         metrics_address=_address(metrics_host, metrics_port),
+        cluster=cluster,
+        cpus_per_worker=cpus_per_worker,
     )
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 INTERRUPTED = 130
-NOT_YET = "is not part of this version of gridclip"
 
 
 class _Commands(click.Group):
@@ -672,7 +671,17 @@ def embed_images(
 @_dry_run
 @click.option("--num-shards", type=click.IntRange(min=1), default=1, help="Jobs that share the work and the store.")
 @click.option("--shard-id", type=click.IntRange(min=0), default=0, help="Which of them this one is, from 0.")
-@click.option("--cluster", metavar="ADDRESS", help="Not there yet: use --num-shards.")
+@click.option(
+    "--cluster",
+    metavar="auto|ADDRESS",
+    help="Embed on a Ray cluster (auto: that of this machine), a worker for each GPU; with --num-gpus 0 on its cores.",
+)
+@click.option(
+    "--cpus-per-worker",
+    type=click.IntRange(min=1),
+    show_default="a node's cores, shared out among its GPUs",
+    help="Cores, and decoding processes, of each worker of a cluster.",
+)
 @_strict
 def embed_videos(
     model: str,
@@ -690,14 +699,11 @@ def embed_videos(
     num_gpus: int,
     provider: choices.Provider,
     cuda_graph: bool,
-    cluster: str | None,
     dry_run: bool,
     strict: bool,
     **options: Any,
 ) -> None:
     """Embed videos into a store, without JPEG files."""
-    if cluster is not None:
-        raise click.ClickException(f"--cluster {NOT_YET}: start one job per machine with --num-shards and --shard-id")
     settings: dict[str, Any] = {
         "fps": fps,
         "grid_size": grid_size,
@@ -714,6 +720,8 @@ def embed_videos(
     )
     size = super_img_size or encoder.info.image_size
     sampling = _make_sampling(mode, max_shift_s, super_img_size=size, **settings)
+    if provider == "cpu":
+        num_gpus = 0  # also those of a cluster
     _finish(gridclip.embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
 
 

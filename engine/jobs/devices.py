@@ -25,6 +25,7 @@ from ..listing import Listing
 from ..store.store import Store, VideoEmbedding
 from .batches import Sink
 from .bookkeeping import ORDINARY, Bookkeeping
+from .device_messages import ComesAgain, Embedded, EncoderTime, Ended, Message, MessageSink, Stop, WantsVideo
 from .ledger import SUPER_IMAGES_ALONE, PassKinds, StoreSink, batch_size_for, embed_all, run_job
 from .progress import JobSummary
 
@@ -54,44 +55,6 @@ class Setup:
     batch_size: int
     source: Source
     passes: PassKinds = SUPER_IMAGES_ALONE
-
-
-@dataclasses.dataclass(frozen=True)
-class _WantsVideo:
-    """The process can take another video; it gets one, or None if there is none."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Embedded:
-    super_images: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _EncoderTime:
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class _Restarted:
-    video_id: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ended:
-    """All its videos are finished or lost."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Stop:
-    """An error that would hit every video: the job ends with this message."""
-
-    message: str
-
-
-# What a GPU's process sends.
-_Message = (
-    _WantsVideo | _Embedded | _EncoderTime | _Restarted | _Ended | _Stop | Logged | Notice | VideoEmbedding | Failure
-)
 
 
 class MakeSource(Protocol):
@@ -212,23 +175,23 @@ class _Devices:
 
     def _receive(self, device: _Device) -> None:
         try:
-            message: _Message = device.child.connection.recv()
+            message: Message = device.child.connection.recv()
         except (EOFError, OSError):
             self._handle_death(device)
             return
         match message:
-            case _WantsVideo():
+            case WantsVideo():
                 device.ready = True
                 device.child.send(self._hand_out(device))
-            case _Embedded(super_images):
+            case Embedded(super_images):
                 self._sink.add_super_images(super_images)
-            case _EncoderTime(seconds):
+            case EncoderTime(seconds):
                 self._sink.add_encoder_time(seconds / self._count)
             case Logged():
                 message.emit()
             case Notice():
                 self._sink.add_notice(message)
-            case _Restarted(video_id):
+            case ComesAgain(video_id):
                 self._sink.restart(video_id)
             case VideoEmbedding():
                 device.in_work.pop(message.video_id, None)
@@ -237,9 +200,9 @@ class _Devices:
             case Failure():
                 device.in_work.pop(message.video_id, None)
                 self._sink.fail(message)
-            case _Stop(reason):
+            case Stop(reason):
                 raise GridClipError(f"{device.name}: {reason}")
-            case _Ended():
+            case Ended():
                 self._go_on(device)
             case _:
                 assert_never(message)
@@ -285,31 +248,6 @@ class _Devices:
             self._devices.remove(device)
 
 
-class _ConnectionSink:
-    """Sends a process's results to its parent."""
-
-    def __init__(self, connection: Sender) -> None:
-        self._connection = connection
-
-    def add_super_images(self, super_images: int) -> None:
-        self._connection.send(_Embedded(super_images))
-
-    def add_encoder_time(self, seconds: float) -> None:
-        self._connection.send(_EncoderTime(seconds))
-
-    def add_notice(self, notice: Notice) -> None:
-        self._connection.send(notice)
-
-    def restart(self, video_id: str) -> None:
-        self._connection.send(_Restarted(video_id))
-
-    def finish(self, video: VideoEmbedding) -> None:
-        self._connection.send(video)
-
-    def fail(self, failure: Failure) -> None:
-        self._connection.send(failure)
-
-
 def serve(connection_fd: int) -> None:
     """The life of a GPU's process: receives its setup, asks for videos one by one, sends their embeddings."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -321,7 +259,7 @@ def serve(connection_fd: int) -> None:
 
     def videos() -> Iterator[VideoFile]:
         while True:
-            parent.send(_WantsVideo())
+            parent.send(WantsVideo())
             video: VideoFile | None = connection.recv()
             if video is None:
                 return
@@ -331,9 +269,9 @@ def serve(connection_fd: int) -> None:
         encoder = Encoder(
             setup.model_dir, provider=setup.provider, device_id=setup.device_id or 0, cuda_graph=setup.cuda_graph
         )
-        embed_all(setup.source(videos()), encoder, setup.batch_size, _ConnectionSink(parent), setup.passes)
-        parent.send(_Ended())
+        embed_all(setup.source(videos()), encoder, setup.batch_size, MessageSink(parent.send), setup.passes)
+        parent.send(Ended())
     except GridClipError as error:
-        parent.send(_Stop(str(error)))
+        parent.send(Stop(str(error)))
     except (BrokenPipeError, EOFError):  # the parent is gone
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -14,7 +15,8 @@ from ..annotations import load_annotations
 from ..choices import CELLS, Decoder
 from ..encoding.encoder import Encoder
 from ..listing import list_videos
-from . import devices, retrying
+from . import cluster as cluster_jobs
+from . import cluster_nodes, devices, retrying
 from .bookkeeping import Bookkeeping
 from .ledger import embed, open_store, pass_kinds
 from .progress import JobSummary
@@ -41,6 +43,8 @@ def embed_videos(
     cells: bool = CELLS,
     retry_failed: str | None = None,
     metrics_address: tuple[str, int] | None = None,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
 ) -> JobSummary:
     """Embeds every video into a store; failures.jsonl and notices.jsonl go into the store's folder.
 
@@ -52,17 +56,20 @@ def embed_videos(
         anno_file: only the videos of this annotation file.
         decoder: see `sources.video_source`.
         batch_size: super images per pass, default by the encoder's provider.
-        num_workers: decoding processes, of all GPUs together.
+        num_workers: decoding processes, of all GPUs together; with a cluster each worker has one for each of its cores.
         time_limit_s: seconds without a result after which a decoder counts as hung.
         resume: leave out the videos that are in the store.
         overwrite: remove all super images from the store first.
         num_shards: parallel jobs that share the work and the store.
         shard_id: which of them this one is, from 0.
-        num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
+        num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`; with a cluster 0 leaves
+            its GPUs alone.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
         cells: also make a vector of each wanted frame, from its cell.
         retry_failed: only the videos that have failed before, at this stage or at any, see `retrying`; implies resume.
         metrics_address: see `Bookkeeping`.
+        cluster: the address of a Ray cluster, or "auto"; see `cluster.embed`.
+        cpus_per_worker: see `cluster_nodes.shares`.
 
     Raises:
         GridClipError: an argument is not usable, the store has videos of the folder and neither resume nor overwrite is
@@ -78,8 +85,6 @@ def embed_videos(
     if retry_failed is not None:
         listing, resume = retrying.only_failed(listing, store_path, retry_failed), True
     listing = listing.shard(num_shards, shard_id)
-    store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
-    store.claim_sampling({"source": "videos", "cells": cells, **dataclasses.asdict(sampling)})
     settings: dict[str, Any] = {
         "sampling": sampling,
         "image_size": encoder.info.image_size,
@@ -87,19 +92,38 @@ def embed_videos(
         "on_damage": on_damage,
     }
     make_source = functools.partial(video_source, decoder, **settings)
+    make_fallback = functools.partial(cpu_video_source, "auto", **settings)
     shard: dict[str, Any] = {"batch_size": batch_size, "passes": passes, "num_shards": num_shards, "shard_id": shard_id}
     shard["books"] = Bookkeeping(retry_failed is not None, metrics_address)
-    if num_gpus < 2:
-        source = make_source(device_id=encoder.device_id, num_workers=num_workers)
-        return embed(listing, source, encoder, store, stored, **shard)
-    return devices.embed(
-        listing,
-        make_source,
-        functools.partial(cpu_video_source, "auto", **settings),
-        encoder,
-        store,
-        stored,
-        device_ids=range(num_gpus),
-        num_workers=num_workers,
-        **shard,
-    )
+    with contextlib.ExitStack() as stack:
+        # Before the store is touched: `overwrite` must not empty it for a cluster that is not there.
+        ray = None if cluster is None else stack.enter_context(cluster_nodes.connected(cluster))
+        store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
+        store.claim_sampling({"source": "videos", "cells": cells, **dataclasses.asdict(sampling)})
+        if ray is not None:
+            return cluster_jobs.embed(
+                listing,
+                make_source,
+                make_fallback,
+                encoder,
+                store,
+                stored,
+                ray=ray,
+                cpus_per_worker=cpus_per_worker,
+                use_gpus=num_gpus > 0,
+                **shard,
+            )
+        if num_gpus < 2:
+            source = make_source(device_id=encoder.device_id, num_workers=num_workers)
+            return embed(listing, source, encoder, store, stored, **shard)
+        return devices.embed(
+            listing,
+            make_source,
+            make_fallback,
+            encoder,
+            store,
+            stored,
+            device_ids=range(num_gpus),
+            num_workers=num_workers,
+            **shard,
+        )

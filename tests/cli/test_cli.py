@@ -278,18 +278,6 @@ def test_an_empty_sentence_is_wrong_usage(encoder: Recorder) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        "embed-videos --model m --video-dir v --cluster auto",
-    ],
-)
-def test_what_is_not_there_yet_is_said(arguments: str) -> None:
-    result = run(*arguments.split())
-    assert result.exit_code == 1
-    assert "is not part of this version of gridclip" in result.output
-
-
-@pytest.mark.parametrize(
     ("outcome", "strict", "status"),
     [
         (summary(), False, 0),
