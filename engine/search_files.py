@@ -9,7 +9,7 @@ import pathlib
 
 from ..dali_pipes import ids
 from ..dali_pipes.errors import GridClipError
-from .clips import clip_path, write_clip
+from .clips.writing import clip_path, write_clip
 from .listing import list_videos
 from .moments.best import Moment
 from .search import Hit

@@ -1,6 +1,6 @@
-"""Generated scenes in; a tiny CLIP in OpenAI's checkpoint layout and its own BPE vocabulary out.
+r"""Generated scenes in; a tiny CLIP in OpenAI's checkpoint layout and its own BPE vocabulary out.
 
-    python -m gridclip.benchmarks.demo.train_tiny_clip --start benchmarks/demo/tiny_clip.pt \\
+    python -m gridclip.benchmarks.demo.train_tiny_clip --start benchmarks/demo/tiny_clip.pt \
         --out benchmarks/demo/grids_clip.pt --threads 1 --minutes 40 --steps 3000
 
 That made `grids_clip.pt`, which `bench moments` uses (640 steps in 40 minutes of a busy core; how many they are depends

@@ -14,7 +14,7 @@ from ... import GridClipError
 from ...dali_pipes.contract import VideoError, VideoFile
 from ...dali_pipes.cpu.reading import Reading, open_reading
 from ...dali_pipes.sampling import Sampling, frames_at
-from . import clips
+from ..clips.encoding import PREVIEW, encode_clip
 from .orders import Clip, Made, Pixels, Still, Strip
 
 STRIP_HEIGHT_PX, STILL_HEIGHT_PX = 90, 270
@@ -35,7 +35,8 @@ def make(order: VideoFile, /, *, skip: int) -> Iterator[Made]:
             with _opened(order) as reading:
                 yield _jpeg(_pictures(reading, np.array([order.at_s]), STILL_HEIGHT_PX)[0])
         case Clip():
-            yield clips.make_clip(order)
+            clip = encode_clip(order.path, order.start_s, order.end_s, PREVIEW)
+            yield Made(clip.data, clip.media_type)
         case Pixels():
             yield Made(_laid_out(order), "application/octet-stream")
         case _:

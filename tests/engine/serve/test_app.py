@@ -187,8 +187,7 @@ def test_a_clip_shows_the_seconds_that_were_asked_for(client: Any, planted: Plan
 
 
 def test_a_clip_has_the_sound(client: Any, planted: Planted, tmp_path: pathlib.Path) -> None:
-    from gridclip.engine.serve.clips import make_clip
-    from gridclip.engine.serve.orders import Clip
+    from gridclip.engine.clips.encoding import PREVIEW, encode_clip
 
     rate, path = 48_000, tmp_path / "tone.mp4"
     with av.open(str(path), "w") as target:
@@ -203,7 +202,7 @@ def test_a_clip_has_the_sound(client: Any, planted: Planted, tmp_path: pathlib.P
             target.mux(sound.encode(frame))
         target.mux(pictures.encode())
         target.mux(sound.encode())
-    made = make_clip(Clip("tone", path, 2.0, 5.0))
+    made = encode_clip(path, 2.0, 5.0, PREVIEW)
     with av.open(io.BytesIO(made.data)) as clip:
         parts = [(frame.time, np.abs(frame.to_ndarray()).max()) for frame in clip.decode(audio=0)]
     loud = [time_s for time_s, peak in parts if peak > 0.1]

@@ -1,9 +1,11 @@
-"""Some seconds of a video in, a small file that every browser plays out: H.264 and AAC in MP4, else VP8 in WebM."""
+"""Some seconds of a video in, a file that every browser plays out: H.264 and AAC in MP4, else VP8 in WebM."""
 
 from __future__ import annotations
 
+import dataclasses
 import fractions
 import io
+import pathlib
 from typing import Any
 
 import av
@@ -18,17 +20,55 @@ from av.video.stream import VideoStream
 
 from ...dali_pipes.contract import VideoError
 from ...dali_pipes.ordinary_file import refuse_special_file
-from .orders import Clip, Made
 
-MOST_HEIGHT_PX, MOST_FPS = 720, 30
 SOUND_HZ = 48_000
 _TICKS = 90_000  # per second, of the clip's time stamps
 _TOLERANCE_S = 1e-3  # containers round time stamps, WebM to a millisecond
 _PATIENCE_S = 2.0
 
 
-def make_clip(order: Clip) -> Made:
-    """Decodes and encodes the seconds of an order, with sound where there is some; the clip begins at start_s.
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """What a clip is to look like.
+
+    Attributes:
+        most_height_px: higher pictures become smaller.
+        most_fps: of more frames a second some are left out.
+        crf: of libx264; 18 shows no difference.
+    """
+
+    most_height_px: int
+    most_fps: int
+    crf: int
+
+
+PREVIEW = Quality(720, 30, 24)
+FAITHFUL = Quality(1 << 15, 240, 18)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedClip:
+    """A file and its media type."""
+
+    data: bytes
+    media_type: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Order:
+    start_s: float
+    end_s: float
+    quality: Quality
+    playable: bool
+
+
+def encode_clip(path: pathlib.Path, start_s: float, end_s: float, quality: Quality) -> EncodedClip:
+    """Decodes and encodes some seconds, with sound where there is some; the clip begins at start_s.
+
+    Args:
+        path: a video file.
+        start_s, end_s: in seconds from its first frame on, start_s < end_s.
+        quality: what the clip is to look like.
 
     Raises:
         VideoError: the file cannot be opened, or shows nothing in these seconds.
@@ -37,15 +77,15 @@ def make_clip(order: Clip) -> Made:
     playable = "libx264" in av.codecs_available
     form, media_type = ("mp4", "video/mp4") if playable else ("webm", "video/webm")
     try:
-        refuse_special_file(order.path)
-        with av.open(str(order.path)) as source, av.open(file, "w", format=form) as target:
-            _encode(source, target, order, playable=playable)
+        refuse_special_file(path)
+        with av.open(str(path)) as source, av.open(file, "w", format=form) as target:
+            _encode(source, target, _Order(start_s, end_s, quality, playable))
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError("decode", f"no clip can be made of it: {error}") from error
-    return Made(file.getvalue(), media_type)
+    return EncodedClip(file.getvalue(), media_type)
 
 
-def _encode(source: InputContainer, target: OutputContainer, order: Clip, *, playable: bool) -> None:
+def _encode(source: InputContainer, target: OutputContainer, order: _Order) -> None:
     pictures = source.streams.best("video")
     if not isinstance(pictures, VideoStream):
         raise VideoError("open", "it has no video stream")
@@ -56,10 +96,10 @@ def _encode(source: InputContainer, target: OutputContainer, order: Clip, *, pla
     if source.duration is not None and begin_s > (source.start_time + source.duration) / av.time_base + _PATIENCE_S:
         raise VideoError("decode", f"it shows nothing from {order.start_s:g} to {order.end_s:g} s: it ends before")
     source.seek(int(max(begin_s, 0.0) * av.time_base), backward=True)
-    shown = _PictureWriter(target, pictures, begin_s, "libx264" if playable else "libvpx")
+    shown = _PictureWriter(target, pictures, begin_s, order)
     heard = None
     if isinstance(sounds, AudioStream) and sounds.codec_context is not None:
-        heard = _SoundWriter(target, begin_s, "aac" if playable else "libopus")
+        heard = _SoundWriter(target, begin_s, "aac" if order.playable else "libopus")
     over: set[int] = set()
     streams = [pictures, *([sounds] if heard else [])]
     for packet in source.demux(streams):
@@ -91,14 +131,18 @@ def _decoded(packet: Packet[Any]) -> list[Frame]:
 
 
 class _PictureWriter:
-    """Frames in, the clip's video stream out: at most MOST_HEIGHT_PX high and MOST_FPS, square pixels."""
+    """Frames in, the clip's video stream out, with square pixels."""
 
-    def __init__(self, target: OutputContainer, source: VideoStream, begin_s: float, codec: str) -> None:
-        context = source.codec_context
+    def __init__(self, target: OutputContainer, source: VideoStream, begin_s: float, order: _Order) -> None:
+        quality, context = order.quality, source.codec_context
         squeeze = float(source.sample_aspect_ratio or 1) or 1.0
-        scale = min(1.0, MOST_HEIGHT_PX / max(context.height, 1))
-        options = {"preset": "veryfast", "crf": "24"} if codec == "libx264" else {"deadline": "realtime", "crf": "12"}
-        stream = target.add_stream(codec, rate=MOST_FPS, options=options)
+        scale = min(1.0, quality.most_height_px / max(context.height, 1))
+        if order.playable:
+            codec, options = "libx264", {"preset": "veryfast", "crf": f"{quality.crf}"}
+        else:
+            codec, options = "libvpx", {"deadline": "realtime", "crf": "12"}
+        self._most_fps = quality.most_fps
+        stream = target.add_stream(codec, rate=quality.most_fps, options=options)
         assert isinstance(stream, VideoStream)
         self._stream = stream
         self._stream.width = _even(context.width * squeeze * scale)
@@ -123,7 +167,7 @@ class _PictureWriter:
     def _add(self, frame: av.VideoFrame, since_s: float) -> None:
         if since_s < self._next_s - _TOLERANCE_S:
             return
-        self._next_s = since_s + 1 / MOST_FPS
+        self._next_s = since_s + 1 / self._most_fps
         picture = frame.reformat(self._stream.width, self._stream.height, "yuv420p")
         picture.pts, picture.time_base = round(since_s * _TICKS), fractions.Fraction(1, _TICKS)
         picture.pict_type = PictureType.NONE

@@ -7,26 +7,26 @@ and encoded again, and begins at its frame.
 
 from __future__ import annotations
 
-import fractions
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from typing import Any
 
 import av
 import av.error
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
-from .. import GridClipError
-from ..dali_pipes import ids
+from ... import GridClipError
+from ...dali_pipes import ids
+from ...dali_pipes.contract import VideoError
+from .encoding import FAITHFUL, encode_clip
 
 COPY_WITHIN_S = 0.5
 COPIED_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})  # of pictures, that players take in MP4
 COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "opus"})
-CLOCK = fractions.Fraction(1, 90_000)  # seconds a tick, of the clips that are encoded
-QUALITY = {"crf": "18", "preset": "veryfast"}  # of libx264: no difference is seen
 
 
 def clip_path(clip_dir: pathlib.Path, video_id: str, start_s: float, end_s: float) -> pathlib.Path:
@@ -54,9 +54,9 @@ def write_clip(video: pathlib.Path, start_s: float, end_s: float, clip: pathlib.
         clip.parent.mkdir(parents=True, exist_ok=True)
         copied = _copy(video, start_s, end_s, part)
         if not copied:
-            _encode(video, start_s, end_s, part)
+            part.write_bytes(encode_clip(video, start_s, end_s, FAITHFUL).data)
         part.replace(clip)
-    except (OSError, ValueError) as error:  # PyAV's errors are one of both
+    except (OSError, ValueError, VideoError) as error:  # PyAV's errors are one of the first two
         raise GridClipError(f"no clip of {video} from {start_s:.1f} to {end_s:.1f} s: {error}") from error
     finally:
         part.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ def _copy_packets(
 ) -> None:
     outputs = {stream.index: target.add_stream_from_template(stream) for stream in streams}
     origin, shown = _origin_s(streams[0]), streams[0].index
-    taken: dict[int, list[av.Packet]] = {stream.index: [] for stream in streams}
+    taken: dict[int, list[Packet[Any]]] = {stream.index: [] for stream in streams}
     going = set(taken)
     for packet in source.demux(streams):
         if packet.pts is None or packet.stream.index not in going:
@@ -111,77 +111,14 @@ def _copy_packets(
             target.mux(packet)
 
 
-def _begin_at(packets: list[av.Packet], first_s: float) -> None:
+def _begin_at(packets: list[Packet[Any]], first_s: float) -> None:
     """Moves time stamps to where first_s is 0, and says when each is decoded: in order, before it is shown."""
-    rising = sorted(packet.pts for packet in packets)
-    ahead = max((early - packet.pts for early, packet in zip(rising, packets, strict=True)), default=0)
-    for early, packet in zip(rising, packets, strict=True):
+    times = [packet.pts or 0 for packet in packets]  # none without a time stamp is taken
+    rising = sorted(times)
+    ahead = max((early - time for early, time in zip(rising, times, strict=True)), default=0)
+    for early, time, packet in zip(rising, times, packets, strict=True):
         shift = round(first_s / packet.time_base)
-        packet.pts, packet.dts = packet.pts - shift, early - ahead - shift
-
-
-def _encode(video: pathlib.Path, start_s: float, end_s: float, to: pathlib.Path) -> None:
-    """Decodes what is shown from start_s to end_s, and encodes it as H.264 and AAC."""
-    with av.open(str(to), "w", format="mp4", options={"movflags": "+faststart"}) as target:
-        with av.open(str(video)) as source:
-            pictures, sound = _streams(source)
-            written = target.add_stream("libx264", rate=pictures.average_rate or 25, options=QUALITY)
-            written.pix_fmt = "yuv420p"
-            written.width, written.height = (max(2, side // 2 * 2) for side in (pictures.width, pictures.height))
-            written.codec_context.time_base = CLOCK  # frames keep their times, also where the rate varies
-            heard = target.add_stream("aac", rate=sound.rate) if sound else None
-            frames = 0
-            for frame, shown_s in _frames(source, pictures, start_s, end_s):
-                picture = frame.reformat(written.width, written.height, "yuv420p")
-                picture.pict_type = av.video.frame.PictureType.NONE  # the encoder chooses, not what was decoded
-                picture.pts, picture.time_base = round((shown_s - start_s) / CLOCK), CLOCK
-                target.mux(written.encode(picture))
-                frames += 1
-            if not frames:
-                raise ValueError("the video shows no frame there")
-            target.mux(written.encode(None))
-        if heard is not None:
-            _encode_sound(video, start_s, end_s, target, heard)
-
-
-def _encode_sound(
-    video: pathlib.Path, start_s: float, end_s: float, target: OutputContainer, heard: AudioStream
-) -> None:
-    with av.open(str(video)) as source:
-        pictures, sound = _streams(source)
-        if sound is None:
-            return
-        resampler = av.AudioResampler("fltp", sound.layout, sound.rate)
-        origin = _origin_s(pictures)
-        _seek(source, pictures, start_s)
-        for frame in source.decode(sound):
-            if frame.pts is None:
-                continue
-            heard_s = float(frame.pts * frame.time_base) - origin
-            if heard_s >= end_s:
-                break
-            if heard_s >= start_s:
-                frame.time_base = fractions.Fraction(1, frame.sample_rate)
-                frame.pts = round((heard_s - start_s) * frame.sample_rate)
-                for part in resampler.resample(frame):
-                    target.mux(heard.encode(part))
-        target.mux(heard.encode(None))
-
-
-def _frames(
-    source: InputContainer, pictures: VideoStream, start_s: float, end_s: float
-) -> Iterator[tuple[av.VideoFrame, float]]:
-    """The frames that are shown from start_s to end_s, and when, in seconds from the video's first frame on."""
-    origin = _origin_s(pictures)
-    _seek(source, pictures, start_s)
-    for frame in source.decode(pictures):
-        if frame.pts is None:
-            continue
-        shown_s = float(frame.pts * frame.time_base) - origin
-        if shown_s >= end_s:
-            break
-        if shown_s >= start_s - _frame_s(pictures) / 2:
-            yield frame, max(shown_s, start_s)
+        packet.pts, packet.dts = time - shift, early - ahead - shift
 
 
 def _streams(source: InputContainer) -> tuple[VideoStream, AudioStream | None]:
@@ -194,7 +131,7 @@ def _streams(source: InputContainer) -> tuple[VideoStream, AudioStream | None]:
 
 def _seek(source: InputContainer, pictures: VideoStream, start_s: float) -> float | None:
     """Goes to the last keyframe that is shown at start_s or before; its time, None where it has none."""
-    at = round((start_s + _frame_s(pictures) / 2 + _origin_s(pictures)) / pictures.time_base)
+    at = round((start_s + _frame_s(pictures) / 2 + _origin_s(pictures)) / (pictures.time_base or 1))
     source.seek(at, stream=pictures)
     packet = next(source.demux(pictures), None)
     source.seek(at, stream=pictures)
@@ -205,7 +142,7 @@ def _seek(source: InputContainer, pictures: VideoStream, start_s: float) -> floa
 
 def _origin_s(pictures: VideoStream | AudioStream) -> float:
     """When the stream begins, by its own time stamps."""
-    return float((pictures.start_time or 0) * pictures.time_base)
+    return float((pictures.start_time or 0) * (pictures.time_base or 0))
 
 
 def _frame_s(pictures: VideoStream) -> float:

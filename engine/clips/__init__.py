@@ -1,0 +1,1 @@
+"""A video and some of its seconds in, clips of them out."""
