@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .engine.reproduction import Reproduction
     from .engine.search import Hit
     from .engine.store.store import Store
+    from .export.listing import ModelListing
     from .export.model_info import ModelInfo
 
     Path = str | os.PathLike[str]
@@ -54,6 +55,7 @@ __all__ = [
     "export_features",
     "export_model",
     "import_features",
+    "list_models",
     "load_model",
     "merge_stores",
     "plan",
@@ -248,6 +250,26 @@ def export_model(
         activation=activation,
         verify=verify,
     )
+
+
+def list_models() -> ModelListing:
+    """Says which models are known, and which of them are in the cache folder; nothing is downloaded.
+
+    Returns:
+        Each model's name, family, licence, size, width and resolution, a published figure where one is known, and the
+        model folders in the cache; `str()` of it is a table.
+
+    Raises:
+        OSError: the cache folder cannot be read.
+
+    Example:
+        >>> import gridclip
+        >>> [model.name for model in gridclip.list_models().known if model.family == "clip"][:2]
+        ['ViT-B/32', 'ViT-B/16']
+    """
+    from .export import listing
+
+    return listing.list_models()
 
 
 def load_model(

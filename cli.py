@@ -460,6 +460,18 @@ def inspect(video: pathlib.Path, fps: float, edit_lists: choices.EditLists, as_j
 
 
 @main.command()
+@_as_json
+def models(as_json: bool) -> None:
+    """List the models that are known, and those in the cache.
+
+    Nothing is downloaded: `--model NAME` and `gridclip export NAME` do so for the names that can be had that way, and
+    check the file's SHA-256.
+    """
+    found = gridclip.list_models()
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
+
+
+@main.command()
 @click.argument("model")
 @click.option("--out", type=_PATH, required=True, help="The model folder to write.")
 @click.option("--image-size", type=click.IntRange(min=1), show_default="the model's", help="Side of its images, px.")
@@ -478,10 +490,10 @@ def inspect(video: pathlib.Path, fps: float, edit_lists: choices.EditLists, as_j
 )
 @click.option("--verify/--no-verify", default=True, help="Compare the graphs with torch and fail where they differ.")
 def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, **options: Any) -> None:
-    """Write a model folder from a CLIP checkpoint.
+    """Write a model folder from a checkpoint of CLIP, SigLIP, SigLIP 2 or PE-Core.
 
     MODEL is ViT-B/32, ViT-B/16, ViT-L/14 or ViT-L/14@336px (downloaded, checksum checked), or the path of an OpenAI
-    archive or state dict, an open_clip file, or a Hugging Face CLIP folder.
+    archive or state dict, an open_clip file, a PE-Core file, or a Hugging Face folder of CLIP or SigLIP.
     """
     options["activation"] = activation and activation.replace("-", "_")
     info = gridclip.export_model(model, out, verify=verify, **options)

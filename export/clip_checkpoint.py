@@ -152,8 +152,21 @@ def _hugging_face_fields(config: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+# What a tower's config in open_clip's layout may say. Much of the rest (no causal mask, another pooling, other
+# epsilons) leaves no trace in the weights, so a key that is not known here is refused.
+_OPEN_CLIP_KEYS = {
+    "vision_cfg": {"image_size", "width", "layers", "head_width", "mlp_ratio", "patch_size", "patch_dropout"},
+    "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "hf_tokenizer_name"},
+}
+_OPEN_CLIP_DEFAULTS = (("pool_type", "tok"), ("pool_type", "argmax"))
+
+
 def _open_clip_fields(config: dict[str, Any]) -> dict[str, Any]:
     model, vision = config["model_cfg"], config["model_cfg"]["vision_cfg"]
+    for tower, known in _OPEN_CLIP_KEYS.items():
+        for key, value in model[tower].items():
+            if value and key not in known and (key, value) not in _OPEN_CLIP_DEFAULTS:
+                raise ValueError(f"{tower}.{key} is {value!r}, which no plain CLIP ViT has")
     fields: dict[str, Any] = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
     if "width" in vision:
         fields["vision_heads"] = vision["width"] // vision.get("head_width", 64)

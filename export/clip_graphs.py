@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from .clip_model import CLIP
+from .clip_model import CLIP, ClipTexts
 from .graph_writer import GraphWriter, fold_preprocessing
 from .transformer_graph import after_attention, cut_patches, embeddings, super_images, transformer
 
@@ -69,7 +69,7 @@ def write_cells_graph(
 
 
 def write_text_graph(
-    model: CLIP, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor] = frozenset()
+    model: ClipTexts, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor] = frozenset()
 ) -> None:
     """Write the text graph to `path` and its weights to `path` + ".data"; arguments as for the image graph."""
     config = model.config

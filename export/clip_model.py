@@ -148,14 +148,14 @@ class VisionTransformer(nn.Module):
         return tokens
 
 
-class CLIP(nn.Module):
-    """CLIP with the parameter names of OpenAI's checkpoints. A new model has random weights, ready for training."""
+class ClipTexts(nn.Module):
+    """CLIP's text tower under the parameter names of OpenAI's checkpoints: a base of models that have it."""
 
-    def __init__(self, config: ClipConfig) -> None:
-        super().__init__()
-        self.config = config
+    config: ClipConfig
+
+    def _add_text_tower(self, config: ClipConfig) -> None:
+        """Not in the constructor: the order of a model's weights is part of its fingerprint."""
         width = config.text_width
-        self.visual = VisionTransformer(config)
         self.transformer = Transformer(
             width, config.text_layers, config.text_heads, config.text_mlp_width, config.activation, causal=True
         )
@@ -164,6 +164,32 @@ class CLIP(nn.Module):
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.empty(width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """Embed texts, each read at the position of its first end token.
+
+        Args:
+            token_ids: int64 [B, T], T <= context_length: start token, text, end token, then any padding.
+
+        Returns:
+            float [B, embed_dim], not normalised to unit length.
+        """
+        length = token_ids.shape[1]
+        x = self.token_embedding(token_ids) + self.positional_embedding[:length]
+        x = self.ln_final(self.transformer(x))
+        end = (token_ids == self.config.end_token).int().argmax(dim=1)
+        embeddings: Tensor = x[torch.arange(len(x), device=x.device), end] @ self.text_projection
+        return embeddings
+
+
+class CLIP(ClipTexts):
+    """CLIP with the parameter names of OpenAI's checkpoints. A new model has random weights, ready for training."""
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual = VisionTransformer(config)
+        self._add_text_tower(config)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -197,22 +223,6 @@ class CLIP(nn.Module):
             float [B, embed_dim], not normalised to unit length.
         """
         embeddings: Tensor = self.visual(pixels)
-        return embeddings
-
-    def encode_text(self, token_ids: Tensor) -> Tensor:
-        """Embed texts, each read at the position of its first end token.
-
-        Args:
-            token_ids: int64 [B, T], T <= context_length: start token, text, end token, then any padding.
-
-        Returns:
-            float [B, embed_dim], not normalised to unit length.
-        """
-        length = token_ids.shape[1]
-        x = self.token_embedding(token_ids) + self.positional_embedding[:length]
-        x = self.ln_final(self.transformer(x))
-        end = (token_ids == self.config.end_token).int().argmax(dim=1)
-        embeddings: Tensor = x[torch.arange(len(x), device=x.device), end] @ self.text_projection
         return embeddings
 
 

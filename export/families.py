@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import GridClipError
-from . import clip, siglip
+from . import clip, pe, siglip
 from .family import Family
 from .weights import Weights
 
@@ -11,6 +11,7 @@ from .weights import Weights
 # the least special.
 FAMILIES: dict[str, Family] = {
     "siglip": siglip,
+    "pe": pe,
     "clip": clip,
 }
 
@@ -28,5 +29,6 @@ def find_family(weights: Weights) -> Family:
     raise GridClipError(
         f"{weights.path} is of no encoder family that is known ({', '.join(FAMILIES)}): "
         f"it has {len(weights.tensors)} tensors{f', such as {names}' if names else ''}; "
-        "expected an OpenAI, open_clip or Hugging Face CLIP model, or a Hugging Face folder of SigLIP"
+        "expected an OpenAI, open_clip or Hugging Face CLIP model, a Hugging Face folder of SigLIP, or a PE-Core "
+        "checkpoint"
     )

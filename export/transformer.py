@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .rotation import Rotation
+
 
 class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), the approximation of GELU that OpenAI trained with."""
@@ -35,10 +37,12 @@ class Attention(nn.Module):
         self.heads = heads
         self.causal = causal
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None, rotation: Rotation | None = None) -> Tensor:
         batch, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            q, k = rotation(q), rotation(k)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=self.causal)
         projected: Tensor = self.out_proj(out.transpose(1, 2).reshape(batch, length, width))
         return projected
@@ -71,8 +75,8 @@ class ResidualAttentionBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = MLP(width, mlp_width, activation)
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        attended: Tensor = x + self.attn(self.ln_1(x), visible)
+    def forward(self, x: Tensor, visible: Tensor | None = None, rotation: Rotation | None = None) -> Tensor:
+        attended: Tensor = x + self.attn(self.ln_1(x), visible, rotation)
         mixed: Tensor = self.mlp(self.ln_2(attended))
         return attended + mixed
 
@@ -110,9 +114,9 @@ class Transformer(nn.Module):
             for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
                 yield layer, layer.weight
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
         for block in self.blocks:
-            x = block(x)
+            x = block(x, rotation=rotation)
         return x
 
 

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from .graph_writer import CONTRIB, GraphWriter
-from .transformer import MLP, AttentionPool, ResidualAttentionBlock, Transformer
+from .rotation import Rotation
+from .transformer import MLP, Attention, AttentionPool, ResidualAttentionBlock, Transformer
 
 # ONNX Runtime's own operators for `transformer.ACTIVATIONS`; its FastGelu is the form with tanh.
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -50,7 +51,13 @@ def cut_patches(graph: GraphWriter, size_px: int, patch_px: int) -> str:
 
 
 def transformer(
-    graph: GraphWriter, x: str, layers: Transformer, *, last_norm: nn.LayerNorm, pool: Callable[[str], str] | None
+    graph: GraphWriter,
+    x: str,
+    layers: Transformer,
+    *,
+    last_norm: nn.LayerNorm,
+    pool: Callable[[str], str] | None,
+    rotation: Rotation | None = None,
 ) -> str:
     """All layers and the norm after them, [B, L, width] to [B, 1, width], or [B, L, width] without `pool`.
 
@@ -61,12 +68,21 @@ def transformer(
     norms = [block.ln_1 for block in blocks[1:]] + [last_norm]
     normed = graph.layer_norm(x, blocks[0].ln_1, graph.compute_type)
     for block, next_norm in zip(blocks, norms, strict=True):
-        attn = block.attn
-        update = graph.attention(normed, attn.in_proj_weight, attn.in_proj_bias, heads=attn.heads, causal=attn.causal)
+        update = _attention(graph, normed, block.attn, rotation)
         if block is blocks[-1] and pool is not None:
             x, update = pool(x), pool(update)
         x, normed = after_attention(graph, x, update, block, next_norm)
     return normed
+
+
+def _attention(graph: GraphWriter, x: str, attn: Attention, rotation: Rotation | None) -> str:
+    """One fused node; a rotation of queries and keys goes before it."""
+    if rotation is None:
+        return graph.attention(x, attn.in_proj_weight, attn.in_proj_bias, heads=attn.heads, causal=attn.causal)
+    q, k, v = graph.queries_keys_values(x, attn.in_proj_weight, attn.in_proj_bias)
+    tables = [graph.weight(table, graph.compute_type) for table in (rotation.angles.cos(), rotation.angles.sin())]
+    q, k = (graph.op("RotaryEmbedding", x, graph.ints(0), *tables, domain=CONTRIB, interleaved=1) for x in (q, k))
+    return graph.attend(q, k, v, heads=attn.heads)
 
 
 def after_attention(

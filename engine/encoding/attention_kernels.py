@@ -19,7 +19,7 @@ from ... import GridClipError
 
 VARIABLE = "ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO"
 UNFUSED = "MATH"
-_CHOICE = re.compile(r"Operator=Attention\b.*?\bSdpaKernel=(\w+)")
+_CHOICE = re.compile(r"Operator=(?:MultiHead)?Attention\b.*?\bSdpaKernel=(\w+)")
 LIMIT_S = 600.0
 
 

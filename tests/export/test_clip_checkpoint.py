@@ -1,5 +1,6 @@
 """Checkpoints in every layout against the weights they were made from, and everything that is not CLIP."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,15 +9,25 @@ import shutil
 import zipfile
 
 import numpy as np
+import onnxruntime
 import pytest
 import safetensors.torch
 import torch
 from gridclip import GridClipError
+from gridclip.export import clip_graphs
 from gridclip.export.clip_checkpoint import build_model, load_checkpoint
-from gridclip.export.clip_model import normalise_pixels
+from gridclip.export.clip_model import ClipConfig, normalise_pixels
 from gridclip.export.positions import resize_image_positions
 
-from .conftest import CONFIG, random_clip, write_hugging_face, write_open_clip, write_state_dict, write_torchscript
+from .conftest import (
+    CONFIG,
+    Reference,
+    random_clip,
+    write_hugging_face,
+    write_open_clip,
+    write_state_dict,
+    write_torchscript,
+)
 
 
 def test_every_layout_gives_the_same_model(layout, clip, super_images, token_ids, reference):
@@ -67,6 +78,63 @@ def test_activation_is_told_by_the_config_or_the_name(tmp_path, clip, name, side
     assert config.activation == activation
     assert config.image_mean == ((0.5, 0.5, 0.5) if sidecar is not None else CONFIG.image_mean)
     assert load_checkpoint(tmp_path / name, activation="gelu").config.activation == "gelu"
+
+
+# Of open_clip's plain ViTs: LAION's, DataComp's and DFN's models.
+SHAPES = {
+    "ViT-B-32-256": ClipConfig(256, 32, 768, 1, 12, 512, 1, 8, 77, 521, 512),
+    "ViT-B-16": ClipConfig(224, 16, 768, 1, 12, 512, 1, 8, 77, 521, 512),
+    "ViT-L-14": ClipConfig(224, 14, 1024, 1, 16, 768, 1, 12, 77, 521, 768),
+    "ViT-L-14-336": ClipConfig(336, 14, 1024, 1, 16, 768, 1, 12, 77, 521, 768),
+    "ViT-H-14-378-quickgelu": ClipConfig(378, 14, 1280, 1, 16, 1024, 1, 16, 77, 521, 1024),
+    "ViT-g-14": ClipConfig(224, 14, 1408, 1, 16, 1024, 1, 16, 77, 521, 1024),
+    "ViT-bigG-14": ClipConfig(224, 14, 1664, 1, 16, 1280, 1, 20, 77, 521, 1280),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_each_shape_of_open_clip_gives_the_reference_s_embeddings(tmp_path, name):
+    """The real widths, heads, patches and resolution; one layer a tower, with small MLPs; no config beside them."""
+    activation = "quick_gelu" if "quickgelu" in name else "gelu"
+    mlps = {"vision_mlp_width": 256, "text_mlp_width": 128}
+    clip = random_clip(dataclasses.replace(SHAPES[name], activation=activation, **mlps))
+    write_open_clip(clip, tmp_path).rename(tmp_path / f"{name}.pt")
+    checkpoint = load_checkpoint(tmp_path / f"{name}.pt")
+    assert checkpoint.config == clip.config
+    model = build_model(checkpoint)
+    clip_graphs.write_image_graph(model, tmp_path / "image.onnx", "fp32")
+    clip_graphs.write_text_graph(model, tmp_path / "text.onnx", "fp32")
+    size = clip.config.image_size
+    images = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+    ids = np.array([[519, 5, 7, 300, 520, 0, 0], [519, 520, 0, 0, 0, 0, 0]])
+    for graph, inputs, expected in (
+        ("image", {"super_images": images}, Reference(clip).images(images)),
+        ("text", {"token_ids": ids}, Reference(clip).texts(ids)),
+    ):
+        session = onnxruntime.InferenceSession(tmp_path / f"{graph}.onnx", providers=["CPUExecutionProvider"])
+        np.testing.assert_allclose(session.run(None, inputs)[0], expected, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("tower", "key", "value"),
+    [
+        ("text_cfg", "no_causal_mask", True),
+        ("text_cfg", "pool_type", "last"),
+        ("vision_cfg", "pool_type", "avg"),
+        ("vision_cfg", "timm_model_name", "vit_base_patch16_siglip_224"),
+        ("vision_cfg", "norm_kwargs", {"eps": 1e-6}),
+    ],
+)
+def test_a_config_of_open_clip_that_is_half_known_is_refused(tmp_path, clip, tower, key, value):
+    torch.save(clip.state_dict(), tmp_path / "open_clip_model.pt")
+    towers = {"vision_cfg": {"width": 128, "pool_type": "tok"}, "text_cfg": {"heads": 1, "no_causal_mask": False}}
+    file = tmp_path / "open_clip_config.json"
+    file.write_text(json.dumps({"model_cfg": towers}))
+    assert load_checkpoint(tmp_path / "open_clip_model.pt").config.vision_heads == 2
+    towers[tower][key] = value
+    file.write_text(json.dumps({"model_cfg": towers}))
+    with pytest.raises(GridClipError, match=rf"open_clip_config\.json is not .*{tower}\.{key} is "):
+        load_checkpoint(tmp_path / "open_clip_model.pt")
 
 
 def test_wrapped_state_dicts_of_open_clip_are_gelu(tmp_path, clip):

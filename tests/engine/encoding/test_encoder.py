@@ -81,6 +81,50 @@ def test_texts_of_any_length_keep_their_order(model_dir):
     assert encoder.encode_texts([]).shape == (0, 3)
 
 
+@pytest.fixture
+def with_facts(tiny_model_dir, tmp_path):
+    """A function that makes the tiny model one of a family with other facts; its graphs stay."""
+
+    def make(**facts: object) -> Encoder:
+        folder = tmp_path / "-".join(facts)
+        shutil.copytree(tiny_model_dir, folder)
+        content = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps(content | facts))
+        return Encoder(folder, provider="cpu", num_threads=1)
+
+    return make
+
+
+TEXTS = ["a red circle moves", "", "two squares and a green triangle move to the left"]
+
+
+def test_padding_that_is_ignored_may_be_any_token(tiny_model_dir, with_facts):
+    plain, padded = Encoder(tiny_model_dir, provider="cpu", num_threads=1), with_facts(pad_token=7)
+    assert padded.tokenizer(["a"])[0, -1] == 7 and plain.tokenizer(["a"])[0, -1] == 0
+    np.testing.assert_array_equal(padded.encode_texts(TEXTS), plain.encode_texts(TEXTS))
+
+
+@pytest.mark.parametrize("facts", [{"causal_text": False}, {"pooling": "last_token"}])
+@pytest.mark.parametrize("max_length", [None, 9])
+def test_rows_are_whole_where_padding_counts(with_facts, monkeypatch, facts, max_length):
+    """Whatever the batch and the longest text asked for: such a model knows no other rows."""
+    encoder = with_facts(pad_token=7, start_token=None, **facts)
+    rows = []
+    session = encoder._loaded("text.onnx")
+
+    class Spy:
+        def run(self, names: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            rows.append(inputs["token_ids"])
+            return session.run(names, inputs)
+
+    monkeypatch.setattr(encoder, "_loaded", lambda name: Spy())
+    encoder.encode_texts(TEXTS, batch_size=2, max_length=max_length)
+    assert [row.shape[1] for row in rows] == [encoder.info.context_length] * 2
+    ids = np.concatenate(rows)
+    assert (ids[:, -1] == 7).all() and (ids == encoder.info.end_token).sum(1).tolist() == [1, 1, 1]
+    assert max_length is None or (ids[:, max_length:] == 7).all()
+
+
 def test_wrong_shapes_are_named(model_dir):
     encoder = Encoder(model_dir)
     with pytest.raises(ValueError, match=r"uint8 \[2, 32, 32, 3\].*uint8 \[B, 64, 64, 3\]"):

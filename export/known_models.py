@@ -1,0 +1,87 @@
+"""Nothing in, the published models that are known to be of a family out: a table of data, a line for each."""
+
+from __future__ import annotations
+
+import dataclasses
+
+_MIT, _APACHE = "MIT", "Apache-2.0"
+_PE_SOURCE = "facebookresearch/perception_models, README.md, VTT-T2V"
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownModel:
+    """A published model.
+
+    Attributes:
+        name: what to pass as a model where it can be downloaded, else what its publisher calls it.
+        family: the encoder family, a key of `families.FAMILIES`.
+        licence: of the weights.
+        parameters: of both towers, in millions; four bytes each in fp32, two in fp16, about one in int8.
+        embed_dim: width of the embeddings.
+        image_size: side of its super images in pixels.
+        msr_vtt_recall_at_1: published zero-shot R@1 of text to video on MSR-VTT, percent, by the source's own protocol,
+            which knows no super images; None where none is known for certain.
+        source: where that figure is published.
+        place: the Hugging Face repository; empty where the name is enough for a download.
+    """
+
+    name: str
+    family: str
+    licence: str
+    parameters: int
+    embed_dim: int
+    image_size: int
+    msr_vtt_recall_at_1: float | None = None
+    source: str = ""
+    place: str = ""
+
+
+def _siglip(name: str, parameters: int, embed_dim: int, image_size: int) -> KnownModel:
+    return KnownModel(name, "siglip", _APACHE, parameters, embed_dim, image_size, place=f"google/{name}")
+
+
+def _pe(name: str, parameters: int, embed_dim: int, image_size: int, recall: float) -> KnownModel:
+    return KnownModel(
+        name, "pe", _APACHE, parameters, embed_dim, image_size, recall, _PE_SOURCE, place=f"facebook/{name}"
+    )
+
+
+def _open_clip(name: str, parameters: int, embed_dim: int) -> KnownModel:
+    return KnownModel(name, "clip", _MIT, parameters, embed_dim, 224, place=f"laion/{name}")
+
+
+KNOWN_MODELS = (
+    KnownModel("ViT-B/32", "clip", _MIT, 151, 512, 224),
+    KnownModel("ViT-B/16", "clip", _MIT, 150, 512, 224),
+    KnownModel("ViT-L/14", "clip", _MIT, 428, 768, 224),
+    KnownModel("ViT-L/14@336px", "clip", _MIT, 428, 768, 336),
+    _open_clip("CLIP-ViT-B-32-laion2B-s34B-b79K", 151, 512),
+    _open_clip("CLIP-ViT-B-16-laion2B-s34B-b88K", 150, 512),
+    _open_clip("CLIP-ViT-L-14-laion2B-s32B-b82K", 428, 768),
+    _open_clip("CLIP-ViT-H-14-laion2B-s32B-b79K", 986, 1024),
+    _open_clip("CLIP-ViT-bigG-14-laion2B-39B-b160k", 2540, 1280),
+    _siglip("siglip-base-patch16-224", 203, 768, 224),
+    _siglip("siglip-base-patch16-256", 203, 768, 256),
+    _siglip("siglip-base-patch16-384", 203, 768, 384),
+    _siglip("siglip-base-patch16-512", 204, 768, 512),
+    _siglip("siglip-large-patch16-256", 652, 1024, 256),
+    _siglip("siglip-large-patch16-384", 652, 1024, 384),
+    _siglip("siglip-so400m-patch14-384", 878, 1152, 384),
+    _siglip("siglip2-base-patch16-224", 375, 768, 224),
+    _siglip("siglip2-base-patch16-256", 375, 768, 256),
+    _siglip("siglip2-base-patch16-384", 375, 768, 384),
+    _siglip("siglip2-base-patch16-512", 376, 768, 512),
+    _siglip("siglip2-large-patch16-256", 882, 1024, 256),
+    _siglip("siglip2-large-patch16-384", 882, 1024, 384),
+    _siglip("siglip2-large-patch16-512", 882, 1024, 512),
+    _siglip("siglip2-so400m-patch14-224", 1135, 1152, 224),
+    _siglip("siglip2-so400m-patch14-384", 1136, 1152, 384),
+    _siglip("siglip2-so400m-patch16-256", 1136, 1152, 256),
+    _siglip("siglip2-so400m-patch16-384", 1136, 1152, 384),
+    _siglip("siglip2-so400m-patch16-512", 1137, 1152, 512),
+    _pe("PE-Core-T16-384", 70, 512, 384, 28.8),
+    _pe("PE-Core-S16-384", 87, 512, 384, 39.3),
+    _pe("PE-Core-B16-224", 448, 1024, 224, 47.6),
+    _pe("PE-Core-L14-336", 671, 1024, 336, 50.3),
+    _pe("PE-Core-G14-448", 2419, 1280, 448, 51.2),
+)

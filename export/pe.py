@@ -1,0 +1,135 @@
+"""The family of PE-Core models: their checkpoints in, models for export out.
+
+They were trained on squares, resized bilinearly without a crop; super images are bicubic for all families.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tokenizers
+from torch import Tensor, nn
+
+from .. import GridClipError
+from .clip_graphs import write_text_graph
+from .clip_model import normalise_pixels
+from .family import LoadOptions
+from .graph_writer import GraphWriter, fold_preprocessing
+from .model_info import ModelFacts
+from .pe_checkpoint import PROBE, build_model, read_config
+from .pe_model import PeCore
+from .tokenizer_files import load_vocabulary
+from .transformer_graph import attention_pool, cut_patches, embeddings, super_images, transformer
+from .weights import Weights
+
+
+def recognises(weights: Weights) -> bool:
+    """Whether a checkpoint has the attention pooling of Meta's layout, or what is left of it."""
+    return any(name.startswith("visual.attn_pool.") for name in weights.tensors) and (
+        PROBE in weights.tensors or "visual.conv1.weight" in weights.tensors
+    )
+
+
+def load(weights: Weights, options: LoadOptions) -> PeForExport:
+    """Make the torch model, with the special tokens that its vocabulary, which is OpenAI's, names."""
+    if options.activation not in (None, "gelu"):
+        raise GridClipError(
+            f"{weights.path} is a PE-Core model, whose activation is gelu: leave out `activation` "
+            f"({options.activation!r})"
+        )
+    config = read_config(weights)
+    vocabulary = load_vocabulary(weights.path, config.vocab_size, options.tokenizer)
+    special: dict[str, Any] = {"start_token": vocabulary.start_token, "end_token": vocabulary.end_token}
+    config = dataclasses.replace(config, **{key: value for key, value in special.items() if value is not None})
+    model = build_model(weights, config, image_size=options.image_size, context_length=options.context_length)
+    return PeForExport(model, vocabulary.tokenizer)
+
+
+@dataclasses.dataclass(frozen=True)
+class PeForExport:
+    """A PE-Core model with its vocabulary; see `family.TorchModel`."""
+
+    model: PeCore
+    tokenizer: tokenizers.Tokenizer
+
+    @property
+    def facts(self) -> ModelFacts:
+        config = self.model.config
+        return ModelFacts(
+            family="pe",
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.embed_dim,
+            context_length=config.context_length,
+            vocab_size=config.vocab_size,
+            start_token=config.start_token,
+            end_token=config.end_token,
+            pad_token=0,
+            causal_text=True,
+            pooling="end_token",
+            text_cleaning="clip",
+            activation=config.activation,
+            logit_scale=float(self.model.logit_scale.exp()),
+        )
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"family": "pe", **dataclasses.asdict(self.model.config)}
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        return self.model.state_dict()
+
+    @property
+    def attention_layers(self) -> Mapping[str, int]:
+        """The pooling of images is attention, too."""
+        return {"image": self.model.config.vision_layers + 1, "text": self.model.config.text_layers}
+
+    @property
+    def cells(self) -> None:
+        """None: the class token, where there is one, is one among the tokens that are pooled."""
+        return None
+
+    def linear_layers(self) -> Iterator[tuple[nn.Module, Tensor]]:
+        yield from self.model.visual.transformer.linear_layers()
+        yield from self.model.visual.attn_pool.linear_layers()
+        yield from self.model.transformer.linear_layers()
+
+    def embed_images(self, super_images: Tensor) -> Tensor:
+        config = self.model.config
+        embedded: Tensor = self.model.visual(normalise_pixels(super_images, config.image_mean, config.image_std))
+        return embedded
+
+    def embed_texts(self, token_ids: Tensor) -> Tensor:
+        return self.model.encode_text(token_ids)
+
+    def write_image_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
+        config, visual = self.model.config, self.model.visual
+        with GraphWriter(path, precision, keep_fp32) as graph:
+            x = self._tokens(graph)
+            x = transformer(graph, x, visual.transformer, last_norm=visual.ln_post, pool=None, rotation=visual.rotation)
+            x = attention_pool(graph, x, visual.attn_pool)
+            embeddings(graph, graph.op("Reshape", x, graph.shape(0, config.vision_width)), visual.proj)
+            graph.finish([super_images(config.image_size)], ["B", config.embed_dim])
+
+    def _tokens(self, graph: GraphWriter) -> str:
+        """What enters the image transformer, [B, L, width]; in fp32 up to the first norm, as pixels reach 255."""
+        config, visual = self.model.config, self.model.visual
+        weight, bias = fold_preprocessing(visual.conv1.weight, config.image_mean, config.image_std)
+        x = cut_patches(graph, config.image_size, config.patch_size)
+        x = graph.op("MatMul", x, graph.weight(weight, np.float32))
+        offsets = visual.positional_embedding.detach().float().clone()
+        if config.class_token:
+            # The class token is a first row of zeros, so that one addition gives all rows their terms.
+            x = graph.op("Pad", x, graph.constant(np.array([0, 1, 0, 0, 0, 0], np.int64)))
+            offsets[0] += visual.class_embedding.detach().float()
+        offsets[int(config.class_token) :] += bias
+        x = graph.op("Add", x, graph.weight(offsets, np.float32))
+        return graph.to_compute_type(graph.layer_norm(x, visual.ln_pre, np.float32))
+
+    def write_text_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
+        write_text_graph(self.model, path, precision, keep_fp32)
