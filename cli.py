@@ -414,6 +414,17 @@ def doctor(model: pathlib.Path | None, as_json: bool) -> None:
 @_mode
 @_edit_lists
 @_num_workers
+@click.option(
+    "--cards", type=click.IntRange(min=1), help="Also say what so many GPUs would take: hours, bytes, what bounds."
+)
+@click.option("--card", type=click.Choice(choices.CARDS), default=choices.CARDS[0], help="Their kind.")
+@click.option(
+    "--videos",
+    "count",
+    type=click.IntRange(min=1),
+    help="For --cards: so many videos, like those that are counted, or of 2 minutes each.",
+)
+@click.option("--super-img-size", type=click.IntRange(min=1), default=choices.SUPER_IMG_SIZE, help="For --cards.")
 @_as_json
 def plan(
     fps: float,
@@ -422,21 +433,43 @@ def plan(
     min_frames: int,
     mode: choices.SamplingMode,
     edit_lists: choices.EditLists,
+    cards: int | None,
+    card: str,
+    count: int | None,
+    super_img_size: int,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Say how big a job is before it runs.
 
-    Counts videos, wanted frames, super images and queries; nothing is decoded.
+    Counts videos, wanted frames, super images and queries; nothing is decoded. With --cards it says how long it would
+    take, and from which numbers that follows; then --videos alone is enough.
     """
+    from .engine import forecast
     from .engine.plan import as_text
 
     sampling = _make_sampling(
-        mode, None, fps=fps, grid_size=grid_size, stride=stride, min_frames=min_frames, edit_lists=edit_lists
+        mode,
+        None,
+        fps=fps,
+        grid_size=grid_size,
+        stride=stride,
+        min_frames=min_frames,
+        edit_lists=edit_lists,
+        super_img_size=super_img_size,
     )
-    found = gridclip.plan(sampling=sampling, **options)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else _in_options(as_text(found)))
-    if not found.videos:
+    folder = options["video_dir"]
+    alone = cards is not None and count is not None and folder is None and options["video_info"] is None
+    found = None if alone else gridclip.plan(sampling=sampling, **options)
+    shown: dict[str, Any] = {} if found is None else found.to_json()
+    lines = [] if found is None else [as_text(found)]
+    if cards is not None and (found is None or found.videos):
+        size = forecast.measure_bytes(folder) if folder is not None and not options["anno_file"] else None
+        takes = forecast.forecast(found, sampling, card=card, cards=cards, videos=count, video_bytes=size)
+        shown["forecast"] = takes.to_json()
+        lines.append(str(takes))
+    click.echo(json.dumps(shown, indent=2) if as_json else _in_options("\n".join(lines)))
+    if found is not None and not found.videos:
         sys.exit(1)
 
 
@@ -1212,6 +1245,7 @@ _benchmark("scaling", "Time and memory over workers and over videos.")
 _benchmark("gpu", "Prove the GPU path on this machine: frames, embeddings, ranks, rates.", module="gpu.battery")
 _benchmark("moments", "Recall and moments of every way to score, over encoder passes, on long generated videos.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
+_benchmark("books", "Videos per second, memory and resume of everything but decoding and encoding.")
 _benchmark("serve", "Milliseconds of the page's answers to many clients at once, errors and memory.")
 
 

@@ -45,6 +45,8 @@ RETRIED_STAGES = (ANY_STAGE, "list", "open", "demux", "sample", "decode", "read"
 
 METRICS_HOST = "127.0.0.1"  # where a job shows Prometheus how it gets on: to this machine only
 
+CARDS = ("a800", "a100", "h100", "h200")  # of which engine/forecast.py knows the data sheets
+
 # Models.
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)

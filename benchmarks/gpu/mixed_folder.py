@@ -168,6 +168,7 @@ def main(arguments: Sequence[str]) -> None:
     """The job that is killed: it appends to the store after every few videos, so that there is a middle."""
     device, folder, store = arguments
     ledger.APPEND_VIDEOS = 3
+    ledger.APPEND_PAUSE_S = 0.0
     _embed(_encoder(PLACES[device]), pathlib.Path(folder), pathlib.Path(store), "dali")  # type: ignore[index]
 
 

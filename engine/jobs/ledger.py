@@ -25,9 +25,12 @@ from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
 from .retrying import settling
 
-# A store's append costs some milliseconds and a file, and a killed job loses what it has not appended.
+# A killed job loses what it has not appended, but an append costs a file, and more milliseconds the more files there
+# are: fast jobs append once a second, or when so many rows wait that memory would grow (48 MiB of 768-wide vectors).
 APPEND_VIDEOS = 100
 APPEND_SECONDS = 20.0
+APPEND_PAUSE_S = 1.0
+APPEND_ROWS = 32_768
 EVERY_S = 1.0  # of the model's work: how often a job is told of it
 # The passes that a job makes, by the grid size whose cells they give; None: those that give super images alone.
 PassKinds = tuple[int | None, ...]
@@ -245,6 +248,7 @@ class StoreSink:
         self._store = store
         self._tally = tally
         self._complete: list[VideoEmbedding] = []
+        self._rows = 0  # of them
         self._appended_at = time.monotonic()
 
     def hand_out(self, videos: Iterable[VideoFile]) -> Iterator[VideoFile]:
@@ -271,6 +275,7 @@ class StoreSink:
     def finish(self, video: VideoEmbedding) -> None:
         """A whole video."""
         self._complete.append(video)
+        self._rows += len(video.vectors)
         self._tally.add_done()
         self._append_if_due()
 
@@ -280,11 +285,12 @@ class StoreSink:
 
     def append(self) -> None:
         """Appends the videos that wait for it."""
-        complete, self._complete = self._complete, []
+        complete, self._complete, self._rows = self._complete, [], 0
         self._store.append_videos(complete)
         self._appended_at = time.monotonic()
 
     def _append_if_due(self) -> None:
-        overdue = time.monotonic() - self._appended_at > APPEND_SECONDS
-        if len(self._complete) >= APPEND_VIDEOS or (self._complete and overdue):
+        waited_s = time.monotonic() - self._appended_at
+        enough = waited_s >= APPEND_PAUSE_S or self._rows >= APPEND_ROWS
+        if (len(self._complete) >= APPEND_VIDEOS and enough) or (self._complete and waited_s > APPEND_SECONDS):
             self.append()

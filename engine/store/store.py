@@ -130,7 +130,7 @@ class Store:
         dataset = self._tables.dataset(SUPER_IMAGES)
         if dataset is None:
             return set()
-        return set(self._tables.read_columns(dataset, ["video_id"])["video_id"].unique().to_pylist())
+        return self._tables.read_ids(dataset)
 
     def append_videos(self, videos: collections.abc.Sequence[VideoEmbedding]) -> None:
         """Appends whole videos in one atomic commit; safe to call from several processes at once.

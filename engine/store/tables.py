@@ -91,6 +91,16 @@ class Tables:
                     raise ValueError(f"{table[name].null_count} of {len(table)} rows have no {name}")
             return table
 
+    def read_ids(self, dataset: lance.LanceDataset) -> set[str]:
+        """The ids of the videos, streamed: a column of a million videos' rows would fill memory."""
+        found: set[str] = set()
+        with self.reading():
+            for batch in dataset.scanner(columns=["video_id"]).to_batches():
+                if batch["video_id"].null_count:
+                    raise ValueError(f"{batch['video_id'].null_count} of {len(batch)} rows have no video_id")
+                found.update(batch["video_id"].unique().to_pylist())
+        return found
+
     def read_vectors(self, dataset: lance.LanceDataset, rows: np.ndarray) -> np.ndarray:
         """float16 [len(rows), D]: the vectors of the given rows, streamed, so that they are in memory once."""
         width = dataset.schema.field("vector").type.list_size

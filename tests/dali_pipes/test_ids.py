@@ -125,3 +125,10 @@ def test_ordinary_ids_are_paths(tmp_path: pathlib.Path, video_id: str) -> None:
 def test_printable(text: str, printed: str) -> None:
     assert ids.printable(text) == printed
     assert (ids.text_problem(text) is None) == (text == printed)
+
+
+@given(st.text(alphabet="a.P4mpvwe/ ", max_size=12), st.sampled_from(["", ".mp4", ".MKV", ".5", ".webm"]))
+def test_a_bare_name_is_what_pathlib_says(stem: str, suffix: str) -> None:
+    path = pathlib.PurePosixPath(stem + suffix)
+    expected = str(path.with_suffix("")) if path.suffix.lower() in ids.VIDEO_SUFFIXES else stem + suffix
+    assert ids.bare(stem + suffix) == expected

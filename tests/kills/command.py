@@ -23,6 +23,7 @@ def _on_cpu(embed: Any, *arguments: Any, device_ids: Sequence[int], **options: A
 
 if __name__ == "__main__":
     ledger.APPEND_VIDEOS = features.VIDEOS_PER_APPEND = APPEND_VIDEOS
+    ledger.APPEND_PAUSE_S = 0.0
     providers.check_gpus = lambda provider, num_gpus: None
     devices.embed = functools.partial(_on_cpu, devices.embed)
     main()

@@ -16,7 +16,9 @@ from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoding.cpu_passes import CpuPasses
 from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.jobs import embed_images, embed_text, embed_videos, ledger, sources, super_images
-from gridclip.engine.store.store import Store
+from gridclip.engine.jobs.failures import FailureLog
+from gridclip.engine.jobs.progress import Tally
+from gridclip.engine.store.store import Store, VideoEmbedding
 
 SAMPLING = Sampling(super_img_size=64)
 
@@ -134,6 +136,7 @@ def test_a_video_that_breaks_off_leaves_nothing_of_it(encoder, videos, tmp_path,
 
 def test_a_full_disk_keeps_what_was_stored(encoder, videos, tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "APPEND_VIDEOS", 2)
+    monkeypatch.setattr(ledger, "APPEND_PAUSE_S", 0.0)
     append, calls = Store.append_videos, []
 
     def full_at_the_second(self, videos):
@@ -284,3 +287,22 @@ def test_videos_and_captions_keep_each_others_failures(encoder, videos, tmp_path
     assert sorted(stage for _, stage in failures(tmp_path / "s")) == ["caption", "caption", "list"]
     embed_text.embed_text(encoder, annotations(tmp_path, ["red"]), tmp_path / "s")
     assert [stage for _, stage in failures(tmp_path / "s")] == ["list"]
+
+
+@pytest.mark.parametrize(
+    ("pause_s", "most_rows", "appends"), [(0.0, 10**9, [3, 3, 1]), (1e9, 5, [5, 2]), (1e9, 10**9, [7])]
+)
+def test_videos_wait_for_each_other_but_not_for_ever(tmp_path, monkeypatch, pause_s, most_rows, appends):
+    """An append takes at least 3 videos, after a pause, or when too many rows wait."""
+    monkeypatch.setattr(ledger, "APPEND_VIDEOS", 3)
+    monkeypatch.setattr(ledger, "APPEND_PAUSE_S", pause_s)
+    monkeypatch.setattr(ledger, "APPEND_ROWS", most_rows)
+    found = []
+    store = Store.open(tmp_path / "s", create=True)
+    monkeypatch.setattr(store, "append_videos", lambda videos: found.append(len(videos)))
+    with FailureLog(tmp_path / "f.jsonl") as failures, Tally("embedded", "videos", 7, failures) as tally:
+        sink = ledger.StoreSink(store, tally)
+        for number in range(7):
+            sink.finish(VideoEmbedding(str(number), None, None, np.eye(1, 3)))
+        sink.append()
+    assert found == appends
