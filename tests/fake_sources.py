@@ -61,6 +61,25 @@ def processes_of(marks: pathlib.Path) -> set[str]:
     return {mark.name.rpartition("-")[2] for mark in marks.glob("*-*")}
 
 
+def make_poisonous(
+    decoder, sampling, image_size, *, poison: str, pause_s: float, num_workers, device_id=None, **settings
+):
+    """Makes a source in place of `sources.video_source` that kills its process at one video, and takes its time."""
+    source = sources.cpu_video_source("auto", sampling, image_size, num_workers=num_workers, **settings)
+    return functools.partial(poisonous, poison=poison, pause_s=pause_s, source=source)
+
+
+def poisonous(videos, *, poison: str, pause_s: float, source):
+    def one_by_one():
+        for video in videos:
+            time.sleep(pause_s)
+            if video.video_id == poison:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield video
+
+    return source(one_by_one())
+
+
 def make_noticing(*, num_workers, device_id=None, sampling, image_size, time_limit_s):
     """Makes a source whose first task fails with every video, and says so in its log."""
     return functools.partial(

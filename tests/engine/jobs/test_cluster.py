@@ -151,8 +151,8 @@ def test_a_video_that_kills_two_workers_is_lost_and_no_other(cluster, encoder, v
     assert (summary.done, summary.failures) == (31, 2)
     lost = {failure["video_id"]: failure for failure in failures(tmp_path / "store")}
     assert lost.keys() == {"broken", "green2"}
-    assert (lost["green2"]["stage"], lost["green2"]["reason"]) == ("decode", "a worker died twice while it was in work")
-    assert len(list(tmp_path.glob("green2-*"))) == 2  # each try in a process of its own
+    assert lost["green2"]["reason"] == "a worker died twice while it alone was in work"
+    assert len(list(tmp_path.glob("green2-*"))) in (2, 3)  # the first time it may have been alone
     assert set(rows(alone).video_ids) - set(rows(tmp_path / "store").video_ids) == {"green2"}
     assert capfd.readouterr().out == ""  # Ray's own words about the death
 
@@ -191,16 +191,12 @@ def wait_for_videos(store: pathlib.Path, count: int, job: subprocess.Popen) -> N
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
-def test_a_driver_that_ends_goes_on_with_resume(cluster, encoder, videos, alone, tmp_path, sent, status):
+def test_a_driver_that_is_killed_goes_on_with_resume(cluster, encoder, videos, alone, tmp_path):
     store = tmp_path / "store"
     job = command(cluster, encoder, videos, store)
     wait_for_videos(store, 2, job)
-    job.send_signal(sent)
-    said = job.communicate(timeout=60)
-    assert job.returncode == status, said
-    if sent == signal.SIGINT:
-        assert "Interrupted: embedded" in said[1] and "Traceback" not in said[1]
+    job.kill()
+    job.communicate(timeout=60)
     before = len(Store.open(store).finished_videos())
     assert 2 <= before < 32
     job = command(cluster, encoder, videos, store, "--resume")
@@ -208,6 +204,19 @@ def test_a_driver_that_ends_goes_on_with_resume(cluster, encoder, videos, alone,
     assert job.returncode == 0, err
     assert f"embedded {32 - before} videos" in out and "1 failed" in out and len(out.splitlines()) == 1
     assert_equal(store, alone)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_driver_stores_what_is_finished(cluster, encoder, videos, alone, tmp_path, sent):
+    store = tmp_path / "store"
+    job = command(cluster, encoder, videos, store)
+    wait_for_videos(store, 2, job)
+    job.send_signal(sent)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130, err
+    assert "Interrupted: embedded" in err and "Traceback" not in err
+    table = rows(store)
+    assert 2 <= len(table.video_ids) < 32 and set(table.video_ids) < set(rows(alone).video_ids)
 
 
 def test_a_model_that_a_node_does_not_have_is_said_at_once(cluster, videos, tmp_path):
