@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -32,6 +33,9 @@ def three_nodes() -> Iterator[Any]:
 
     folder = tempfile.mkdtemp(prefix="ray-")  # a short path: sockets lie in it
     cluster = Cluster()
+    path = os.environ.get("PYTHONPATH", "")
+    # Workers import the tests' sources, as they do everything else, from what is installed on their node.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(pathlib.Path(__file__).parent), path])
     try:
         cluster.add_node(**NODE, _system_config=SYSTEM, temp_dir=folder)
         for _ in range(2):
@@ -40,6 +44,7 @@ def three_nodes() -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+        os.environ["PYTHONPATH"] = path
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -50,4 +55,4 @@ def add_node(cluster: Any, *, wait: bool = True) -> None:
 
 def kill_node(cluster: Any) -> None:
     """Ends the processes of a node that is not the head at once; its workers and their decoders end by themselves."""
-    cluster.remove_node(cluster.worker_nodes[0], allow_graceful=False)
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)

@@ -145,8 +145,9 @@ def _kept_off_stdout() -> Iterator[None]:
 
     Ray has no setting for it; `log_to_driver` is about what the workers print.
     """
-    from ray._private import worker
+    from ray._private import worker as module
 
+    worker: Any = module
     before = getattr(worker, "print_to_stdstream", None)
 
     def log(data: dict[str, Any], **_: object) -> None:

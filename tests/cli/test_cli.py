@@ -200,6 +200,12 @@ def test_embed_videos(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> Non
     assert job.arguments["sampling"] == Sampling(super_img_size=336)
     assert job.arguments["encoder"].provider == "cpu"  # this machine's
     assert job.arguments["num_gpus"] == 1
+    assert run(*"embed-videos --model m --video-dir v --cluster auto --cpus-per-worker 8".split()).exit_code == 0
+    assert (job.arguments["cluster"], job.arguments["cpus_per_worker"], job.arguments["num_gpus"]) == ("auto", 8, 1)
+    assert run(*"embed-videos --model m --video-dir v --cluster auto --provider cpu".split()).exit_code == 0
+    assert job.arguments["num_gpus"] == 0
+    refused = run(*"embed-videos --model m --video-dir v --cluster auto --num-workers 3".split())
+    assert refused.exit_code == 2 and "give --cpus-per-worker" in " ".join(refused.output.split())
 
 
 def test_export(monkeypatch: pytest.MonkeyPatch) -> None:
