@@ -76,6 +76,8 @@ def refine_ranking(
                 continue
             for query, place, positions in each:
                 own = frames.take(positions)
+                if not len(own):  # all behind the end of a video that is shorter than one super image
+                    continue
                 found = frame_moments(units[query], own, scoring, limit=limit if video == targets[query] else 1)
                 scores[query, place] = refined_score(float(scores[query, place]), found)
                 cuts[query, videos.video_ids[video]] = Cut(found, own.spans)
