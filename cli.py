@@ -900,8 +900,10 @@ def evaluate(
     if predictions is not None:
         if options["anno_file"] is None:
             raise click.UsageError("--predictions needs --anno-path: the true moments are there")
-        if report or write_predictions or beside:
-            raise click.UsageError("--report, --write-predictions and --beside need a store: leave out --predictions")
+        if report or write_predictions or beside or options["refine"]:
+            raise click.UsageError(
+                "--report, --write-predictions, --beside and --refine need a store: leave out --predictions"
+            )
         found = gridclip.evaluate_predictions(predictions, options["anno_file"], topk=options["topk"])
         click.echo(str(found))
         if json_file:

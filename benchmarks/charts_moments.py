@@ -16,6 +16,7 @@ METRICS = {
     "vcmr_R@1_iou_0.5": "R@1 of moments among all videos (IoU 0.5), percent",
 }
 LEVELS = {"super": ("super images", GRIDCLIP, "o"), "cell": ("frames out of super images (cells)", "#009E73", "s")}
+REFINED = ("the same, and the best videos looked at again frame by frame", "#D55E00", "D")
 PROCEDURE = ("super", "softmax", 1.0)  # level, aggregate, temperature
 
 
@@ -28,6 +29,9 @@ def moments_chart(report: Mapping[str, Any]) -> Figure:
         _line(axes, procedure, metric, ("super images, the procedure's softmax at 1", GREY, "^"))
         for level, look in LEVELS.items():
             _line(axes, _chosen(report, level), metric, look)
+        chosen = report["results"]["chosen"].items()
+        refined = [entry["held"] for purpose, entry in chosen if purpose.startswith("refined") and "cell" in purpose]
+        _line(axes, refined, metric, REFINED)
         axes.set_xscale("log")
         axes.set_xlabel("encoder passes (4 x 4 to 1 x 1 frames in one)")
         axes.set_ylabel(label)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from .. import grid
-from ..contract import Notice, SuperImages, VideoFile
+from ..contract import Notice, SuperImages, VideoError, VideoFile
 from ..layout import Part
 from ..processes.pool import Named, Task
 from ..sampling import Sampling
@@ -70,17 +70,20 @@ def some_frames(
 
     Args:
         sampling: which frames are wanted; its grid sizes play no part.
-        positions: int64 [n], ascending, of the frames among all wanted frames of the video; what is behind its last
-            one is left out.
+        positions: int64 [n >= 1], ascending, of the frames among all wanted frames of the video; what is behind its
+            last one is left out.
         decoder, on_damage: see `super_images.super_images`.
         skip: leaves out this many frames at the start, and the notices.
 
     Raises:
-        VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
+        VideoError: the video cannot be opened, demuxed or decoded, or has none of these frames.
     """
     with open_reading(video.path, sampling, on_damage) as reading:
         bounds_s = reading.layout().bounds_s
-        positions = positions[positions < len(reading.wanted)]
+        asked, positions = positions, positions[positions < len(reading.wanted)]
+        if not len(positions):
+            reason = f"it has {len(reading.wanted):,} wanted frames, those from {asked[0] + 1:,} on were asked for"
+            raise VideoError("sample", reason)
         part = reading.part(positions[skip:])
         frames = part.frames(decoder)
         told = 0

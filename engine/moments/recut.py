@@ -67,8 +67,7 @@ def recut_own(
     for row, numbers, spans, found in zip(rows.tolist(), own.videos, own.spans, scores, strict=True):
         count = int((numbers >= 0).sum())
         moments = [
-            Moment(*span, score)
-            for span, score in zip(spans[:count].tolist(), found[:count].astype(float).tolist(), strict=True)
+            Moment(float(spans[place, 0]), float(spans[place, 1]), float(found[place])) for place in range(count)
         ]
         cut = cuts.get((row, video_ids[numbers[0]])) if count else None
         lists.append(moments if cut is None else with_coarse(cut, moments, limit=depth))

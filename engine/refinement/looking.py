@@ -142,8 +142,9 @@ class Looker:
         found = {}
         for video_id in wanted.keys() - self._lost:
             parts = [each[video_id] for each in (kept, made) if video_id in each]
-            if parts:
-                found[video_id] = _joined(parts).take(wanted[video_id].positions)
+            frames = _joined(parts).take(wanted[video_id].positions) if parts else None
+            if frames:
+                found[video_id] = frames
         self.cost.kept += sum(map(len, found.values())) - sum(map(len, made.values()))
         return found
 

@@ -1,4 +1,4 @@
-"""A coarse ranking of videos for many queries in; the same with the best ones looked at again out, and moments cut anew.
+"""A coarse ranking of videos for many queries in; the best ones looked at again, and moments cut anew, out.
 
 For each query that is what `Refiner.search` does; here every video is looked at once, for all queries together.
 """
@@ -72,8 +72,12 @@ def refine_ranking(
         looked_at = look(wanted)
         for video, each in pairs.items():
             frames = looked_at.get(videos.video_ids[video])
-            for query, place, positions in each if frames is not None else []:
+            if frames is None:
+                continue
+            for query, place, positions in each:
                 own = frames.take(positions)
+                if not len(own):  # all behind the end of a video that is shorter than one super image
+                    continue
                 found = frame_moments(units[query], own, scoring, limit=limit if video == targets[query] else 1)
                 scores[query, place] = refined_score(float(scores[query, place]), found)
                 cuts[query, videos.video_ids[video]] = Cut(found, own.spans)

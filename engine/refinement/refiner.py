@@ -116,7 +116,7 @@ class Refiner:
 
 
 def answer_refined(
-    refiner: Refiner, searcher: Searcher, model: Encoder, question: Question, top: int, moments: int
+    refiner: Refiner, searcher: Searcher, model: Encoder, question: Question, *, top: int, moments: int = 1
 ) -> list[Hit]:
     """The best videos for a question of one sentence; see `Refiner.search`.
 

@@ -66,7 +66,11 @@ def frame_moments(query: np.ndarray, frames: Frames, scoring: Scoring, *, limit:
         times.append(seconds(ranges, frames.spans[run]))
     all_scores, all_times = np.concatenate(scores, axis=1), np.concatenate(times)
     order = best_apart(all_scores, all_times, limit)[0]
-    return [Moment(*all_times[number].tolist(), float(all_scores[0, number])) for number in order if number >= 0]
+    return [
+        Moment(float(all_times[number, 0]), float(all_times[number, 1]), float(all_scores[0, number]))
+        for number in order
+        if number >= 0
+    ]
 
 
 def refined_score(coarse_score: float, moments: collections.abc.Sequence[Moment]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -225,6 +226,39 @@ def test_every_aggregate_and_normalisation_takes_part_and_the_best_is_chosen_on_
     assert differences is not None and differences["R@1"].difference.mean == 0
 
 
+def test_what_is_looked_at_again_is_what_grid_1_has_and_is_counted_once() -> None:
+    """Coarse rows of 16 frames each; the videos that are looked at by a plain loop."""
+    embedded = planted()
+    coarse = embedded.tables["super", 2]
+    rng = np.random.default_rng(3)
+    frames = np.repeat(coarse.vectors.astype(float), 16, axis=0) + 0.3 * rng.normal(size=(16 * len(coarse.vectors), 6))
+    starts = np.repeat(coarse.start_s, 16) + np.tile(np.arange(16) / 4, len(coarse.start_s))
+    fine = SuperImageTable(coarse.video_ids, 16 * coarse.offsets, frames.astype(np.float16), starts, starts + 0.25)
+    tables = {("super", 4): dataclasses.replace(coarse), ("super", 1): fine}
+    embedded = dataclasses.replace(embedded, tables=tables, passes={4: 7, 1: len(frames)})
+
+    def unit(rows: np.ndarray) -> np.ndarray:
+        return rows.astype(float) / np.linalg.norm(rows.astype(float), axis=1, keepdims=True)
+
+    first = 0
+    looked_at: set[int] = set()
+    for asked, target in zip(unit(embedded.queries.vectors), embedded.targets, strict=True):
+        similar = [unit(coarse.vectors[a:b]) @ asked for a, b in zip(coarse.offsets, coarse.offsets[1:], strict=False)]
+        scores = {}
+        for video in sorted(range(9), key=lambda video: -similar[video].max())[:3]:
+            best = int(similar[video].argmax())
+            rows = np.arange(16 * coarse.offsets[video], 16 * coarse.offsets[video + 1])
+            rows = rows[16 * max(0, best - 1) : 16 * (best + 2)]
+            looked_at |= set(rows.tolist())
+            scores[video] = (similar[video].max() + (unit(fine.vectors[rows]) @ asked).max()) / 2
+        first += max(scores, key=scores.__getitem__) == target
+    setting = moments_settings.Setting(4, "super", Scoring("max"), refine=3)
+    measured = moments_settings.measure_setting(setting, embedded)
+    assert setting.name == "4x4, super, max, refine 3"
+    assert measured.recall[1] == pytest.approx(100 * first / 27)
+    assert measured.passes == 7 + len(looked_at)
+
+
 def test_the_short_form(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     work, out = tmp_path / "work", tmp_path / "moments_short.json"
     monkeypatch.setattr(sys, "argv", ["moments", "--videos", "60", "--work-dir", f"{work}", "--json", f"{out}"])
@@ -242,6 +276,8 @@ def test_the_short_form(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
     }
     passes = [held[f"{grid}x{grid}, super, max"]["encoder_passes"] for grid in (4, 3, 2, 1)]
     assert passes == sorted(passes)
+    assert held["4x4, cell, max, refine 20"]["R@1"] > held["4x4, cell, max"]["R@1"]
+    assert results["chosen"]["refined, 4x4 cell"]["setting"] in held
     assert results["chosen"]["videos"]["setting"] in held
     drawn = charts.draw_all(tmp_path, tmp_path / "charts")
     assert [path.suffix for path in drawn] == [".png", ".svg"]
