@@ -186,9 +186,12 @@ _noted_model = _options(
     ),
     _tokenizer,
 )
-_video_dir = click.option(
-    "--video-dir", type=_PATH, required=True, help="A folder of videos, searched with its subfolders."
+_VIDEO_DIR_HELP = (
+    "A folder of videos, searched with its subfolders; or a text file of their paths, a tar or a folder of tars "
+    "(WebDataset), or a URL: s3://, gs://, hf://, https://."
 )
+# Text, for a path object would make one slash of the two in a URL.
+_video_dir = click.option("--video-dir", required=True, metavar="PATH|URL", help=_VIDEO_DIR_HELP)
 _store = click.option("--store", type=_PATH, default=choices.STORE, help="The folder of the embeddings.")
 _anno_file = click.option(
     "--anno-file",
@@ -382,7 +385,7 @@ def doctor(model: pathlib.Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--video-dir", type=_PATH, help="A folder of videos: their packets are read, nothing is decoded.")
+@click.option("--video-dir", metavar="PATH|URL", help=f"{_VIDEO_DIR_HELP} Packets are read, nothing is decoded.")
 @click.option("--video-info", type=_PATH, help="Or a JSON file with the videos' frame counts and rates.")
 @_anno_file
 @click.option(
@@ -495,7 +498,7 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 @_resume
 @_strict
 def superimages(
-    video_dir: pathlib.Path,
+    video_dir: str,
     save_dir: pathlib.Path,
     fps: float,
     grid_size: Sequence[int],
@@ -643,7 +646,7 @@ def embed_images(
 def embed_videos(
     model: str,
     tokenizer: pathlib.Path | None,
-    video_dir: pathlib.Path,
+    video_dir: str,
     store: pathlib.Path,
     fps: float,
     grid_size: Sequence[int],

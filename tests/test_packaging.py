@@ -23,8 +23,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RUNTIMES = {"onnxruntime", "onnxruntime-gpu"}
-# DALI: the CPU decodes without it; the rest is for the page, an extra of its own.
-OPTIONAL_IMPORTS = {"nvidia", "prometheus_client", "starlette", "uvicorn"}
+# DALI: the CPU decodes without it; the rest is for the page and for URLs, extras of their own.
+OPTIONAL_IMPORTS = {"fsspec", "nvidia", "prometheus_client", "starlette", "uvicorn"}
 
 
 def setup_cfg() -> configparser.ConfigParser:
