@@ -197,7 +197,7 @@ _anno_file = click.option(
     "--anno-file",
     "--anno-path",
     type=_PATH,
-    help="Annotations: ActivityNet, TVR, QVHighlights, Charades-STA or MS-SL, recognised by content.",
+    help="Annotations: ActivityNet, TVR, QVHighlights, Charades-STA or MS-SL, by content; or WebDataset tars.",
 )
 _sampling = _options(
     click.option(
@@ -536,7 +536,13 @@ def superimages(
 
 @main.command()
 @_model
-@click.option("--anno-path", "--anno-file", type=_PATH, required=True, help="The annotation file with the captions.")
+@click.option(
+    "--anno-path",
+    "--anno-file",
+    type=_PATH,
+    required=True,
+    help="The annotation file with the captions, or WebDataset tars.",
+)
 @_store
 @click.option("--batch-size", type=click.IntRange(min=1), default=choices.TEXT_BATCH_SIZE, help="Captions per pass.")
 @click.option(
