@@ -833,4 +833,6 @@ def _opened(store: Store | Path) -> Store:
 
 
 def _store_path(store: Store | Path) -> pathlib.Path:
-    return pathlib.Path(store) if isinstance(store, (str, os.PathLike)) else store.path
+    from .engine.store.store import store_path
+
+    return store_path(store) if isinstance(store, (str, os.PathLike)) else store.path

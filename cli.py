@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import gridclip
 
+from .dali_pipes.places import is_url
 from .engine import choices
 
 if TYPE_CHECKING:
@@ -155,8 +156,21 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]  # a generic class in
         return numbers
 
 
-# Options that several commands have. A path that must exist is checked by the engine, whose messages say more.
-_PATH = click.Path(path_type=pathlib.Path)
+class _LocalPath(click.Path):
+    """A path on this machine; one that cannot be there is checked by the engine, whose messages say more."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and is_url(value):
+            self.fail(
+                f"{value} is a URL, expected a path: only --video-dir of plan, superimages and embed-videos takes URLs",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
+# Options that several commands have.
+_PATH = _LocalPath(path_type=pathlib.Path)
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -997,7 +1011,7 @@ def reproduce() -> None:
 def _reproduction(work_dir: str) -> Callable[[Command], Command]:
     """The options of a reproduction; `work_dir` is the default of its folder."""
     return _options(
-        _video_dir,
+        click.option("--video-dir", type=_PATH, required=True, help="A folder of videos, or a list of their paths."),
         click.option("--anno-file", "--anno-path", type=_PATH, required=True, help="The captions of these videos."),
         click.option("--model", "--model-path", "--ckpt", default="ViT-L/14", metavar="MODEL", help=_MODEL_HELP),
         _tokenizer,

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import http.client
 import http.server
+import logging
 import pathlib
 import threading
 import time
@@ -24,6 +25,7 @@ class FaultyStore:
     Attributes:
         url: of the proxy.
         always: what every read suffers.
+        forbidden: what is in the keys of which no byte is given.
         faults: what the next reads suffer, one after the other; None is nothing.
         delay_s: how long a delayed read takes.
         reads: (path, bytes sent) of each read.
@@ -33,6 +35,7 @@ class FaultyStore:
         self.behind = behind
         self.url = ""
         self.always: Fault | None = None
+        self.forbidden: str | None = None
         self.faults: collections.deque[Fault | None] = collections.deque()
         self.delay_s = 0.0
         self.reads: list[tuple[str, int]] = []
@@ -63,6 +66,8 @@ def _handler(store: FaultyStore) -> type[http.server.BaseHTTPRequestHandler]:
             fault = None
             if "Range" in self.headers:
                 fault = store.always or (store.faults.popleft() if store.faults else None)
+                if store.forbidden and store.forbidden in self.path:
+                    fault = "forbid"
             if fault == "drop":
                 self.close_connection = True
                 self.connection.close()
@@ -115,6 +120,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it tells of every request
     server.start()
     store = FaultyStore(server.get_host_and_port())
     proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(store))
