@@ -85,7 +85,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "$(PYTHON) cannot make virtual environments (on Debian and Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 1; }
 	@echo 'Installing the Python packages into $(VENV) (a few minutes the first time) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,dali,serve,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,dali,remote,serve,test]'
 	@mkdir -p $(VENV)/typecheck && ln -sfn ../.. $(VENV)/typecheck/gridclip
 	@touch $@
 

@@ -95,7 +95,8 @@ def plan(
     """Says how big a job is before it runs: packets are read, nothing is decoded.
 
     Args:
-        video_dir: a folder of videos, searched with its subfolders; or
+        video_dir: a folder of videos, searched with its subfolders; a text file of paths; WebDataset tars; or a URL
+            (s3://, gs://, hf://, https://; extra `remote`).
         video_info: a JSON list of {video_name, video_frames, video_fps, video_duration}, duration in seconds.
         sampling: which frames; default: `Sampling()`, 0.5 frames per second in a 2 x 2 grid.
         anno_file: only the videos of this annotation file (ActivityNet Captions, TVR, Charades-STA or MS-SL).
@@ -119,13 +120,15 @@ def plan(
     from .dali_pipes.errors import ArgumentError
     from .dali_pipes.sampling import Sampling
     from .engine import plan as planning
+    from .engine.finding import where
 
     chosen = sampling or Sampling()
     annotations, excluded = _path(anno_file), planning.read_exclusions(exclude)
     if video_dir is not None and video_info is None:
         workers = num_workers or os.cpu_count() or 1
-        folder = pathlib.Path(video_dir)
-        return planning.plan_folder(folder, chosen, anno_file=annotations, exclude=excluded, num_workers=workers)
+        return planning.plan_folder(
+            where(video_dir), chosen, anno_file=annotations, exclude=excluded, num_workers=workers
+        )
     if video_info is not None and video_dir is None:
         return planning.plan_video_info(pathlib.Path(video_info), chosen, anno_file=annotations, exclude=excluded)
     raise ArgumentError("plan needs either `video_dir` or `video_info`")
@@ -154,7 +157,8 @@ def superimages(
     Several jobs on one `save_dir` share its videos. A video that fails is a line of `<save_dir>/failures.jsonl`.
 
     Args:
-        video_dir: a folder of videos, searched with its subfolders.
+        video_dir: a folder of videos, searched with its subfolders; a text file of paths; WebDataset tars; or a URL
+            (s3://, gs://, hf://, https://; extra `remote`).
         save_dir: made if it is missing.
         sampling: which frames, and how they are laid out; default: `Sampling()`, images of 336 x 336 pixels.
         anno_file: only the videos of this annotation file.
@@ -182,10 +186,11 @@ def superimages(
         (4, 5, 0)
     """
     from .dali_pipes.sampling import Sampling
+    from .engine.finding import where
     from .engine.jobs.super_images import make_super_images
 
     return make_super_images(
-        pathlib.Path(video_dir),
+        where(video_dir),
         pathlib.Path(save_dir),
         anno_file=_path(anno_file),
         sampling=sampling or Sampling(),
@@ -351,7 +356,8 @@ def embed_videos(
 
     Args:
         model: from `load_model`, or what that takes.
-        video_dir: a folder of videos, searched with its subfolders.
+        video_dir: a folder of videos, searched with its subfolders; a text file of paths; WebDataset tars; or a URL
+            (s3://, gs://, hf://, https://; extra `remote`).
         store: made if it is missing.
         sampling: which frames, and how they are laid out; default: `Sampling()` of the model's image size.
         anno_file: only the videos of this annotation file.
@@ -395,6 +401,7 @@ def embed_videos(
     """
     from .dali_pipes.errors import ArgumentError
     from .dali_pipes.sampling import Sampling
+    from .engine.finding import where
     from .engine.jobs import embed_videos as job
 
     if not 0 <= shard_id < num_shards:
@@ -413,7 +420,7 @@ def embed_videos(
     encoder = _encoder(model, num_gpus)
     return job.embed_videos(
         encoder,
-        pathlib.Path(video_dir),
+        where(video_dir),
         _store_path(store),
         sampling=sampling or Sampling(super_img_size=encoder.info.image_size),
         anno_file=_path(anno_file),
@@ -981,4 +988,6 @@ def _opened(store: Store | Path) -> Store:
 
 
 def _store_path(store: Store | Path) -> pathlib.Path:
-    return pathlib.Path(store) if isinstance(store, (str, os.PathLike)) else store.path
+    from .engine.store.store import store_path
+
+    return store_path(store) if isinstance(store, (str, os.PathLike)) else store.path

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import gridclip
 
+from .dali_pipes.places import is_url
 from .engine import choices
 
 if TYPE_CHECKING:
@@ -157,8 +158,21 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]  # a generic class in
         return numbers
 
 
-# Options that several commands have. A path that must exist is checked by the engine, whose messages say more.
-_PATH = click.Path(path_type=pathlib.Path)
+class _LocalPath(click.Path):
+    """A path on this machine; one that cannot be there is checked by the engine, whose messages say more."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and is_url(value):
+            self.fail(
+                f"{value} is a URL, expected a path: only --video-dir of plan, superimages and embed-videos takes URLs",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
+# Options that several commands have.
+_PATH = _LocalPath(path_type=pathlib.Path)
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -188,15 +202,18 @@ _noted_model = _options(
     ),
     _tokenizer,
 )
-_video_dir = click.option(
-    "--video-dir", type=_PATH, required=True, help="A folder of videos, searched with its subfolders."
+_VIDEO_DIR_HELP = (
+    "A folder of videos, searched with its subfolders; or a text file of their paths, a tar or a folder of tars "
+    "(WebDataset), or a URL: s3://, gs://, hf://, https://."
 )
+# Text, for a path object would make one slash of the two in a URL.
+_video_dir = click.option("--video-dir", required=True, metavar="PATH|URL", help=_VIDEO_DIR_HELP)
 _store = click.option("--store", type=_PATH, default=choices.STORE, help="The folder of the embeddings.")
 _anno_file = click.option(
     "--anno-file",
     "--anno-path",
     type=_PATH,
-    help="Annotations: ActivityNet, TVR, QVHighlights, Charades-STA or MS-SL, recognised by content.",
+    help="Annotations: ActivityNet, TVR, QVHighlights, Charades-STA or MS-SL, by content; or WebDataset tars.",
 )
 _sampling = _options(
     click.option(
@@ -401,7 +418,7 @@ def doctor(model: pathlib.Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--video-dir", type=_PATH, help="A folder of videos: their packets are read, nothing is decoded.")
+@click.option("--video-dir", metavar="PATH|URL", help=f"{_VIDEO_DIR_HELP} Packets are read, nothing is decoded.")
 @click.option("--video-info", type=_PATH, help="Or a JSON file with the videos' frame counts and rates.")
 @_anno_file
 @click.option(
@@ -561,7 +578,7 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 @_dry_run
 @_strict
 def superimages(
-    video_dir: pathlib.Path,
+    video_dir: str,
     save_dir: pathlib.Path,
     fps: float,
     grid_size: Sequence[int],
@@ -603,7 +620,13 @@ def superimages(
 
 @main.command()
 @_model
-@click.option("--anno-path", "--anno-file", type=_PATH, required=True, help="The annotation file with the captions.")
+@click.option(
+    "--anno-path",
+    "--anno-file",
+    type=_PATH,
+    required=True,
+    help="The annotation file with the captions, or WebDataset tars.",
+)
 @_store
 @click.option("--batch-size", type=click.IntRange(min=1), default=choices.TEXT_BATCH_SIZE, help="Captions per pass.")
 @click.option(
@@ -731,7 +754,7 @@ def embed_images(
 def embed_videos(
     model: str,
     tokenizer: pathlib.Path | None,
-    video_dir: pathlib.Path,
+    video_dir: str,
     store: pathlib.Path,
     fps: float,
     grid_size: Sequence[int],
@@ -1182,7 +1205,7 @@ def reproduce() -> None:
 def _reproduction(work_dir: str) -> Callable[[Command], Command]:
     """The options of a reproduction; `work_dir` is the default of its folder."""
     return _options(
-        _video_dir,
+        click.option("--video-dir", type=_PATH, required=True, help="A folder of videos, or a list of their paths."),
         click.option("--anno-file", "--anno-path", type=_PATH, required=True, help="The captions of these videos."),
         click.option("--model", "--model-path", "--ckpt", default="ViT-L/14", metavar="MODEL", help=_MODEL_HELP),
         _tokenizer,

@@ -21,6 +21,7 @@ import numpy as np
 
 from .. import GridClipError
 from .layout import Part
+from .places import Place
 
 if TYPE_CHECKING:
     import torch
@@ -54,10 +55,24 @@ class VideoError(GridClipError):
 
 @dataclasses.dataclass(frozen=True)
 class VideoFile:
-    """A video to read (a file, or a folder of JPEG super images): its id (see `ids`) and its path."""
+    """A video to read (or a folder of JPEG super images): its id (see `ids`) and its place."""
 
     video_id: str
-    path: pathlib.Path
+    place: Place
+
+    @property
+    def path(self) -> pathlib.Path:
+        """Its path, for what takes nothing but files of this machine.
+
+        Raises:
+            GridClipError: it is no file of its own.
+        """
+        if not isinstance(self.place, pathlib.Path):
+            raise GridClipError(
+                f"{self.place} is no file of its own on this machine: this needs a folder of video files, or a list "
+                "of their paths"
+            )
+        return self.place
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import GridClipError
 from ..dali_pipes import ids
+from . import tar_captions
 from .annotation_formats import FORMATS, Caption, Named, Problem, recognise
 from .text_file import TextFile, json_kind
 
@@ -58,7 +59,7 @@ class Annotations:
     """What an annotation file holds.
 
     Attributes:
-        format: a name of FORMATS, such as "activitynet"; "in memory" where there is no file.
+        format: a name of FORMATS, such as "activitynet"; "webdataset" of tars; "in memory" where there is no file.
         queries: the usable captions, in the file's order.
         video_ids: every video that the file names, in the order of first mention; spelled as in the file, usable
             (see `ids.id_problem`) or not.
@@ -82,21 +83,27 @@ class VideoInfo:
 
 
 def load_annotations(path: str | os.PathLike[str]) -> Annotations:
-    """Reads ActivityNet, TVR or QVHighlights JSON, Charades-STA or MS-SL text, told apart by content.
+    """Reads ActivityNet, TVR or QVHighlights JSON, Charades-STA or MS-SL text, told apart by content; or tars.
 
-    The file is UTF-8 (a byte order mark and any line ends will do), as it is or gzipped.
+    The file is UTF-8 (a byte order mark and any line ends will do), as it is or gzipped. WebDataset tars, or folders
+    of them: see `tar_captions`.
 
     Raises:
         GridClipError: the file cannot be read, is malformed, of no known format, or holds no usable caption.
     """
-    file = TextFile.read(pathlib.Path(path))
-    name = recognise(file)
+    source = pathlib.Path(path)
+    if tar_captions.is_packed(source):
+        name, entries = "webdataset", tar_captions.read(source)
+    else:
+        file = TextFile.read(source)
+        name = recognise(file)
+        entries = FORMATS[name].read(file)
     collected = _Collected()
-    for found in FORMATS[name].read(file):
+    for found in entries:
         collected.take(found)
     if not collected.queries:
         first = f"; first problem: {collected.problems[0]}" if collected.problems else ""
-        raise GridClipError(f"{file.path} holds no usable caption{first}")
+        raise GridClipError(f"{source} holds no usable caption{first}")
     return Annotations(name, collected.queries, list(collected.videos), collected.problems)
 
 

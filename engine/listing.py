@@ -1,4 +1,4 @@
-"""A folder (and an annotation file) in, the videos of a job and what cannot be one of them out."""
+"""A place of videos (and an annotation file) in, the videos of a job and what cannot be one of them out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import filecmp
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .. import GridClipError
 from ..dali_pipes import ids
 from ..dali_pipes.contract import Failure, Notice, VideoFile
 from ..dali_pipes.image_folders import jpeg
-from .walk import joined, walk
+from ..dali_pipes.places import Place
+from .finding import Where, checked, find, noting
+from .walk import walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,41 +49,39 @@ class Listing:
         )
 
 
-def list_videos(video_dir: pathlib.Path, annotated: Sequence[str] | None = None) -> Listing:
-    """The videos of a folder and its subfolders, known by their suffixes; hidden ones are left out.
+def list_videos(video_dir: Where, annotated: Sequence[str] | None = None) -> Listing:
+    """The videos of a folder and its subfolders, of a list of paths, of tars, or below a URL; hidden ones are left out.
 
     Args:
-        video_dir: a folder.
+        video_dir: see `finding`.
         annotated: names of an annotation file: only these videos, under these ids. A name without a file, or with
             several that differ, becomes a failure; see `ids.answering`. Default: all videos, see `ids.of_files`.
 
     Raises:
-        GridClipError: the folder is missing, no folder, unreadable, or holds none of the videos.
+        GridClipError: it is missing, unreadable, or holds none of the videos.
     """
-    root = _checked(video_dir, "`video_dir`")
-    failures: list[Failure] = []
-    names = [
-        joined(folder, name)
-        for folder, files in walk(root, _noting(root, failures))
-        for name in files
-        if pathlib.PurePath(name).suffix.lower() in ids.VIDEO_SUFFIXES
-    ]
-    if not names:
-        endings = ", ".join(sorted(ids.VIDEO_SUFFIXES))
-        raise GridClipError(f"no video in {video_dir}: expected files that end in {endings}")
-    paths = {video_id: root / name for name, video_id in ids.of_files(names).items()}
+    seen = find(video_dir)
+    places = {video_id: seen.places[name] for name, video_id in ids.of_files(seen.places).items()}
     if annotated is None:
-        found = Listing([VideoFile(*pair) for pair in paths.items()], [])
+        found = Listing([VideoFile(*pair) for pair in places.items()], seen.failures, seen.notices)
     else:
-        found = _annotated(annotated, paths, root)
+        found = _annotated(annotated, places, {each.video_id: each.reason for each in seen.failures}, str(video_dir))
     videos, unusable = _usable(found.videos)
     if not videos:
-        raise GridClipError(_none_found(video_dir, paths, annotated, unusable + found.failures))
+        raise GridClipError(_none_found(video_dir, places, annotated, unusable + found.failures + seen.unread))
     return Listing(
         sorted(videos, key=lambda video: video.video_id),
-        sorted(failures + unusable + found.failures, key=lambda failure: failure.video_id),
+        sorted(seen.unread + unusable + found.failures, key=lambda failure: failure.video_id),
         found.notices,
     )
+
+
+def list_files(video_dir: Where, annotated: Sequence[str] | None = None) -> Listing:
+    """The same for what needs files of this machine: raises GridClipError where the videos are anything else."""
+    listing = list_videos(video_dir, annotated)
+    for video in listing.videos:
+        _ = video.path
+    return listing
 
 
 def list_image_folders(image_dir: pathlib.Path) -> Listing:
@@ -93,11 +93,11 @@ def list_image_folders(image_dir: pathlib.Path) -> Listing:
     Raises:
         GridClipError: image_dir is missing, no folder, unreadable, or has no folder in it.
     """
-    root = _checked(image_dir, "`image_dir`")
+    root = checked(image_dir, "`image_dir`")
     failures: list[Failure] = []
     holding: dict[str, bool] = {
         folder: any(name == jpeg.SIDECAR or jpeg.IMAGE_NAME.fullmatch(name) for name in names)
-        for folder, names in walk(root, _noting(root, failures))
+        for folder, names in walk(root, noting(root, failures))
     }
     above = {""} | {
         "/".join(parts[:depth])
@@ -117,15 +117,25 @@ def list_image_folders(image_dir: pathlib.Path) -> Listing:
     return Listing(folders, failures + unusable)
 
 
-def _annotated(annotated: Iterable[str], paths: dict[str, pathlib.Path], root: pathlib.Path) -> Listing:
-    """The files that an annotation's names mean, under these names."""
+def _annotated(annotated: Sequence[str], places: Mapping[str, Place], lost: Mapping[str, str], root: str) -> Listing:
+    """The files that an annotation's names mean, under these names.
+
+    Args:
+        annotated: the names.
+        places: of videos by id.
+        lost: why there is nothing to read of others, by id.
+        root: where they were sought, for messages.
+    """
     videos: list[VideoFile] = []
     failures: list[Failure] = []
     notices: list[Notice] = []
-    for name, fitting in sorted(ids.answering(annotated, list(paths)).items()):
-        files = [paths[video_id] for video_id in fitting]
+    fitting_lost = ids.answering(annotated, list(lost))
+    for name, fitting in sorted(ids.answering(annotated, list(places)).items()):
+        files = [places[video_id] for video_id in fitting]
         if not files:
-            problem = ids.id_problem(name) or f"no file for this video in {ids.printable(str(root))}"
+            reasons = [lost[video_id] for video_id in fitting_lost[name]]
+            reasons.append(f"no file for this video in {ids.printable(root)}")
+            problem = ids.id_problem(name) or reasons[0]
             failures.append(Failure(ids.printable(name), "list", problem))
             continue
         others = ", ".join(ids.printable(str(file)) for file in files[1:])
@@ -140,10 +150,12 @@ def _annotated(annotated: Iterable[str], paths: dict[str, pathlib.Path], root: p
     return Listing(videos, failures, notices)
 
 
-def _same_video(one: pathlib.Path, other: pathlib.Path) -> bool:
+def _same_video(one: Place, other: Place) -> bool:
     """Whether two files of one name are one video: they lie side by side in two formats, or do not differ at all."""
-    if one.with_suffix("") == other.with_suffix(""):
+    if pathlib.PurePath(str(one)).with_suffix("") == pathlib.PurePath(str(other)).with_suffix(""):
         return True
+    if not isinstance(one, pathlib.Path) or not isinstance(other, pathlib.Path):
+        return False
     try:
         return os.path.samefile(one, other) or filecmp.cmp(one, other, shallow=False)
     except OSError:
@@ -164,35 +176,15 @@ def _usable(videos: Iterable[VideoFile]) -> tuple[list[VideoFile], list[Failure]
 
 
 def _none_found(
-    video_dir: pathlib.Path, paths: dict[str, pathlib.Path], annotated: Iterable[str] | None, lost: Sequence[Failure]
+    video_dir: Where, places: Mapping[str, Place], annotated: Iterable[str] | None, lost: Sequence[Failure]
 ) -> str:
     if annotated is None:
-        return f"none of the {len(paths)} videos in {video_dir} can be used; {lost[0].video_id}: {lost[0].reason}"
+        first = f"; {lost[0].video_id}: {lost[0].reason}" if lost else ""
+        return f"none of the {len(places)} videos in {video_dir} can be used{first}"
     names = {ids.printable(name) for name in annotated}
+    first = ids.printable(min(places, default="none"))
     return (
         f"none of the {len(names)} annotated videos (first: {min(names, default='none')}) can be taken from "
-        f"{video_dir}, which has {len(paths)} videos (first: {ids.printable(min(paths))}): expected the annotation's "
+        f"{video_dir}, which has {len(places)} videos (first: {first}): expected the annotation's "
         "ids as file names without suffix" + (f"; {lost[0].video_id}: {lost[0].reason}" if lost else "")
     )
-
-
-def _checked(folder: pathlib.Path, option: str) -> pathlib.Path:
-    try:
-        os.scandir(folder).close()
-    except FileNotFoundError as error:
-        raise GridClipError(f"{option} {folder} does not exist") from error
-    except NotADirectoryError as error:
-        raise GridClipError(f"{option} {folder} is a file, expected a folder") from error
-    except OSError as error:
-        raise GridClipError(f"{option} {folder} cannot be read: {error.strerror}") from error
-    return folder.absolute()
-
-
-def _noting(root: pathlib.Path, failures: list[Failure]) -> Callable[[pathlib.Path, OSError], None]:
-    """What `walk` is to tell of unreadable folders: each becomes a failure."""
-
-    def note(folder: pathlib.Path, error: OSError) -> None:
-        reason = f"cannot read the folder {ids.printable(str(folder))}: {error.strerror}"
-        failures.append(Failure(ids.printable(str(folder.relative_to(root))), "list", reason))
-
-    return note

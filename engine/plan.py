@@ -19,6 +19,7 @@ from ..dali_pipes.packets.edit_lists import counted
 from ..dali_pipes.processes import pool
 from ..dali_pipes.sampling import EditLists, Sampling, count_wanted, rate_differs, super_image_count, why_none
 from .annotations import Annotations, VideoInfo, load_annotations, load_video_info
+from .finding import Where
 from .listing import Listing, list_videos
 
 FP16_BYTES = 2
@@ -69,7 +70,7 @@ class Plan:
 
 
 def plan_folder(
-    video_dir: pathlib.Path,
+    video_dir: Where,
     sampling: Sampling,
     *,
     anno_file: pathlib.Path | None = None,
@@ -79,7 +80,7 @@ def plan_folder(
     """The plan of a folder of video files.
 
     Args:
-        video_dir: searched with its subfolders.
+        video_dir: a folder, searched with its subfolders, or what else `finding` finds videos in.
         sampling: which frames.
         anno_file: only the videos of this annotation file.
         exclude: ids to leave out.
@@ -285,7 +286,7 @@ def _plan(
 
 def _measure(video: VideoFile, /, *, skip: int, edit_lists: EditLists) -> Iterator[VideoInfo]:
     """A task of pool.run with one result, which is never cut short."""
-    stream = scan.summarise(video.path)
+    stream = scan.summarise(video.place)
     if edit_lists == "ignore":
         stream = counted(stream)
     yield VideoInfo(video.video_id, stream.frame_count, stream.avg_fps, stream.duration_s)

@@ -10,7 +10,7 @@ import pathlib
 from ..dali_pipes import ids
 from ..dali_pipes.errors import GridClipError
 from .clips.writing import clip_path, write_clip
-from .listing import list_videos
+from .listing import list_files
 from .moments.best import Moment
 from .search import Hit
 
@@ -36,7 +36,7 @@ def find_videos(video_dir: pathlib.Path, hits: collections.abc.Sequence[Hit]) ->
     Raises:
         GridClipError: the folder cannot be read, or has none of the videos.
     """
-    listing = list_videos(video_dir, [hit.video_id for hit in hits])
+    listing = list_files(video_dir, [hit.video_id for hit in hits])
     for failure in listing.failures:
         logger.warning("%s: %s", failure.video_id, failure.reason)
     return {video.video_id: video.path for video in listing.videos}

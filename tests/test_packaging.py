@@ -23,8 +23,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RUNTIMES = {"onnxruntime", "onnxruntime-gpu"}
-# DALI: the CPU decodes without it; Ray and what the page needs are extras of their own.
-OPTIONAL_IMPORTS = {"nvidia", "prometheus_client", "ray", "starlette", "uvicorn"}
+# DALI: the CPU decodes without it; Ray, what the page needs and what URLs need are extras of their own.
+OPTIONAL_IMPORTS = {"fsspec", "nvidia", "prometheus_client", "ray", "starlette", "uvicorn"}
 
 
 def setup_cfg() -> configparser.ConfigParser:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -22,6 +21,7 @@ from ..packets import edit_lists, remux, scan
 from ..packets.keyframes import nearest_keyframes
 from ..packets.pruning import Segment, plan_segments
 from ..packets.scan import PacketTable, VideoStream
+from ..places import Place
 from ..sampling import Sampling, count_wanted, frames_at, rate_differs, wanted_frames, wanted_times, why_none
 from . import damage, decoders, decoding
 from .damage import MOST_DAMAGED, Damage, OnDamage
@@ -32,11 +32,11 @@ Decoder = decoders.Decoder
 
 
 @contextlib.contextmanager
-def open_reading(path: pathlib.Path, sampling: Sampling, on_damage: OnDamage = "fail") -> Iterator[Reading]:
+def open_reading(path: Place, sampling: Sampling, on_damage: OnDamage = "fail") -> Iterator[Reading]:
     """Opens and scans a video; raises VideoError, also where it has no wanted frame.
 
     Args:
-        path: the file.
+        path: where it lies.
         sampling: which frames are wanted.
         on_damage: what becomes of a wanted frame that cannot be decoded. `fail`: the video is lost. `nearest`: the
             nearest frame that can stands for it, if one is at most a sampling period away; the video is lost where
@@ -72,7 +72,7 @@ class Reading:
     """An opened and scanned video.
 
     Attributes:
-        path: the file.
+        path: where it lies.
         stream: its video stream, opened.
         summary, table: see `scan.scan`.
         packets: all of them where they fit into memory.
@@ -88,7 +88,7 @@ class Reading:
         damage: what the frames so far have lost.
     """
 
-    path: pathlib.Path
+    path: Place
     stream: AvVideoStream
     summary: VideoStream
     table: PacketTable
@@ -274,14 +274,14 @@ class _MemoryFeed:
 class _FileFeed:
     """The packets of a large file, demuxed a second time, segment after segment, in one pass."""
 
-    def __init__(self, path: pathlib.Path, segments: list[Segment]) -> None:
+    def __init__(self, path: Place, segments: list[Segment]) -> None:
         self._segments = segments
         self._source = self._demux(path)
         self._next = 0
         self._ahead: dict[int, Packet[AvVideoStream]] = {}  # read already, needed by this segment or those that follow
 
     @staticmethod
-    def _demux(path: pathlib.Path) -> Iterator[Packet[AvVideoStream]]:
+    def _demux(path: Place) -> Iterator[Packet[AvVideoStream]]:
         with scan.open_video(path) as (container, stream):
             yield from scan.demux(container, stream)
 

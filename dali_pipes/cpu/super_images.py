@@ -42,7 +42,7 @@ def super_images(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with open_reading(video.path, sampling, on_damage) as reading:
+    with open_reading(video.place, sampling, on_damage) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
         first_frame = reading.layout().frame_of(skip)

@@ -68,13 +68,13 @@ def read_compressed(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with open_reading(video.path, sampling, on_damage) as reading:
+    with open_reading(video.place, sampling, on_damage) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
         layout = reading.layout()
         begin = layout.frame_of(skip)
         if sampling.overlap:  # no segment of a video has all frames of its last super images
-            logger.info("%s: decoded on the CPU: its super images overlap", video.path)
+            logger.info("%s: decoded on the CPU: its super images overlap", video.place)
             for decoded in pack(
                 video.video_id, layout, reading.frames("auto", first=begin, cells=sampling.block), first_frame=begin
             ):
@@ -100,13 +100,13 @@ def read_compressed(
                         begin += len(segment.wanted)
                         continue
                     obstacle = chunk
-                    logger.info("%s: decoded on the CPU: %s", video.path, obstacle)
+                    logger.info("%s: decoded on the CPU: %s", video.place, obstacle)
                 frames = reading.decode(segment, feed, "auto")
                 for decoded in pack(video.video_id, layout, frames, first_frame=begin):
                     yield resize(decoded, image_size)
                     begin += decoded.frames
         except decoding.Unprovable as error:
-            logger.info("%s: %s; decoding the whole file", video.path, error)
+            logger.info("%s: %s; decoding the whole file", video.place, error)
             for decoded in pack(video.video_id, layout, reading.whole_file(begin), first_frame=begin):
                 yield resize(decoded, image_size)
             yield from reading.damage_notices(video.video_id)

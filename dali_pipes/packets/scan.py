@@ -24,7 +24,9 @@ from av.video.stream import VideoStream as AvVideoStream
 from ..bitstream.facts import BAD_CONTAINER, CLOSED, CUT_OFF, DAMAGED, HIDDEN, OPEN, REORDERED, UNDECODABLE, UNSAFE
 from ..bitstream.readers import NamesReferences, PacketReader, make_reader
 from ..contract import VideoError
-from ..ordinary_file import refuse_special_file
+from ..opening import opened
+from ..places import Place
+from ..read_ahead import ReadAhead
 
 VideoPacket: TypeAlias = "Packet[AvVideoStream]"  # PyAV's class takes no arguments at run time
 
@@ -124,24 +126,12 @@ def complaints() -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStream]]:
-    """Opens a file and its best video stream, for one decoding thread; raises VideoError("open", ...)."""
-    try:
-        if not path.exists():
-            raise VideoError("open", "no such file")
-        refuse_special_file(path)
-        if path.is_dir():
-            raise VideoError("open", "is a directory")
-        if path.stat().st_size == 0:
-            raise VideoError("open", "empty file")
-        container = _open_container(path)
-    except PermissionError as error:
-        raise VideoError("open", "permission denied") from error
-    except av.error.InvalidDataError as error:
-        raise VideoError("open", "not a video, or its header is missing (invalid data)") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError("open", str(error)) from error
-    with _counting, container:
+def open_video(place: Place) -> Iterator[tuple[InputContainer, AvVideoStream]]:
+    """Opens a file and its best video stream, for one decoding thread; raises VideoError, see `opening.opened`."""
+    with contextlib.ExitStack() as stack:
+        container = _opened_container(stack.enter_context(opened(place)), place.name)
+        stack.enter_context(_counting)
+        stack.enter_context(container)
         stream = container.streams.best("video")
         if not isinstance(stream, AvVideoStream) or "attached_pic" in (stream.disposition.name or "").lower():
             kinds = ", ".join(sorted({other.type for other in container.streams}))
@@ -155,16 +145,40 @@ def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStre
         yield container, stream
 
 
-def _open_container(path: pathlib.Path) -> InputContainer:
+def _opened_container(source: str | ReadAhead, name: str) -> InputContainer:
+    """What FFmpeg makes of a file; raises VideoError("open", ...)."""
+    try:
+        return _open_container(source, name)
+    except PermissionError as error:
+        raise VideoError("open", "permission denied") from error
+    except av.error.InvalidDataError as error:
+        raise VideoError("open", "not a video, or its header is missing (invalid data)") from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError("open", str(error)) from error
+
+
+def _open_container(source: str | ReadAhead, name: str) -> InputContainer:
     """Opens a file, without FFmpeg's trial decoding (milliseconds) where an mp4's header tells everything."""
-    if path.suffix.lower() in (".mp4", ".mov", ".m4v"):
-        container = av.open(str(path), metadata_errors="replace", options={"analyzeduration": "1"})
+    if pathlib.PurePath(name).suffix.lower() in (".mp4", ".mov", ".m4v"):
+        container = _demuxed(source, {"analyzeduration": "1"})
         # Several video streams are ranked by what the trial decoding finds.
         videos = container.streams.video
         if "mov" in container.format.name and len(videos) == 1 and videos[0].average_rate:
             return container
         container.close()
-    return av.open(str(path), metadata_errors="replace")
+    return _demuxed(source, {})
+
+
+def _demuxed(source: str | ReadAhead, options: dict[str, str]) -> InputContainer:
+    if isinstance(source, str):
+        return av.open(source, metadata_errors="replace", options=options)
+    source.seek(0)
+    return av.open(source, "r", metadata_errors="replace", options=options, io_open=_refuse_other_file)
+
+
+def _refuse_other_file(url: str, flags: int, options: dict[str, str]) -> None:
+    """A playlist that lies in a tar or in somebody's bucket names what it likes."""
+    raise VideoError("open", "it is a playlist: it refers to other files")
 
 
 def demux(container: InputContainer, stream: AvVideoStream) -> Iterator[VideoPacket]:
@@ -278,13 +292,13 @@ def _check_complete(container: InputContainer, stream: AvVideoStream, packet_cou
         raise VideoError("demux", f"truncated file: the video ends after {end_s:.1f} of {promised_s:.1f} seconds")
 
 
-def summarise(path: pathlib.Path) -> VideoStream:
+def summarise(place: Place) -> VideoStream:
     """Frame count, rate and duration of a video file, from its packets.
 
     Raises:
         VideoError: the file is missing, empty, not a video, without a video stream, or cut off.
     """
-    with open_video(path) as (container, stream):
+    with open_video(place) as (container, stream):
         return scan(container, stream)[0]
 
 

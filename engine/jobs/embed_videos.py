@@ -14,6 +14,7 @@ from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
 from ..choices import CELLS, Decoder
 from ..encoding.encoder import Encoder
+from ..finding import Where
 from ..listing import list_videos
 from . import cluster as cluster_jobs
 from . import cluster_nodes, devices, retrying
@@ -25,7 +26,7 @@ from .sources import cpu_video_source, video_source
 
 def embed_videos(
     encoder: Encoder,
-    video_dir: pathlib.Path,
+    video_dir: Where,
     store_path: pathlib.Path,
     *,
     sampling: Sampling,
@@ -50,7 +51,7 @@ def embed_videos(
 
     Args:
         encoder: the model.
-        video_dir: searched with its subfolders.
+        video_dir: a folder, searched with its subfolders, or what else `finding` finds videos in.
         store_path: made if it is missing.
         sampling: which frames, and how they are laid out; super images of another size than the model's are resized.
         anno_file: only the videos of this annotation file.

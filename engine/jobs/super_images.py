@@ -25,6 +25,7 @@ from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
 from ..choices import Decoder
+from ..finding import Where
 from ..listing import Listing, list_videos
 from . import retrying
 from .failures import FailureLog, failures_path
@@ -42,7 +43,7 @@ WAIT_S = (0.2, 0.5)  # until the next look at a video that another job has; not 
 
 
 def make_super_images(
-    video_dir: pathlib.Path,
+    video_dir: Where,
     save_dir: pathlib.Path,
     *,
     anno_file: pathlib.Path | None = None,
@@ -61,7 +62,7 @@ def make_super_images(
     With several grid sizes these are <save_dir>/grid_<N>/<video_id>/img_0001.jpg ..., all from one decode.
 
     Args:
-        video_dir: searched with its subfolders.
+        video_dir: a folder, searched with its subfolders, or what else `finding` finds videos in.
         save_dir: made if it is missing; failures.jsonl and notices.jsonl go there, too.
         anno_file: only the videos of this annotation file.
         sampling: which frames, and how they are laid out.

@@ -10,7 +10,7 @@ import time
 from ... import GridClipError
 from ...dali_pipes import ids
 from ...dali_pipes.contract import VideoFile
-from ..listing import list_videos
+from ..listing import list_files
 from .refusal import NOT_FOUND, Refusal
 
 LIST_AGAIN_S = 5.0  # an unknown id may be that of a new file; a stranger's unknown ids must not keep the disk busy
@@ -59,7 +59,9 @@ class Library:
     def name(self, video_id: str) -> str | None:
         """Its file's path below the folder; None where the last listing had none."""
         video = self._find(video_id)
-        return None if video is None or self._root is None else str(video.path.relative_to(self._root))
+        if video is None or self._root is None:
+            return None
+        return str(video.path.relative_to(self._root) if video.path.is_relative_to(self._root) else video.path)
 
     def _find(self, video_id: str) -> VideoFile | None:
         files = self._files
@@ -70,7 +72,7 @@ class Library:
 
     def _list(self) -> None:
         assert self._video_dir is not None
-        files = {video.video_id: video for video in list_videos(self._video_dir).videos}
+        files = {video.video_id: video for video in list_files(self._video_dir).videos}
         by_ending: dict[str, list[str]] = {}
         for video_id in files:
             parts = ids.bare(video_id).split("/")

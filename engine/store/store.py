@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from ... import GridClipError
 from ...dali_pipes import ids
+from ...dali_pipes.places import is_url
 from ...dali_pipes.sampling import completed
 from ..annotations import Query
 from ..choices import LEVELS, Level
@@ -47,6 +48,16 @@ __all__ = ["QueryTable", "Store", "SuperImageTable", "VideoEmbedding", "View"]
 logger = logging.getLogger(__name__)
 
 
+def store_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A store's folder; raises GridClipError where it is a URL."""
+    if is_url(os.fspath(path)):
+        raise GridClipError(
+            f"`store` {path} is a URL, expected a folder: jobs that share a store lock files in it, which no object "
+            "store can do; fill a folder on a file system that all of them see, and copy it"
+        )
+    return pathlib.Path(path)
+
+
 class Store:
     """The embeddings of one model and one way of sampling. Use `Store.open`."""
 
@@ -64,9 +75,9 @@ class Store:
             create: make an empty store where `path` does not exist or is an empty directory.
 
         Raises:
-            GridClipError: there is no store at `path`, it is something else, or it is of another format.
+            GridClipError: there is no store at `path`, it is something else or a URL, or it is of another format.
         """
-        store = cls(pathlib.Path(path).absolute())
+        store = cls(store_path(path).absolute())
         problem = ids.text_problem(str(store.path))
         if problem is not None:
             raise GridClipError(f"`store` cannot be used: {problem}; give another path")
