@@ -20,7 +20,8 @@ from .clip_model import normalise_pixels
 from .family import LoadOptions
 from .graph_writer import GraphWriter, fold_preprocessing
 from .model_info import ModelFacts
-from .pe_checkpoint import PROBE, build_model, read_config
+from .pe_checkpoint import build_model, read_config
+from .pe_layouts import has_pe_layout, under_meta_names
 from .pe_model import PeCore
 from .tokenizer_files import load_vocabulary
 from .transformer_graph import attention_pool, cut_patches, embeddings, super_images, transformer
@@ -28,10 +29,8 @@ from .weights import Weights
 
 
 def recognises(weights: Weights) -> bool:
-    """Whether a checkpoint has the attention pooling of Meta's layout, or what is left of it."""
-    return any(name.startswith("visual.attn_pool.") for name in weights.tensors) and (
-        PROBE in weights.tensors or "visual.conv1.weight" in weights.tensors
-    )
+    """Whether a checkpoint has the attention pooling of Meta's or open_clip's layout, and what goes with it."""
+    return has_pe_layout(weights.tensors)
 
 
 def load(weights: Weights, options: LoadOptions) -> PeForExport:
@@ -41,6 +40,7 @@ def load(weights: Weights, options: LoadOptions) -> PeForExport:
             f"{weights.path} is a PE-Core model, whose activation is gelu: leave out `activation` "
             f"({options.activation!r})"
         )
+    weights = under_meta_names(weights)
     config = read_config(weights)
     vocabulary = load_vocabulary(weights.path, config.vocab_size, options.tokenizer)
     special: dict[str, Any] = {"start_token": vocabulary.start_token, "end_token": vocabulary.end_token}

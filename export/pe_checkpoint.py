@@ -1,4 +1,4 @@
-"""The weights of a PE-Core checkpoint (Meta's layout) in, a torch PE-Core model out."""
+"""The weights of a PE-Core checkpoint under Meta's names in, a torch PE-Core model out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from .pe_model import PeConfig, PeCore
 from .positions import resize_text_positions
 from .weights import Weights, fit_tensors
 
-PROBE = "visual.attn_pool.probe"
 _POSITIONS = "visual.positional_embedding"
 _CLASS_TOKEN = "visual.class_embedding"
 

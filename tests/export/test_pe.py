@@ -239,6 +239,67 @@ def test_ids_are_clip_s(tmp_path):
     assert row == [519, *ids, 520] + [0] * (LENGTH - len(ids) - 2)
 
 
+def in_timm_s_layout(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As open_clip saves PE-Core: timm's image tower under visual.trunk, the texts under text."""
+    out = {"visual.trunk.head.bias": torch.zeros(DIM)}
+    for name, tensor in tensors.items():
+        if not name.startswith("visual."):
+            out[name if name == "logit_scale" else f"text.{name}"] = tensor
+    block = "visual.transformer.resblocks"
+    pairs = {
+        "visual.conv1.weight": "patch_embed.proj.weight",
+        "visual.attn_pool.probe": "attn_pool.latent",
+    }
+    for kind in ("weight", "bias"):
+        pairs |= {f"visual.ln_pre.{kind}": f"norm_pre.{kind}", f"visual.ln_post.{kind}": f"norm.{kind}"}
+        pool = "visual.attn_pool"
+        pairs |= {f"{pool}.attn.out_proj.{kind}": f"attn_pool.proj.{kind}"}
+        pairs |= {f"{pool}.layernorm.{kind}": f"attn_pool.norm.{kind}"}
+        pairs |= {f"{pool}.mlp.c_fc.{kind}": f"attn_pool.mlp.fc1.{kind}"}
+        pairs |= {f"{pool}.mlp.c_proj.{kind}": f"attn_pool.mlp.fc2.{kind}"}
+        for index in range(LAYERS):
+            pairs |= {f"{block}.{index}.attn.in_proj_{kind}": f"blocks.{index}.attn.qkv.{kind}"}
+            pairs |= {f"{block}.{index}.attn.out_proj.{kind}": f"blocks.{index}.attn.proj.{kind}"}
+            pairs |= {f"{block}.{index}.ln_1.{kind}": f"blocks.{index}.norm1.{kind}"}
+            pairs |= {f"{block}.{index}.ln_2.{kind}": f"blocks.{index}.norm2.{kind}"}
+            pairs |= {f"{block}.{index}.mlp.c_fc.{kind}": f"blocks.{index}.mlp.fc1.{kind}"}
+            pairs |= {f"{block}.{index}.mlp.c_proj.{kind}": f"blocks.{index}.mlp.fc2.{kind}"}
+        packed = tensors[f"visual.attn_pool.attn.in_proj_{kind}"]
+        out[f"visual.trunk.attn_pool.q.{kind}"] = packed[:WIDTH].clone()
+        out[f"visual.trunk.attn_pool.kv.{kind}"] = packed[WIDTH:].clone()
+    out |= {f"visual.trunk.{new}": tensors[old] for old, new in pairs.items()}
+    out["visual.trunk.head.weight"] = tensors["visual.proj"].T.contiguous()
+    out["visual.trunk.pos_embed"] = tensors["visual.positional_embedding"][None]
+    if "visual.class_embedding" in tensors:
+        out["visual.trunk.cls_token"] = tensors["visual.class_embedding"][None, None]
+    return out
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_open_clip_s_layout_is_the_same_model(tmp_path, class_token):
+    tensors = random_weights(class_token=class_token)
+    checkpoint = write_checkpoint(tensors, tmp_path / "meta")
+    other = write_checkpoint(in_timm_s_layout(tensors), tmp_path / "open_clip")
+    assert find_family(read_weights(other)) is pe
+    fingerprints = [
+        export_model(str(path), path.parent / "model", verify=False).fingerprint for path in (checkpoint, other)
+    ]
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_open_clip_s_layout_is_refused_where_it_does_not_fit(tmp_path):
+    tensors = in_timm_s_layout(random_weights(class_token=True))
+    tensors["visual.trunk.head.bias"] += 1
+    other = write_checkpoint(tensors, tmp_path / "open_clip")
+    with pytest.raises(GridClipError, match=r"visual\.trunk\.head\.bias is not 0"):
+        export_model(str(other), tmp_path / "model")
+    tensors["visual.trunk.head.bias"] *= 0
+    del tensors["visual.trunk.attn_pool.kv.bias"]
+    other = write_checkpoint(tensors, tmp_path / "open_clip")
+    with pytest.raises(GridClipError, match=r"missing visual\.attn_pool\.keys_values\.bias"):
+        export_model(str(other), tmp_path / "model")
+
+
 @pytest.mark.parametrize(
     ("name", "tensor", "complaint"),
     [
