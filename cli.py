@@ -1104,7 +1104,7 @@ def status(store: pathlib.Path, as_json: bool) -> None:
     that superimages writes to. Nothing is written.
     """
     found = gridclip.status(store)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else _in_options(str(found)))
 
 
 @main.command()

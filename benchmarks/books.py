@@ -131,6 +131,7 @@ def job(folder: pathlib.Path, store: pathlib.Path, super_images: int) -> dict[st
     def timed_compact() -> None:
         nonlocal compact_s
         at = time.perf_counter()
+        found["peak_mib_before_compact"] = peak_mib()
         found["commits"] = lance.dataset(str(store / "super_images.lance")).version
         compact()
         compact_s = time.perf_counter() - at
@@ -155,6 +156,11 @@ def job(folder: pathlib.Path, store: pathlib.Path, super_images: int) -> dict[st
 
 def _closed(events: Iterator[tuple[VideoFile, Event]]) -> Any:
     return (event for event in events)  # a generator can be closed
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def ask_status(folder: pathlib.Path, store: pathlib.Path, super_images: int) -> dict[str, float]:
@@ -217,8 +223,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.phase:
         found = PHASES[options.phase](options.folder, options.store, options.super_images)
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(found | {"peak_mib": peak_mib}))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        print(json.dumps(found | {"peak_mib": peak_mib(), "cpu_s": used.ru_utime + used.ru_stime}))
         return
     before = measure.machine()
     results = run(options.work_dir.absolute(), options.videos, options.super_images)

@@ -25,7 +25,7 @@ NVDEC_1080P_PER_S = 730.0  # frames of one engine
 KEPT_PACKETS = (46.0, 240.0)  # that NVDEC decodes for a super image of four frames, easy and hard videos
 MATRIX_SHARE = 0.6
 VIDEO_S, VIDEO_MBIT_PER_S = 120.0, 2.0  # where nobody gives videos
-BOOKS_PER_S = 900.0  # see benchmarks/README.md
+BOOKS_PER_S = 1000.0  # `gridclip bench books`: 100,000 videos of 15 super images, 2 cores that others used, too
 ROW_BYTES = 44  # of a row beside its vector: id, index, times, level, grid size
 # ViT-L/14: layers, width, patch size.
 LAYERS, WIDTH, PATCH_PX, EMBED_DIM = 24, 1024, 14, 768

@@ -37,7 +37,7 @@ def shown(counts: Callable[[], Counts], address: tuple[str, int] | None) -> Iter
         import prometheus_client
     except ImportError as error:
         raise GridClipError(
-            "`metrics_port` needs prometheus_client: pip install 'gridclip[metrics]', or leave it out"
+            "`metrics_port` needs prometheus_client (extra `metrics`): pip install prometheus_client, or leave it out"
         ) from error
     host, port = address
     registry = prometheus_client.CollectorRegistry()

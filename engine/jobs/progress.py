@@ -20,6 +20,7 @@ from .failures import FailureLog
 from .notices import NoticeLog
 
 LINE_EVERY_S = 10.0
+SHOW_EVERY_S = 0.1  # a job of the books alone would spend a tenth of its time on showing
 console = rich.console.Console(stderr=True)  # logs that go through it do not break the bar
 
 
@@ -176,7 +177,7 @@ class Tally:
         self._handed_out = self._video_bytes = 0
         self._super_images: int | None = 0 if with_super_images else None
         self._encoder_s: float | None = None
-        self._started = self._last_line = time.monotonic()
+        self._started = self._last_line = self._shown_at = time.monotonic()
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
@@ -282,6 +283,9 @@ class Tally:
 
     def _show(self) -> None:
         now = time.monotonic()
+        if now - self._shown_at < SHOW_EVERY_S:
+            return
+        self._shown_at = now
         seconds = max(now - self._started, 1e-9)
         gone = self._done + self._lost
         rates = f"{self._done / seconds:.1f} {self._unit}/s"

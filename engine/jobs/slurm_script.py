@@ -105,7 +105,7 @@ class Cluster:
         ]
         for option in options:
             if not option.startswith("-") or "\n" in option:
-                raise ArgumentError(f"`sbatch_option={option!r}` is no option of sbatch, such as --mem=64G")
+                raise ArgumentError(f"`sbatch_options` {option!r} is no option of sbatch, such as --mem=64G")
         return "\n".join(f"#SBATCH {option}" for option in options)
 
 

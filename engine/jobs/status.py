@@ -239,9 +239,9 @@ def _as_line(job: JobStatus) -> str:
     states: dict[State, str] = {
         "running": f"running ({where}, last sign of life {ago})",
         "finished": f"finished {ago}",
-        "interrupted": f"interrupted {ago}: go on with --resume",
+        "interrupted": f"interrupted {ago}: go on with `resume=True`",
         "stopped": f"stopped {ago}: {job.error}",
-        "died": f"died ({where}, last sign of life {ago}): go on with --resume",
+        "died": f"died ({where}, last sign of life {ago}): go on with `resume=True`",
     }
     counts = job.counts
     parts = [f"{counts.action} {counts.done:,} of {counts.total:,} videos"]

@@ -38,7 +38,8 @@ class VideoEmbedding:
         vectors = self.vectors
         if vectors.ndim != 2 or vectors.shape[0] < 1 or vectors.shape[1] < 1:
             raise ValueError(f"vectors of video {self.video_id} have shape {vectors.shape}, expected [L >= 1, D >= 1]")
-        if not np.isfinite(vectors).all() or np.abs(vectors).max() > np.finfo(np.float16).max:
+        wider = vectors.dtype != np.float16  # may hold what float16 cannot
+        if not np.isfinite(vectors).all() or (wider and np.abs(vectors).max() > np.finfo(np.float16).max):
             raise ValueError(f"vectors of video {self.video_id} hold values that are not finite in float16")
         for name, times in (("start_s", self.start_s), ("end_s", self.end_s)):
             if times is not None and np.shape(times) != (vectors.shape[0],):

@@ -413,7 +413,7 @@ def _as_table(videos: collections.abc.Sequence[VideoEmbedding], grid_size: int |
             "index": np.concatenate([video.index for video in videos]),
             "start_s": nullable([times(video.start_s, len(video.vectors)) for video in videos]),
             "end_s": nullable([times(video.end_s, len(video.vectors)) for video in videos]),
-            "vector": vector_column(np.concatenate([video.vectors.astype(np.float16) for video in videos])),
+            "vector": vector_column(np.concatenate([video.vectors.astype(np.float16, copy=False) for video in videos])),
             "level": pa.array(np.array(LEVELS, object)[codes % len(LEVELS)], pa.string()),
             "grid_size": pa.array(grid_sizes, pa.int32(), mask=grid_sizes == 0),
         }

@@ -116,7 +116,7 @@ def test_a_running_job_is_alive_and_a_killed_one_has_died(videos, model, tmp_pat
         job.send_signal(signal.SIGKILL)
     found = gridclip.status(tmp_path / "s")
     assert not found.alive and found.jobs[0].state == "died" and found.left and found.left_s is None
-    assert "go on with --resume" in str(found)
+    assert "go on with `resume=True`" in str(found)
     gridclip.embed_videos(model, videos, tmp_path / "s", num_workers=1, resume=True)
     found = gridclip.status(tmp_path / "s")
     assert [job.state for job in found.jobs] == [
