@@ -27,6 +27,8 @@ from .ledger import PassKinds, batch_size_for, embed_all
 
 # Videos of embeddings that wait for the driver: a megabyte or so, and some more where there are cells.
 MAX_WAITING = 32
+# Ray ends an actor whose driver is dead when its method returns: one that waited for a driver would keep its cores.
+ANSWER_S = 1.0
 AHEAD = 2  # videos that lie ready at a worker, so that its decoders never wait for the network
 
 
@@ -122,7 +124,7 @@ class Worker:
         threading.Thread(target=self._work, args=(careful,), daemon=True).start()
 
     def exchange(self, videos: Sequence[VideoFile | None]) -> list[WorkerMessage]:
-        """Takes videos, None after the last one of a round, and gives what there is to say: waits for something."""
+        """Takes videos, None after the last one of a round, and gives what there is to say after ANSWER_S at most."""
         for video in videos:
             self._videos.put(video)
         return self._results.take()
@@ -186,9 +188,9 @@ class _Results:
             self._changed.notify_all()
 
     def take(self) -> list[WorkerMessage]:
-        """All that there are, at least one: waits for it."""
+        """All that there are; waits for one, ANSWER_S at most."""
         with self._changed:
-            self._changed.wait_for(lambda: self._messages)
+            self._changed.wait_for(lambda: self._messages, ANSWER_S)
             taken = list(self._messages)
             self._messages.clear()
             self._embeddings = 0
