@@ -30,6 +30,8 @@ VideoPacket: TypeAlias = "Packet[AvVideoStream]"  # PyAV's class takes no argume
 
 # Files up to this size keep their packets in memory after the scan; larger ones are demuxed a second time.
 KEEP_PACKETS_BYTES = 64 << 20
+# For FFmpeg's trial decoding: headers, and how far pictures are reordered by them, but no pictures.
+_SKIM = {"skip_frame": "all"}
 # User data of MPEG-4 encoders, before the first picture: "p" stands for a packed bitstream.
 _PACKED = re.compile(rb"DivX\d+(?:b|Build)\d+p")
 _USER_DATA_BYTES = 512
@@ -124,8 +126,14 @@ def complaints() -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStream]]:
-    """Opens a file and its best video stream, for one decoding thread; raises VideoError("open", ...)."""
+def open_video(path: pathlib.Path, *, skim: bool = False) -> Iterator[tuple[InputContainer, AvVideoStream]]:
+    """Opens a file and its best video stream, for one decoding thread; raises VideoError("open", ...).
+
+    Args:
+        path: the file.
+        skim: does without what only pictures tell before one is decoded (the codec context's pixel format and colours),
+            which costs more than all the rest of opening a small file.
+    """
     try:
         if not path.exists():
             raise VideoError("open", "no such file")
@@ -134,7 +142,7 @@ def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStre
             raise VideoError("open", "is a directory")
         if path.stat().st_size == 0:
             raise VideoError("open", "empty file")
-        container = _open_container(path)
+        container = _open_container(path, _SKIM if skim else {})
     except PermissionError as error:
         raise VideoError("open", "permission denied") from error
     except av.error.InvalidDataError as error:
@@ -155,10 +163,14 @@ def open_video(path: pathlib.Path) -> Iterator[tuple[InputContainer, AvVideoStre
         yield container, stream
 
 
-def _open_container(path: pathlib.Path) -> InputContainer:
-    """Opens a file, without FFmpeg's trial decoding (milliseconds) where an mp4's header tells everything."""
+def _open_container(path: pathlib.Path, options: dict[str, str]) -> InputContainer:
+    """Opens a file, with little of FFmpeg's trial decoding where an mp4's header tells almost everything.
+
+    Args:
+        options: of the trial decoding of an mp4.
+    """
     if path.suffix.lower() in (".mp4", ".mov", ".m4v"):
-        container = av.open(str(path), metadata_errors="replace", options={"analyzeduration": "1"})
+        container = av.open(str(path), metadata_errors="replace", options={"analyzeduration": "1", **options})
         # Several video streams are ranked by what the trial decoding finds.
         videos = container.streams.video
         if "mov" in container.format.name and len(videos) == 1 and videos[0].average_rate:
