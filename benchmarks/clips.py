@@ -18,7 +18,7 @@ import pathlib
 import random
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gridclip.dali_pipes.packets import scan
@@ -118,8 +118,9 @@ def _timed(paths: Sequence[pathlib.Path], fps: float, readers: Mapping[str, Read
     order = random.Random(0)
     for path in paths:
         with floor(path, fps) as decode_only:
-            calls = {name: functools.partial(reader, path, fps) for name, reader in readers.items()}
-            turns = list({**calls, FLOOR: decode_only}.items())
+            calls: dict[str, Callable[[], object]] = {FLOOR: decode_only}
+            calls |= {name: functools.partial(reader, path, fps) for name, reader in readers.items()}
+            turns = list(calls.items())
             order.shuffle(turns)
             for name, call in turns:
                 start = time.process_time()
