@@ -32,7 +32,9 @@ Decoder = decoders.Decoder
 
 
 @contextlib.contextmanager
-def open_reading(path: Place, sampling: Sampling, on_damage: OnDamage = "fail") -> Iterator[Reading]:
+def open_reading(
+    path: Place, sampling: Sampling, on_damage: OnDamage = "fail", *, skim: bool = False
+) -> Iterator[Reading]:
     """Opens and scans a video; raises VideoError, also where it has no wanted frame.
 
     Args:
@@ -41,8 +43,9 @@ def open_reading(path: Place, sampling: Sampling, on_damage: OnDamage = "fail") 
         on_damage: what becomes of a wanted frame that cannot be decoded. `fail`: the video is lost. `nearest`: the
             nearest frame that can stands for it, if one is at most a sampling period away; the video is lost where
             none is, or where more than MOST_DAMAGED of its wanted frames, and more than one, cannot be decoded.
+        skim: see `scan.open_video`; DALI asks for what it does without.
     """
-    with scan.open_video(path) as (container, stream):
+    with scan.open_video(path, skim=skim) as (container, stream):
         summary, table, packets = scan.scan(container, stream)
         if sampling.edit_lists == "ignore":
             summary = edit_lists.counted(summary)

@@ -163,7 +163,8 @@ def _needed(table: PacketTable, wanted: np.ndarray, start: int, stop: int) -> np
         start, stop: the run's packets; decoding starts afresh at the first.
     """
     if table.references is None:
-        return ((table.facts[start:stop] & DISPOSABLE) == 0) | wanted[start:stop]
+        kept: np.ndarray = ((table.facts[start:stop] & DISPOSABLE) == 0) | wanted[start:stop]
+        return kept
     needed = wanted[start:stop].tolist()
     needed[0] = True
     for position in range(stop - start - 1, 0, -1):

@@ -32,6 +32,8 @@ VideoPacket: TypeAlias = "Packet[AvVideoStream]"  # PyAV's class takes no argume
 
 # Files up to this size keep their packets in memory after the scan; larger ones are demuxed a second time.
 KEEP_PACKETS_BYTES = 64 << 20
+# For FFmpeg's trial decoding: headers, and how far pictures are reordered by them, but no pictures.
+_SKIM = {"skip_frame": "all"}
 # User data of MPEG-4 encoders, before the first picture: "p" stands for a packed bitstream.
 _PACKED = re.compile(rb"DivX\d+(?:b|Build)\d+p")
 _USER_DATA_BYTES = 512
@@ -126,10 +128,16 @@ def complaints() -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def open_video(place: Place) -> Iterator[tuple[InputContainer, AvVideoStream]]:
-    """Opens a file and its best video stream, for one decoding thread; raises VideoError, see `opening.opened`."""
+def open_video(place: Place, *, skim: bool = False) -> Iterator[tuple[InputContainer, AvVideoStream]]:
+    """Opens a file and its best video stream, for one decoding thread; raises VideoError, see `opening.opened`.
+
+    Args:
+        place: where the file is.
+        skim: does without what only pictures tell before one is decoded (the codec context's pixel format and colours),
+            which costs more than all the rest of opening a small file.
+    """
     with contextlib.ExitStack() as stack:
-        container = _opened_container(stack.enter_context(opened(place)), place.name)
+        container = _opened_container(stack.enter_context(opened(place)), place.name, _SKIM if skim else {})
         stack.enter_context(_counting)
         stack.enter_context(container)
         stream = container.streams.best("video")
@@ -145,10 +153,10 @@ def open_video(place: Place) -> Iterator[tuple[InputContainer, AvVideoStream]]:
         yield container, stream
 
 
-def _opened_container(source: str | ReadAhead, name: str) -> InputContainer:
+def _opened_container(source: str | ReadAhead, name: str, options: dict[str, str]) -> InputContainer:
     """What FFmpeg makes of a file; raises VideoError("open", ...)."""
     try:
-        return _open_container(source, name)
+        return _open_container(source, name, options)
     except PermissionError as error:
         raise VideoError("open", "permission denied") from error
     except av.error.InvalidDataError as error:
@@ -157,10 +165,16 @@ def _opened_container(source: str | ReadAhead, name: str) -> InputContainer:
         raise VideoError("open", str(error)) from error
 
 
-def _open_container(source: str | ReadAhead, name: str) -> InputContainer:
-    """Opens a file, without FFmpeg's trial decoding (milliseconds) where an mp4's header tells everything."""
+def _open_container(source: str | ReadAhead, name: str, options: dict[str, str]) -> InputContainer:
+    """Opens a file, with little of FFmpeg's trial decoding where an mp4's header tells almost everything.
+
+    Args:
+        source: what FFmpeg reads.
+        name: the file's, for its suffix.
+        options: of the trial decoding of an mp4.
+    """
     if pathlib.PurePath(name).suffix.lower() in (".mp4", ".mov", ".m4v"):
-        container = _demuxed(source, {"analyzeduration": "1"})
+        container = _demuxed(source, {"analyzeduration": "1", **options})
         # Several video streams are ranked by what the trial decoding finds.
         videos = container.streams.video
         if "mov" in container.format.name and len(videos) == 1 and videos[0].average_rate:

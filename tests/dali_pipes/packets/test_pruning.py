@@ -27,7 +27,7 @@ NOT_FOR_DECORD = ("av1.mkv", "av1.mp4", "h264_edit_list.mp4", "h264_two_streams.
 
 def decode_wanted(path: pathlib.Path, fps: float) -> tuple[np.ndarray, list[np.ndarray], int]:
     """(wanted indices, their frames by the pruned path, packets decoded)."""
-    with scan.open_video(path) as (container, stream):
+    with scan.open_video(path, skim=True) as (container, stream):
         summary, table, packets = scan.scan(container, stream)
         wanted = wanted_frames(summary.frame_count, summary.avg_fps, fps=fps)
         frames: list[np.ndarray] = []
@@ -109,6 +109,16 @@ def test_pruning_leaves_packets_out(structures: dict[str, pathlib.Path], name: s
 def test_codecs_that_are_not_analysed_keep_every_packet(structures: dict[str, pathlib.Path]) -> None:
     _, _, decoded = decode_wanted(structures["mpeg2.mkv"], 1.7)
     assert decoded == 90
+
+
+def test_skimming_tells_the_scan_the_same(structures: dict[str, pathlib.Path], shared_data: pathlib.Path) -> None:
+    for path in [*structures.values(), *(shared_data / "videos").iterdir()]:
+        found = []
+        for skim in (False, True):
+            with scan.open_video(path, skim=skim) as (container, stream):
+                summary, table, _ = scan.scan(container, stream)
+                found.append((stream.index, stream.codec_context.has_b_frames, summary, table.facts.tolist()))
+        assert found[0] == found[1], path.name
 
 
 def test_real_files_equal_whole(shared_data: pathlib.Path) -> None:
