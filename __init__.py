@@ -779,7 +779,6 @@ def search(
     moments: int = 1,
     aggregate: str = _choices.AGGREGATE,
     temperature: float = _choices.TEMPERATURE,
-    index: _choices.Index = _choices.INDEX,
     level: _choices.Level | None = None,
     grid_size: int | None = None,
     refine: int | None = None,
@@ -799,8 +798,6 @@ def search(
         top: how many videos, >= 1.
         moments: how many moments of each, >= 1; of several sentences it is one for each of them.
         aggregate, temperature: as in `evaluate`.
-        index: "exact" scores all videos, "ann" those that the store's index finds, see `gridclip index`; "auto" takes
-             the index where there is one and the store is large. Scores are exact always.
         level, grid_size, device: as in `evaluate`.
         refine: for stores of a coarse grid and one sentence: the so many best videos are decoded again around their
             best moments, one frame a pass. Their new scores, the mean of the coarse one and that of the best moment
@@ -837,7 +834,6 @@ def search(
         found,
         aggregate=aggregate,
         temperature=temperature,
-        index=index,
         level=level,
         grid_size=grid_size,
         device=device,

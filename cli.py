@@ -1063,12 +1063,6 @@ def search(
     show_envvar=True,
     help="What a visitor has to know, at least 16 characters; it travels unencrypted.",
 )
-@click.option(
-    "--index",
-    type=click.Choice(choices.INDEXES),
-    default=choices.INDEX,
-    help="How videos are found: exact: all are scored; ann: those that the index finds; auto: ann in large stores.",
-)
 @_view
 @_scoring
 @_num_gpus

@@ -185,7 +185,7 @@ def _moments(name: str) -> list[Row]:
         gain, low, high = chosen[f"{metric}_less_reference"]
         what = f"find {purpose}: {facts['queries']:,} queries, {facts['videos']:,} generated videos, {results['model']}"
         result = f"{metric} {value:.1f} for {value - gain:.1f} ({low:+.1f} to {high:+.1f}) with {chosen['setting']}"
-        rows.append(Row(what, results["reference"], result, name, headline=purpose == "moments"))
+        rows.append(Row(what, results["reference"], result, name, headline=purpose == "videos"))
     return rows
 
 

@@ -81,9 +81,6 @@ BENCHMARKS = ("activitynet",)  # of which engine/published.py has figures
 REPORT_EXAMPLES = 20  # queries that a report shows with their best videos
 TOP = 10  # videos that a search shows
 UNWANTED_WEIGHT = 1.0  # of the score of what a search does not want, beside that of what it does
-Index = Literal["auto", "exact", "ann"]
-INDEXES: tuple[Index, ...] = get_args(Index)
-INDEX: Index = "auto"  # how a search finds its candidates
 REFINE_CACHE_FRAMES = 300_000  # that refinement keeps beside a store: 440 MiB where vectors are 768 wide
 
 # Features for elsewhere: engine/features.py has one writer for each.

@@ -61,15 +61,12 @@ class Searcher:
     Args:
         store: holds super images; nothing is written to it.
         aggregate, temperature: see `Scoring`.
-        index: "exact": every video is scored; "ann": those that the store's index finds; "auto": with the index where
-            there is one and the store is large.
         level, grid_size: which of the store's embeddings, see `Store.read_super_images`.
         device: torch's name of where to compute what numpy is not enough for, by default CUDA if there is one.
 
     Raises:
         ValueError: an argument is out of range.
-        GridClipError: the store holds no videos, or none of this level and grid size, or its rows are damaged; or index
-            is "ann", and it has no index.
+        GridClipError: the store holds no videos, or none of this level and grid size, or its rows are damaged.
     """
 
     def __init__(
@@ -78,16 +75,13 @@ class Searcher:
         *,
         aggregate: str = choices.AGGREGATE,
         temperature: float = choices.TEMPERATURE,
-        index: choices.Index = choices.INDEX,
         level: choices.Level | None = None,
         grid_size: int | None = None,
         device: str | None = None,
     ) -> None:
-        if index not in choices.INDEXES:
-            raise ValueError(f"index ({index!r}) must be one of {', '.join(choices.INDEXES)}")
         self.store = store
         self.scoring = Scoring(aggregate, temperature)
-        self._index, self._device = index, device
+        self._device = device
         self._snapshot = _Snapshot(store.reader(level, grid_size))
         logger.info("searching %s", self._snapshot.reader.view)
 
@@ -223,7 +217,6 @@ def search(
     moments: int = 1,
     aggregate: str = choices.AGGREGATE,
     temperature: float = choices.TEMPERATURE,
-    index: choices.Index = choices.INDEX,
     level: choices.Level | None = None,
     grid_size: int | None = None,
     device: str | None = None,
@@ -233,7 +226,6 @@ def search(
         store,
         aggregate=aggregate,
         temperature=temperature,
-        index=index,
         level=level,
         grid_size=grid_size,
         device=device,

@@ -268,6 +268,7 @@ def _texture(texture: str, colour: tuple[int, int, int], rng: np.random.Generato
     y, x = (line.astype(np.float32) for line in np.ogrid[0:HEIGHT_PX, 0:WIDTH_PX])
     period = float(rng.uniform(46, 62))
     y, x = y + float(rng.uniform(0, period)), x + float(rng.uniform(0, period))
+    light: np.ndarray
     if texture == "plain":
         light = np.zeros_like(x)
     elif texture == "stripes":
