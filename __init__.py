@@ -374,8 +374,8 @@ def embed_videos(
             seconds away, with a notice; with "fail" the video fails.
         cells: also make a vector of each wanted frame, from its cell of the super image, in the same pass.
         retry_failed: "any": only the videos that the failures.jsonl of earlier runs name; or only those that failed at
-            one stage: "list", "open", "demux", "sample", "decode", "read", "write", "encode" or "query".
-        metrics_port: show how the job gets on to Prometheus, at this port (0: any free one) until it ends.
+            a stage, one of "list", "open", "demux", "sample", "decode", "read", "write", "encode" and "query".
+        metrics_port: show how the job gets on to Prometheus, at this port (0 is any free one) until it ends.
         metrics_host: the address to show it at; the default is this machine's own.
         cluster: "auto" or the address of a Ray cluster: a worker for each of its GPUs (0 `num_gpus`: on its CPU cores),
             this process writes the store. Every node needs GridCLIP, and the model and the videos at the same paths.
@@ -591,9 +591,9 @@ def evaluate(
         normalise: "none", "qb-norm" or "sinkhorn": what to do against videos that are near to every query. Sinkhorn
             sees all queries together, so that it is transductive. Not together with `sweep`.
         query_bank: for "qb-norm": a store or an npz (`embedding` [B, D]) of queries other than those evaluated.
-        refine, video_dir, refine_cache_frames: as in `search`, for every query. Not together with `sweep` or
-            `normalise`.
+        refine, video_dir: as in `search`, for every query. Not together with `sweep` or `normalise`.
         model: for `refine`, the one that the store was made with.
+        refine_cache_frames: as in `search`.
         device: torch's name of where to compute; default: CUDA where there is one.
 
     Returns:
@@ -798,12 +798,13 @@ def search(
         top: how many videos, >= 1.
         moments: how many moments of each, >= 1; of several sentences it is one for each of them.
         aggregate, temperature: as in `evaluate`.
-        level, grid_size, device: as in `evaluate`.
+        level, grid_size: as in `evaluate`.
         refine: for stores of a coarse grid and one sentence: the so many best videos are decoded again around their
             best moments, one frame a pass. Their new scores, the mean of the coarse one and that of the best moment
             among the frames, decide their order; they stay before all others.
         video_dir: for `refine`, the videos.
         refine_cache_frames: frames that `refine` keeps beside the store for the next query, at most.
+        device: as in `evaluate`.
 
     Returns:
         A `Hit` per video: `video_id`, `score` (a cosine, -1 to 1), `moments` (`start_s` and `end_s` in seconds, and

@@ -5,6 +5,7 @@ It is arithmetic whose every number says where it comes from. None was measured 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from .. import ArgumentError
 from ..dali_pipes.sampling import Sampling, super_image_count
 from .choices import CARDS
+from .finding import where
 from .listing import list_videos
 from .plan import FP16_BYTES, Plan
 
@@ -177,14 +179,15 @@ def forecast(
     )
 
 
-def measure_bytes(video_dir: pathlib.Path) -> int:
-    """The bytes of a folder's videos; files that are gone meanwhile count as none."""
+def measure_bytes(video_dir: str | os.PathLike[str]) -> int:
+    """The bytes of the videos of a folder, a list, tars or a URL; files that are gone meanwhile count as none."""
     total = 0
-    for video in list_videos(video_dir).videos:
-        try:
-            total += os.path.getsize(video.path)
-        except OSError:
+    for video in list_videos(where(video_dir)).videos:
+        if not isinstance(video.place, pathlib.Path):
+            total += video.place.size or 0
             continue
+        with contextlib.suppress(OSError):
+            total += video.place.stat().st_size
     return total
 
 

@@ -107,8 +107,8 @@ def count_facts(work: Work, clips: Sequence[pathlib.Path]) -> dict[str, float]:
     for path in clips:
         with open_reading(path, SAMPLING) as reading:
             facts["packets"] += len(reading.table.facts)
-            facts["kept_packets"] += kept_packets(reading, SAMPLING.cells)
-            facts["super_images"] += -(-len(reading.wanted) // SAMPLING.cells)
+            facts["kept_packets"] += kept_packets(reading, SAMPLING.block)
+            facts["super_images"] += -(-len(reading.wanted) // SAMPLING.block)
     return facts
 
 

@@ -56,6 +56,7 @@ NEEDED = (
     "six",
     "libcst",
     "packaging",
+    "PyWavelets",
     "pylance",
     "lance-namespace",
     "lance-namespace-urllib3-client",

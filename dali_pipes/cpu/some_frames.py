@@ -78,7 +78,7 @@ def some_frames(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has none of these frames.
     """
-    with open_reading(video.path, sampling, on_damage) as reading:
+    with open_reading(video.place, sampling, on_damage) as reading:
         bounds_s = reading.layout().bounds_s
         asked, positions = positions, positions[positions < len(reading.wanted)]
         if not len(positions):

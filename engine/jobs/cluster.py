@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import logging
+import pathlib
 import time
 from typing import Any, assert_never
 
@@ -84,7 +85,9 @@ def embed(
             passes=passes,
             make_source=make_source,
             make_careful_source=make_careful_source,
-            present=next((video.path for video in todo if video.path.exists()), None),
+            present=next(
+                (each.place for each in todo if isinstance(each.place, pathlib.Path) and each.place.exists()), None
+            ),
             levels=Levels.here(),
         )
         if todo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pathlib
 import stat
 import sys
 import time
@@ -208,8 +209,11 @@ class Tally:
     def add_handed_out(self, video: VideoFile) -> None:
         """A video is taken in work."""
         self._handed_out += 1
+        if not isinstance(video.place, pathlib.Path):
+            self._video_bytes += video.place.size or 0
+            return
         with contextlib.suppress(OSError):  # whoever opens it will say it better
-            found = os.stat(video.path)
+            found = os.stat(video.place)
             self._video_bytes += found.st_size if stat.S_ISREG(found.st_mode) else 0
 
     def add_super_images(self, count: int) -> None:

@@ -259,7 +259,9 @@ def test_what_is_looked_at_again_is_what_grid_1_has_and_is_counted_once() -> Non
     assert measured.passes == 7 + len(looked_at)
 
 
+@pytest.mark.may_skip  # its chart needs matplotlib, which is in the extra "bench" only
 def test_the_short_form(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    pytest.importorskip("matplotlib")
     work, out = tmp_path / "work", tmp_path / "moments_short.json"
     monkeypatch.setattr(sys, "argv", ["moments", "--videos", "60", "--work-dir", f"{work}", "--json", f"{out}"])
     moments.main()

@@ -172,7 +172,7 @@ def test_annotated_videos_without_a_file(
     ("arguments", "message"),
     [
         ("superimages --video-dir {tmp}/none --save-dir {tmp}/out", "does not exist"),
-        ("superimages --video-dir {tmp}/file --save-dir {tmp}/out", "is a file, expected a folder"),
+        ("superimages --video-dir {tmp}/file --save-dir {tmp}/out", "no video in"),
         ("superimages --video-dir {tmp}/empty --save-dir {tmp}/out", "no video in"),
         ("superimages --video-dir {videos} --save-dir {tmp}/file", "cannot make --save-dir"),
         ("superimages --video-dir {videos} --anno-file {tmp}/none --save-dir {tmp}/out", "No such file"),

@@ -58,7 +58,7 @@ def test_cells_equal_the_reference_and_the_super_image_stays(tmp_path, precision
         cosines = (found * expected).sum(axis=2)
         assert cosines.min() > {"fp32": 1 - 1e-6, "fp16": 0.9999, "int8": 0.98}[precision]
         # Far from trivial: the cells are neither each other nor the super image.
-        assert (expected[:, 0] * expected[:, 1]).sum(1).max() < 0.97 and np.ptp(expected, axis=1).max() > 0.1
+        assert (expected[:, 0] * expected[:, 1]).sum(1).max() < 0.98 and np.ptp(expected, axis=1).max() > 0.1
 
 
 def test_int8_leaves_the_super_image_to_the_bit(tmp_path, clip, super_images):

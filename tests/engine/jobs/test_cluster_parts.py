@@ -84,8 +84,9 @@ def test_embeddings_wait_for_the_driver_and_words_do_not():
     assert results.take() == [embedding]
 
 
+@pytest.mark.may_skip  # Ray is an extra
 def test_an_address_where_nobody_listens():
-    pytest.importorskip("ray")  # Ray is an extra
+    pytest.importorskip("ray")
     with (
         pytest.raises(GridClipError, match=r"`cluster='127\.0\.0\.1:1'`: no Ray cluster answers there .*refused"),
         cluster_nodes.connected("127.0.0.1:1"),

@@ -9,18 +9,10 @@ import shutil
 
 import numpy as np
 import pytest
+from cached_frames import MADE_WITH, add, cache_of, frames
 from gridclip.dali_pipes.contract import VideoFile
 from gridclip.engine.refinement import cache as cache_module
-from gridclip.engine.refinement.cache import FrameCache
 from gridclip.engine.refinement.score import Frames
-
-MADE_WITH = {"model": "m", "sampling": {"fps": 0.5}}
-
-
-def frames(first: int, count: int, width: int = 8) -> Frames:
-    positions = np.arange(first, first + count)
-    vectors = np.random.default_rng(first).standard_normal((count, width)).astype(np.float16)
-    return Frames(positions, vectors, np.stack([positions * 2.0, positions * 2.0 + 2], axis=1), 1000)
 
 
 @pytest.fixture
@@ -38,10 +30,6 @@ def videos(tmp_path) -> list[VideoFile]:
 def folder(tmp_path) -> pathlib.Path:
     (tmp_path / "store").mkdir()
     return tmp_path / "store"
-
-
-def cache_of(folder: pathlib.Path, most_frames: int = 1000, made_with=MADE_WITH) -> FrameCache:
-    return FrameCache(folder, made_with, most_frames=most_frames)
 
 
 def same(found: Frames, expected: Frames) -> bool:
@@ -100,14 +88,9 @@ def test_a_damaged_table_is_made_anew(folder, videos, caplog):
     assert same(cache.read(videos)["a"], frames(7, 3, width=8))
 
 
-def _add(folder: pathlib.Path, video: VideoFile, first: int) -> None:
-    for number in range(5):
-        cache_of(folder).add([(video, frames(first + 2 * number, 2))])
-
-
 def test_several_processes_may_write_at_once(folder, videos):
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_add, args=(folder, videos[0], first)) for first in (0, 100, 100)]
+    writers = [context.Process(target=add, args=(folder, videos[0], first)) for first in (0, 100, 100)]
     for writer in writers:
         writer.start()
     for writer in writers:
