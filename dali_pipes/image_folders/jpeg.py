@@ -137,6 +137,8 @@ def read_sidecar(folder: pathlib.Path) -> Sidecar | None:
     try:
         refuse_special_file(folder / SIDECAR)
         record = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            return None
         settings = {field.name: record[field.name] for field in dataclasses.fields(Sampling) if field.name in record}
         bounds = record.get("frame_bounds_s")
         sampling = Sampling(**settings)

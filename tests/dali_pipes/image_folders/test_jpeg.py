@@ -214,6 +214,13 @@ def test_a_sidecar_with_a_number_beyond_floats_is_damaged(tmp_path):
     assert jpeg.read_sidecar(tmp_path / "v") is None
 
 
+@pytest.mark.parametrize("text", ['"fps"', "[]", "7", "null"])
+def test_a_sidecar_that_is_no_object_is_damaged(tmp_path, text):
+    save(tmp_path)
+    (tmp_path / "v" / jpeg.SIDECAR).write_text(text)
+    assert jpeg.read_sidecar(tmp_path / "v") is None
+
+
 def test_the_sidecar_is_readable_json(tmp_path):
     save(tmp_path)
     record = json.loads((tmp_path / "v" / "super_images.json").read_text())
