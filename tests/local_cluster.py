@@ -32,6 +32,8 @@ def three_nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray-")  # a short path: sockets lie in it
+    # Ray notes the head's address here whatever temp_dir is, and does not make the folder on a new machine.
+    (pathlib.Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)
     cluster = Cluster()
     path = os.environ.get("PYTHONPATH", "")
     # Workers import the tests' sources, as they do everything else, from what is installed on their node.
