@@ -17,7 +17,6 @@ from ..dali_pipes.grid import assemble
 from ..dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX
 from .encoding.encoder import Encoder
 from .search import Hit, Searcher
-from .store.store import Store
 
 MOST_PIXELS = 80_000_000  # of a picture that is read: a few kilobytes can claim to be more; Pillow warns from 89 on
 
@@ -70,7 +69,8 @@ def answer(searcher: Searcher, model: Encoder, question: Question, *, top: int, 
     texts = model.encode_texts([*question.sentences, *question.unwanted])
     wanted, unwanted = texts[: len(question.sentences)], texts[len(question.sentences) :]
     if question.picture is not None:
-        image = still(question.picture, grid_size=_grid_size(searcher.store), super_img_size=model.info.image_size)
+        # 1 where the store was filled with features, whose sampling is not known.
+        image = still(question.picture, grid_size=searcher.view.grid_size or 1, super_img_size=model.info.image_size)
         wanted = np.concatenate([model.encode_images(image[None]), wanted])
     return searcher.search_terms(wanted, unwanted, top, moments)
 
@@ -104,9 +104,3 @@ def still(picture: os.PathLike[str] | bytes, *, grid_size: int, super_img_size: 
     frame = np.asarray(upright.resize((DECODE_WIDTH_PX, DECODE_HEIGHT_PX), Image.Resampling.BICUBIC))
     super_image: np.ndarray = assemble([frame] * grid_size**2, grid_size, super_img_size)[0]
     return super_image
-
-
-def _grid_size(store: Store) -> int:
-    """Cells per row of the store's super images; 1 where it was filled with features, whose sampling is not known."""
-    sampling = store.sampling or {}
-    return int(sampling.get("grid_size") or 1)

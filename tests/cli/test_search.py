@@ -69,6 +69,21 @@ def test_a_frame_finds_its_own_video(search, small_videos: pathlib.Path, tmp_pat
     assert told["results"][0]["video_id"] == "c" and told["image"] == str(tmp_path / "frame.png")
 
 
+def test_a_picture_is_laid_out_as_the_embeddings_that_are_searched(
+    small_videos: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    model = gridclip.load_model(tiny_model_dir)
+    sampling = gridclip.Sampling(fps=1, grid_size=(1, 2), super_img_size=model.info.image_size)
+    gridclip.embed_videos(model, small_videos, tmp_path / "store", sampling=sampling, num_workers=1)
+    with av.open(str(small_videos / "c.mkv")) as container:
+        next(container.decode(video=0)).to_image().save(tmp_path / "frame.png")
+    for grid_size in (None, 1, 2):
+        hits = gridclip.search(
+            model, [], tmp_path / "store", image=tmp_path / "frame.png", aggregate="max", grid_size=grid_size
+        )
+        assert hits[0].video_id == "c"
+
+
 def test_pictures_that_cannot_be_read_are_told(search, tmp_path: pathlib.Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     Image.fromarray(np.zeros((1, 1), np.uint8)).resize((9_000, 9_300)).save(tmp_path / "large.png")
