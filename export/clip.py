@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .clip_checkpoint import build_model, read_checkpoint
 from .clip_graphs import write_cells_graph, write_image_graph, write_text_graph
-from .clip_model import CLIP, normalise_pixels
+from .clip_model import CLIP, ClipConfig, normalise_pixels
 from .family import LoadOptions
 from .model_info import ModelFacts
 from .tokenizer_files import load_vocabulary
@@ -39,16 +39,39 @@ def load(weights: Weights, options: LoadOptions) -> ClipForExport:
     """Make the torch model, with the special tokens that its vocabulary names."""
     checkpoint = read_checkpoint(weights, activation=options.activation)
     vocabulary = load_vocabulary(weights.path, checkpoint.config.vocab_size, options.tokenizer)
-    special: dict[str, Any] = {"start_token": vocabulary.start_token, "end_token": vocabulary.end_token}
-    config = dataclasses.replace(
-        checkpoint.config, **{key: value for key, value in special.items() if value is not None}
-    )
+    config = dataclasses.replace(checkpoint.config, **vocabulary.named_tokens)
     model = build_model(
         dataclasses.replace(checkpoint, config=config),
         image_size=options.image_size,
         context_length=options.context_length,
     )
     return ClipForExport(model, vocabulary.tokenizer)
+
+
+def openai_facts(family: str, config: ClipConfig, logit_scale: Tensor) -> ModelFacts:
+    """The facts of a model whose text tower is that of OpenAI's CLIP.
+
+    Args:
+        family: its name.
+        config: the model's.
+        logit_scale: the parameter, a logarithm.
+    """
+    return ModelFacts(
+        family=family,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        embed_dim=config.embed_dim,
+        context_length=config.context_length,
+        vocab_size=config.vocab_size,
+        start_token=config.start_token,
+        end_token=config.end_token,
+        pad_token=0,
+        causal_text=True,
+        pooling="end_token",
+        text_cleaning="clip",
+        activation=config.activation,
+        logit_scale=float(logit_scale.exp()),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,23 +83,7 @@ class ClipForExport:
 
     @property
     def facts(self) -> ModelFacts:
-        config = self.model.config
-        return ModelFacts(
-            family="clip",
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-            embed_dim=config.embed_dim,
-            context_length=config.context_length,
-            vocab_size=config.vocab_size,
-            start_token=config.start_token,
-            end_token=config.end_token,
-            pad_token=0,
-            causal_text=True,
-            pooling="end_token",
-            text_cleaning="clip",
-            activation=config.activation,
-            logit_scale=float(self.model.logit_scale.exp()),
-        )
+        return openai_facts("clip", self.model.config, self.model.logit_scale)
 
     @property
     def settings(self) -> Mapping[str, Any]:

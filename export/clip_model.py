@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import GridClipError
 from .transformer import Transformer
+from .weights import count_layers
 
 # Mean and standard deviation per RGB channel of CLIP's training images, for pixels scaled to 0..1.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -262,10 +263,10 @@ def config_from_state_dict(
             image_size=grid * patch_size,
             patch_size=patch_size,
             vision_width=vision_width,
-            vision_layers=_count_layers(state_dict, "visual.transformer.resblocks."),
+            vision_layers=count_layers(state_dict, "visual.transformer.resblocks."),
             vision_heads=max(1, vision_width // _VISION_HEAD_WIDTHS.get(vision_width, 64)),
             text_width=text_width,
-            text_layers=_count_layers(state_dict, "transformer.resblocks."),
+            text_layers=count_layers(state_dict, "transformer.resblocks."),
             text_heads=max(1, text_width // 64),
             context_length=state_dict["positional_embedding"].shape[0],
             vocab_size=vocab_size,
@@ -281,7 +282,3 @@ def config_from_state_dict(
         ) from None
     except (ValueError, IndexError) as error:
         raise GridClipError(f"{source} is not a CLIP ViT checkpoint: {error}") from None
-
-
-def _count_layers(state_dict: Mapping[str, Tensor], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in state_dict if key.startswith(prefix)})

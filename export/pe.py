@@ -15,6 +15,7 @@ import tokenizers
 from torch import Tensor, nn
 
 from .. import GridClipError
+from .clip import openai_facts
 from .clip_graphs import write_text_graph
 from .clip_model import normalise_pixels
 from .family import LoadOptions
@@ -43,8 +44,7 @@ def load(weights: Weights, options: LoadOptions) -> PeForExport:
     weights = under_meta_names(weights)
     config = read_config(weights)
     vocabulary = load_vocabulary(weights.path, config.vocab_size, options.tokenizer)
-    special: dict[str, Any] = {"start_token": vocabulary.start_token, "end_token": vocabulary.end_token}
-    config = dataclasses.replace(config, **{key: value for key, value in special.items() if value is not None})
+    config = dataclasses.replace(config, **vocabulary.named_tokens)
     model = build_model(weights, config, image_size=options.image_size, context_length=options.context_length)
     return PeForExport(model, vocabulary.tokenizer)
 
@@ -58,23 +58,7 @@ class PeForExport:
 
     @property
     def facts(self) -> ModelFacts:
-        config = self.model.config
-        return ModelFacts(
-            family="pe",
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-            embed_dim=config.embed_dim,
-            context_length=config.context_length,
-            vocab_size=config.vocab_size,
-            start_token=config.start_token,
-            end_token=config.end_token,
-            pad_token=0,
-            causal_text=True,
-            pooling="end_token",
-            text_cleaning="clip",
-            activation=config.activation,
-            logit_scale=float(self.model.logit_scale.exp()),
-        )
+        return openai_facts("pe", self.model.config, self.model.logit_scale)
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from .. import GridClipError
 from .pe_model import PeConfig, PeCore
 from .positions import resize_text_positions
-from .weights import Weights, fit_tensors
+from .weights import Weights, count_layers, fit_tensors
 
 _POSITIONS = "visual.positional_embedding"
 _CLASS_TOKEN = "visual.class_embedding"
@@ -46,10 +45,10 @@ def read_config(weights: Weights) -> PeConfig:
             image_size=grid * patch_size,
             patch_size=patch_size,
             vision_width=width,
-            vision_layers=_count_layers(tensors, "visual.transformer.resblocks."),
+            vision_layers=count_layers(tensors, "visual.transformer.resblocks."),
             vision_heads=max(1, width // _HEAD_WIDTHS.get(width, 64)),
             text_width=text_width,
-            text_layers=_count_layers(tensors, "transformer.resblocks."),
+            text_layers=count_layers(tensors, "transformer.resblocks."),
             text_heads=max(1, text_width // 64),
             context_length=len(tensors["positional_embedding"]),
             vocab_size=vocab_size,
@@ -126,7 +125,3 @@ def _own_names(weights: Weights) -> dict[str, Tensor]:
         if key != "attn_mask":
             state_dict[key] = tensor
     return state_dict
-
-
-def _count_layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)})

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import GridClipError
 from .positions import resize_patch_positions
 from .siglip_model import Siglip, SiglipConfig
-from .weights import Weights, fit_tensors
+from .weights import Weights, count_layers, fit_tensors
 
 _PATCHES = "vision_model.embeddings.patch_embedding.weight"
 _PATCH_POSITIONS = "vision_model.embeddings.position_embedding.weight"
@@ -88,11 +88,11 @@ def _read_config(weights: Weights, form: TextForm) -> SiglipConfig:
             image_size=int(vision.get("image_size", _DEFAULT_IMAGE_SIZE_PX)),
             patch_size=patch_size,
             width=width,
-            layers=_count_layers(weights, "vision_model.encoder.layers."),
+            layers=count_layers(weights.tensors, "vision_model.encoder.layers."),
             heads=int(vision.get("num_attention_heads", _DEFAULT_HEADS)),
             mlp_width=_shape(weights, "vision_model.head.mlp.fc1.weight", 2)[0],
             text_width=text_width,
-            text_layers=_count_layers(weights, "text_model.encoder.layers."),
+            text_layers=count_layers(weights.tensors, "text_model.encoder.layers."),
             text_heads=int(text.get("num_attention_heads", _DEFAULT_HEADS)),
             text_mlp_width=_shape(weights, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
             context_length=context_length,
@@ -142,10 +142,6 @@ def _shape(weights: Weights, name: str, dimensions: int) -> tuple[int, ...]:
             f"expected {dimensions}"
         )
     return shape
-
-
-def _count_layers(weights: Weights, prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in weights.tensors if key.startswith(prefix)})
 
 
 def _expected_shapes(config: SiglipConfig) -> Iterator[tuple[str, tuple[int, ...]]]:

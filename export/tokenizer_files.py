@@ -12,6 +12,7 @@ import json
 import logging
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import tokenizers
 from tokenizers import models, pre_tokenizers
@@ -41,6 +42,12 @@ class Vocabulary:
     tokenizer: tokenizers.Tokenizer
     start_token: int | None
     end_token: int | None
+
+    @property
+    def named_tokens(self) -> dict[str, Any]:
+        """The special tokens that it names, as fields of a model's config."""
+        named = {"start_token": self.start_token, "end_token": self.end_token}
+        return {name: token for name, token in named.items() if token is not None}
 
 
 def load_vocabulary(checkpoint: pathlib.Path, vocab_size: int, tokenizer: pathlib.Path | None = None) -> Vocabulary:

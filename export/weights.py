@@ -199,3 +199,8 @@ def _plain_state_dict(raw: Mapping[Any, Any]) -> dict[str, Tensor]:
         if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise GridClipError(f"{key} {tuple(tensor.shape)} is no plain tensor with all its values in the checkpoint")
     return state_dict
+
+
+def count_layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """Layers of a transformer whose tensors are named `<prefix><layer>.<...>`."""
+    return len({name[len(prefix) :].split(".")[0] for name in tensors if name.startswith(prefix)})
