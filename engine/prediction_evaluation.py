@@ -12,7 +12,7 @@ import numpy as np
 from .. import GridClipError
 from . import choices
 from .annotations import Query, load_annotations
-from .moments.evaluation import table_lines
+from .moments.evaluation import table_json, table_lines
 from .moments.intervals import Interval, bootstrap
 from .moments.metrics import (
     IOU_THRESHOLDS,
@@ -57,7 +57,7 @@ class PredictionEvaluation:
         content: dict[str, Any] = {}
         for name, table in (("svmr", self.svmr), ("vcmr", self.vcmr)):
             if table is not None:
-                content[name] = {f"{iou:g}": {str(k): each for k, each in row.items()} for iou, row in table.items()}
+                content[name] = table_json(table)
         if self.miou is not None and self.mean_ap is not None:
             content |= {"miou": self.miou.mean, "miou_interval": [self.miou.low, self.miou.high]}
             content["map"] = {f"{iou:g}": value for iou, value in self.mean_ap.items()}
@@ -132,7 +132,9 @@ def _evaluate(
     found: np.ndarray,
     without_times: int,
 ) -> PredictionEvaluation:
-    true = _true_moments(queries, video_ids)
+    numbers = {video_id: number for number, video_id in enumerate(video_ids)}
+    own_videos = np.array([numbers[query.video_id] for query in queries], np.int64)
+    true = TrueMoments.of(own_videos, [query.moments for query in queries])
     tables = {task: moment_recall(moments, true, topk=cutoffs).recall for task, moments in predicted.items()}
     own = predicted.get("SVMR")
     own_iou = None if own is None else first_iou(own, true)
@@ -155,14 +157,4 @@ def _evaluate(
         without_predictions=int((~found).sum()),
         without_times=without_times,
         outcomes=outcomes,
-    )
-
-
-def _true_moments(queries: list[Query], video_ids: list[str]) -> TrueMoments:
-    numbers = {video_id: number for number, video_id in enumerate(video_ids)}
-    spans = [query.moments for query in queries]
-    return TrueMoments(
-        np.array([numbers[query.video_id] for query in queries], np.int64),
-        np.repeat(np.arange(len(queries)), list(map(len, spans))),
-        np.array([span for each in spans for span in each], np.float64),
     )

@@ -63,8 +63,8 @@ class MomentEvaluation:
     def to_json(self) -> dict[str, Any]:
         """Ready for json.dump, under the keys of the design: svmr, vcmr as {IoU: {K: percent}}, miou, oracle."""
         return {
-            "svmr": {f"{iou:g}": {str(k): value for k, value in row.items()} for iou, row in self.svmr.items()},
-            "vcmr": {f"{iou:g}": {str(k): value for k, value in row.items()} for iou, row in self.vcmr.items()},
+            "svmr": table_json(self.svmr),
+            "vcmr": table_json(self.vcmr),
             "miou": self.miou,
             "miou_interval": [self.miou_interval.low, self.miou_interval.high],
             "map": {f"{iou:g}": value for iou, value in self.mean_ap.items()},
@@ -84,6 +84,11 @@ class MomentEvaluation:
         left_out = f", {self.without_times:,} have no times" if self.without_times else ""
         lines.append(f"{self.queries:,} queries with times{left_out}")
         return "\n".join(lines)
+
+
+def table_json(table: dict[float, dict[int, float]]) -> dict[str, dict[str, float]]:
+    """R@K by IoU threshold as JSON has it: {IoU: {K: percent}}."""
+    return {f"{iou:g}": {str(k): value for k, value in row.items()} for iou, row in table.items()}
 
 
 def table_lines(tables: dict[str, dict[float, dict[int, float]]]) -> list[str]:
@@ -134,7 +139,7 @@ def evaluate_moments(
         return None
     if not timed_videos.all():  # moments of videos without times cannot be ranked among those of others
         videos, targets, best, best_scores = _with_times(videos, targets, best, best_scores, timed_videos)
-    true = _true_moments(queries, rows, targets)
+    true = TrueMoments.of(targets[rows], [queries.queries[row].moments for row in rows])
     own, own_scores = rank_own_moments(queries.vectors[rows], targets[rows], videos, scoring)
     ranked = moments_of_best(queries.vectors[rows], best[rows, :DEPTH], videos, scoring)
     edges = boundaries(targets[rows], videos)
@@ -176,12 +181,6 @@ def _timed(videos: SuperImageTable) -> np.ndarray:
     known = np.isfinite(videos.start_s) & np.isfinite(videos.end_s)
     timed: np.ndarray = np.logical_and.reduceat(known, videos.offsets[:-1])
     return timed
-
-
-def _true_moments(queries: QueryTable, rows: np.ndarray, targets: np.ndarray) -> TrueMoments:
-    spans = [queries.queries[row].moments for row in rows]
-    owners = np.repeat(np.arange(len(rows)), list(map(len, spans)))
-    return TrueMoments(targets[rows], owners, np.array([span for each in spans for span in each], np.float64))
 
 
 def _with_times(

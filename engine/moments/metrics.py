@@ -65,6 +65,14 @@ class TrueMoments:
     owners: np.ndarray
     spans: np.ndarray
 
+    @classmethod
+    def of(
+        cls, videos: np.ndarray, moments: collections.abc.Sequence[collections.abc.Sequence[tuple[float, float]]]
+    ) -> TrueMoments:
+        """From each query's own video, int64 [Q], and its moments."""
+        owners = np.repeat(np.arange(len(moments)), list(map(len, moments)))
+        return cls(videos, owners, np.array([span for each in moments for span in each], np.float64))
+
     def __post_init__(self) -> None:
         if self.spans.shape != (len(self.owners), 2):
             raise ValueError(f"spans {list(self.spans.shape)} must be [M, 2] with M = {len(self.owners)} owners")
