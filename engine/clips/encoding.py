@@ -91,7 +91,7 @@ def _encode(source: InputContainer, target: OutputContainer, order: _Order) -> N
         raise VideoError("open", "it has no video stream")
     sounds = source.streams.best("audio")
     pictures.thread_type = "AUTO"
-    zero_s = float((pictures.start_time or 0) * (pictures.time_base or 0))  # what the store's seconds count from
+    zero_s = origin_s(pictures)  # what the store's seconds count from
     begin_s, end_s = zero_s + order.start_s, zero_s + order.end_s
     if source.duration is not None and begin_s > (source.start_time + source.duration) / av.time_base + _PATIENCE_S:
         raise VideoError("decode", f"it shows nothing from {order.start_s:g} to {order.end_s:g} s: it ends before")
@@ -120,6 +120,11 @@ def _encode(source: InputContainer, target: OutputContainer, order: _Order) -> N
         raise VideoError("decode", f"it shows nothing from {order.start_s:g} to {order.end_s:g} s")
     if heard is not None:
         heard.finish()
+
+
+def origin_s(stream: VideoStream | AudioStream) -> float:
+    """When a stream begins, by its own time stamps."""
+    return float((stream.start_time or 0) * (stream.time_base or 0))
 
 
 def _decoded(packet: Packet[Any]) -> list[Frame]:

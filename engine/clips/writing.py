@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from ... import GridClipError
 from ...dali_pipes import ids
 from ...dali_pipes.contract import VideoError
-from .encoding import FAITHFUL, encode_clip
+from .encoding import FAITHFUL, encode_clip, origin_s
 
 COPY_WITHIN_S = 0.5
 COPIED_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})  # of pictures, that players take in MP4
@@ -90,7 +90,7 @@ def _copy_packets(
     target: OutputContainer,
 ) -> None:
     outputs = {stream.index: target.add_stream_from_template(stream) for stream in streams}
-    origin, shown = _origin_s(streams[0]), streams[0].index
+    origin, shown = origin_s(streams[0]), streams[0].index
     taken: dict[int, list[Packet[Any]]] = {stream.index: [] for stream in streams}
     going = set(taken)
     for packet in source.demux(streams):
@@ -131,18 +131,13 @@ def _streams(source: InputContainer) -> tuple[VideoStream, AudioStream | None]:
 
 def _seek(source: InputContainer, pictures: VideoStream, start_s: float) -> float | None:
     """Goes to the last keyframe that is shown at start_s or before; its time, None where it has none."""
-    at = round((start_s + _frame_s(pictures) / 2 + _origin_s(pictures)) / (pictures.time_base or 1))
+    at = round((start_s + _frame_s(pictures) / 2 + origin_s(pictures)) / (pictures.time_base or 1))
     source.seek(at, stream=pictures)
     packet = next(source.demux(pictures), None)
     source.seek(at, stream=pictures)
     if packet is None or packet.pts is None or not packet.is_keyframe:
         return None
-    return float(packet.pts * packet.time_base) - _origin_s(pictures)
-
-
-def _origin_s(pictures: VideoStream | AudioStream) -> float:
-    """When the stream begins, by its own time stamps."""
-    return float((pictures.start_time or 0) * (pictures.time_base or 0))
+    return float(packet.pts * packet.time_base) - origin_s(pictures)
 
 
 def _frame_s(pictures: VideoStream) -> float:
