@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -125,6 +126,12 @@ def completed(record: dict[str, Any]) -> dict[str, Any]:
     if record.get("fps") is None:
         return record
     return {"mode": _mode_without_time(record.get("max_shift_s")), "edit_lists": "apply", **record}
+
+
+def of_record(record: Mapping[str, Any]) -> Sampling:
+    """The sampling among the settings that a store or a folder's sidecar holds; raises as Sampling does."""
+    names = {field.name for field in dataclasses.fields(Sampling)}
+    return Sampling(**{name: value for name, value in record.items() if name in names})
 
 
 def why_none(length: Length, sampling: Sampling) -> str | None:

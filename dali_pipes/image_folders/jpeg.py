@@ -27,7 +27,7 @@ from .. import grid, ids
 from ..contract import CompressedImages, SuperImages, VideoError, VideoFile
 from ..layout import Part
 from ..ordinary_file import refuse_special_file
-from ..sampling import Sampling, super_image_count
+from ..sampling import Sampling, of_record, super_image_count
 from .jpeg_decoding import Decode, JpegError, decode, decode_with_pillow, pixel_count
 
 QUALITY = 75
@@ -139,9 +139,8 @@ def read_sidecar(folder: pathlib.Path) -> Sidecar | None:
         record = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
         if not isinstance(record, dict):
             return None
-        settings = {field.name: record[field.name] for field in dataclasses.fields(Sampling) if field.name in record}
         bounds = record.get("frame_bounds_s")
-        sampling = Sampling(**settings)
+        sampling = of_record(record)
         if len(sampling.grid_sizes) > 1:
             return None
         sidecar = Sidecar(

@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 
 from ... import ArgumentError, GridClipError
-from ...dali_pipes.sampling import Sampling
+from ...dali_pipes.sampling import Sampling, of_record
 from .. import choices
 from ..encoding.encoder import Encoder
 from ..listing import list_videos
@@ -135,9 +135,7 @@ def _sampling(store: Store, view: View) -> Sampling:
         GridClipError: nobody knows, or they are at grid size 1 already.
     """
     record = store.sampling or {}
-    names = {field.name for field in dataclasses.fields(Sampling)}
-    settings = {name: value for name, value in record.items() if name in names}
-    if view.grid_size is None or settings.get("fps") is None:
+    if view.grid_size is None or record.get("fps") is None:
         raise GridClipError(
             f"the store {store.path} does not say how its videos were sampled, so that they cannot be looked at again: "
             "leave out `refine`, or make it with gridclip embed-videos"
@@ -147,6 +145,4 @@ def _sampling(store: Store, view: View) -> Sampling:
             f"the store {store.path} is searched at grid size 1, which `refine` could not make finer: leave it out, or "
             "give the `grid_size` of coarser embeddings"
         )
-    if isinstance(settings["grid_size"], list):
-        settings["grid_size"] = tuple(settings["grid_size"])
-    return Sampling(**settings)
+    return of_record(record)

@@ -10,12 +10,14 @@ import logging
 import pathlib
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ... import GridClipError
-from ...dali_pipes.contract import SuperImages, VideoError, VideoFile
-from ...dali_pipes.cpu.super_images import super_images
-from ...dali_pipes.sampling import Sampling
+from ...dali_pipes import grid
+from ...dali_pipes.contract import VideoError, VideoFile
+from ...dali_pipes.cpu.reading import open_reading
+from ...dali_pipes.sampling import Sampling, of_record
 from ..listing import list_videos
 from ..store.store import View
 
@@ -68,10 +70,9 @@ def from_videos(video_dir: pathlib.Path, sampling: dict[str, Any] | None, view: 
     Raises:
         GridClipError: the folder cannot be used, or the store was not made from videos.
     """
-    names = Sampling.__dataclass_fields__.keys()
     if not sampling or not {"fps", "grid_size"} <= sampling.keys():
         raise GridClipError("the store does not say how its videos were sampled: give `image_dir` for pictures")
-    settings = Sampling(**{name: value for name, value in sampling.items() if name in names})
+    settings = of_record(sampling)
     if view.level == "cell":
         settings = dataclasses.replace(settings, grid_size=1, stride=None)
     elif view.grid_size is not None:
@@ -92,10 +93,15 @@ def from_videos(video_dir: pathlib.Path, sampling: dict[str, Any] | None, view: 
 
 
 def _decoded(video: VideoFile, number: int, sampling: Sampling) -> str | None:
-    for event in super_images(video, sampling, skip=number):
-        if isinstance(event, SuperImages):
-            return _data_url(Image.fromarray(event.on_cpu()[0]))
-    return None
+    """One super image of a sampling with one grid size; only the GOPs that hold its frames are decoded."""
+    (grid_size,) = sampling.grid_sizes
+    with open_reading(video.place, sampling, on_damage="nearest") as reading:
+        first = number * sampling.stride_of(grid_size)
+        positions = np.arange(first, min(first + grid_size**2, len(reading.wanted)))
+        if number >= reading.layout().count(grid_size):
+            return None
+        cells = list(reading.part(positions).frames("auto"))
+    return _data_url(Image.fromarray(grid.assemble(cells, grid_size, sampling.super_img_size)[0]))
 
 
 def _data_url(image: Image.Image) -> str:
