@@ -120,15 +120,12 @@ def plan(
     from .dali_pipes.errors import ArgumentError
     from .dali_pipes.sampling import Sampling
     from .engine import plan as planning
-    from .engine.finding import where
 
     chosen = sampling or Sampling()
     annotations, excluded = _path(anno_file), planning.read_exclusions(exclude)
     if video_dir is not None and video_info is None:
         workers = num_workers or os.cpu_count() or 1
-        return planning.plan_folder(
-            where(video_dir), chosen, anno_file=annotations, exclude=excluded, num_workers=workers
-        )
+        return planning.plan_folder(video_dir, chosen, anno_file=annotations, exclude=excluded, num_workers=workers)
     if video_info is not None and video_dir is None:
         return planning.plan_video_info(pathlib.Path(video_info), chosen, anno_file=annotations, exclude=excluded)
     raise ArgumentError("plan needs either `video_dir` or `video_info`")
@@ -186,11 +183,10 @@ def superimages(
         (4, 5, 0)
     """
     from .dali_pipes.sampling import Sampling
-    from .engine.finding import where
     from .engine.jobs.super_images import make_super_images
 
     return make_super_images(
-        where(video_dir),
+        video_dir,
         pathlib.Path(save_dir),
         anno_file=_path(anno_file),
         sampling=sampling or Sampling(),
@@ -401,7 +397,6 @@ def embed_videos(
     """
     from .dali_pipes.errors import ArgumentError
     from .dali_pipes.sampling import Sampling
-    from .engine.finding import where
     from .engine.jobs import embed_videos as job
 
     if not 0 <= shard_id < num_shards:
@@ -420,7 +415,7 @@ def embed_videos(
     encoder = _encoder(model, num_gpus)
     return job.embed_videos(
         encoder,
-        where(video_dir),
+        video_dir,
         _store_path(store),
         sampling=sampling or Sampling(super_img_size=encoder.info.image_size),
         anno_file=_path(anno_file),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
+import stat
 from typing import TypeAlias
 
 # A user with a password, and what follows the path: signed URLs are keys. Neither belongs into messages and failures.
@@ -61,6 +62,17 @@ class TarMember:
 
 
 Place: TypeAlias = pathlib.Path | TarMember | RemoteFile
+
+
+def size_bytes(place: Place) -> int:
+    """Bytes of the file; 0 where nobody knows, it is gone, or no ordinary file: whoever opens it will say so."""
+    if not isinstance(place, pathlib.Path):
+        return place.size or 0
+    try:
+        found = place.stat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def is_url(text: str) -> bool:

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-SMALLEST_NORM = 1e-12  # of a sum of unit vectors, as in torch.nn.functional.normalize: a mean of zeros stays zero
+SMALLEST_NORM = 1e-12  # as in torch.nn.functional.normalize: a vector, or a mean, of zeros stays zero
 
 
 @dataclasses.dataclass(frozen=True)

@@ -341,13 +341,17 @@ def evaluate(
     wanted = [Wanted(scoring, top), *map(Wanted, others)]
     ranking, *swept = _rank(queries.vectors[present], targets[present], videos, wanted, normalisation, device)
     failures = len(targets) - len(present) if missing == "count-as-failures" else 0
+    candidates = len(videos.video_ids)
+
+    def recall_of(found: Ranking) -> dict[int, float]:
+        return _recall(_counted(found, failures, candidates), cutoffs, candidates)
+
     refinement, cuts = None, None
     if refine is not None:
-        coarse_recall = _recall(_counted(ranking, failures, len(videos.video_ids)), cutoffs, len(videos.video_ids))
+        coarse_recall = recall_of(ranking)
         ranking, cuts, passes, cost = _refined(store, queries, targets, present, videos, ranking, scoring, refine)
         refinement = Refinement(refine.videos, coarse_recall, passes, cost)
-    counted = _counted(ranking, failures, len(videos.video_ids))
-    recall = _recall(counted, cutoffs, len(videos.video_ids))
+    counted, recall = _counted(ranking, failures, candidates), recall_of(ranking)
     measured = _moments(queries, targets, present, ranking, videos, scoring, cutoffs, cuts) if moments else None
     kept = targets >= 0 if missing == "drop" else np.ones(len(targets), bool)
     rank_of = np.zeros(len(targets), np.int64)
@@ -358,9 +362,9 @@ def evaluate(
         sum_recall=sum(recall.values()),
         median_rank=float(np.median(counted)),
         mean_rank=float(counted.mean()),
-        chance={k: 100 * min(k, len(videos.video_ids)) / len(videos.video_ids) for k in cutoffs},
+        chance={k: 100 * min(k, candidates) / candidates for k in cutoffs},
         queries=len(counted),
-        candidates=len(videos.video_ids),
+        candidates=candidates,
         super_images=len(videos.vectors),
         missing_queries=len(targets) - len(present),
         missing_videos=sorted({query.video_id for query in queries.queries} - position.keys()),
@@ -375,7 +379,7 @@ def evaluate(
         sweep=[
             SweepEntry(
                 each.scoring,
-                _recall(_counted(found, failures, len(videos.video_ids)), cutoffs, len(videos.video_ids)),
+                recall_of(found),
             )
             for each, found in zip(wanted[1:], swept, strict=True)
         ],

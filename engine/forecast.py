@@ -5,16 +5,14 @@ It is arithmetic whose every number says where it comes from. None was measured 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import pathlib
 from typing import Any, Literal
 
 from .. import ArgumentError
+from ..dali_pipes.places import size_bytes
 from ..dali_pipes.sampling import Sampling, super_image_count
 from .choices import CARDS
-from .finding import where
 from .listing import list_videos
 from .plan import FP16_BYTES, Plan
 
@@ -181,14 +179,7 @@ def forecast(
 
 def measure_bytes(video_dir: str | os.PathLike[str]) -> int:
     """The bytes of the videos of a folder, a list, tars or a URL; files that are gone meanwhile count as none."""
-    total = 0
-    for video in list_videos(where(video_dir)).videos:
-        if not isinstance(video.place, pathlib.Path):
-            total += video.place.size or 0
-            continue
-        with contextlib.suppress(OSError):
-            total += video.place.stat().st_size
-    return total
+    return sum(size_bytes(video.place) for video in list_videos(video_dir).videos)
 
 
 def flop_per_image(size_px: int) -> float:

@@ -14,7 +14,7 @@ from ..dali_pipes import ids
 from ..dali_pipes.contract import Failure, Notice, VideoFile
 from ..dali_pipes.image_folders import jpeg
 from ..dali_pipes.places import Place
-from .finding import Where, checked, find, noting
+from .finding import Where, checked, find, noting, where
 from .walk import walk
 
 
@@ -49,7 +49,7 @@ class Listing:
         )
 
 
-def list_videos(video_dir: Where, annotated: Sequence[str] | None = None) -> Listing:
+def list_videos(video_dir: str | os.PathLike[str], annotated: Sequence[str] | None = None) -> Listing:
     """The videos of a folder and its subfolders, of a list of paths, of tars, or below a URL; hidden ones are left out.
 
     Args:
@@ -60,6 +60,7 @@ def list_videos(video_dir: Where, annotated: Sequence[str] | None = None) -> Lis
     Raises:
         GridClipError: it is missing, unreadable, or holds none of the videos.
     """
+    video_dir = where(video_dir)
     seen = find(video_dir)
     places = {video_id: seen.places[name] for name, video_id in ids.of_files(seen.places).items()}
     if annotated is None:

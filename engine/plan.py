@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import assert_never
@@ -19,7 +20,6 @@ from ..dali_pipes.packets.edit_lists import counted
 from ..dali_pipes.processes import pool
 from ..dali_pipes.sampling import EditLists, Sampling, count_wanted, rate_differs, super_image_count, why_none
 from .annotations import Annotations, VideoInfo, load_annotations, load_video_info
-from .finding import Where
 from .listing import Listing, list_videos
 
 FP16_BYTES = 2
@@ -70,7 +70,7 @@ class Plan:
 
 
 def plan_folder(
-    video_dir: Where,
+    video_dir: str | os.PathLike[str],
     sampling: Sampling,
     *,
     anno_file: pathlib.Path | None = None,

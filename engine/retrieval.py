@@ -15,6 +15,7 @@ import torch
 
 from .aggregate import Group, Part
 from .aggregates import AGGREGATES
+from .candidates import SMALLEST_NORM
 from .scoring import Scoring
 from .tallies import BestVideos, Ranks, ScoreBlock
 
@@ -34,7 +35,6 @@ class BlockSize:
 
 CPU_BLOCK = BlockSize(1024, 1024)  # the float32 blocks of 4 MiB in use stay in the last-level cache
 CUDA_BLOCK = BlockSize(16384, 4096, 4096)
-SMALLEST_NORM = 1e-12  # of torch.nn.functional.normalize: a vector of zeros stays one
 PAIR_ROWS = 128  # rows per block where every query meets only the few videos around its own
 
 

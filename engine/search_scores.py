@@ -14,11 +14,11 @@ import math
 
 import numpy as np
 
+from .candidates import SMALLEST_NORM
 from .scoring import Scoring
 
 FEW = 8  # queries that are scored here; more of them are the kernels' work
 ROWS = 256  # that are worked on at once: their float32 stay in a core's cache
-SMALLEST_NORM = 1e-12  # a vector of zeros stays one: as in retrieval.py
 SMALLEST = float(np.finfo(np.float32).tiny)
 
 # Cosines float32 [R, Q] of rows float32 [R, D] that lie video by video, the rows, their offsets, and the temperature.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterable
 
@@ -12,7 +13,6 @@ from ...dali_pipes.image_folders import grids, jpeg
 from ...dali_pipes.sampling import Sampling
 from .. import plan
 from ..annotations import load_annotations
-from ..finding import where
 from ..listing import Listing, list_image_folders, list_videos
 from ..store.record import RECORD_FILE
 from ..store.store import Store
@@ -56,7 +56,7 @@ class DryRun:
 
 
 def of_embed_videos(
-    video_dir: str | pathlib.Path,
+    video_dir: str | os.PathLike[str],
     store: pathlib.Path,
     sampling: Sampling,
     *,
@@ -79,7 +79,7 @@ def of_embed_videos(
 
 
 def of_superimages(
-    video_dir: str | pathlib.Path,
+    video_dir: str | os.PathLike[str],
     save_dir: pathlib.Path,
     sampling: Sampling,
     *,
@@ -121,9 +121,9 @@ def of_embed_images(
 
 
 def _listed_videos(
-    video_dir: str | pathlib.Path, folder: pathlib.Path, anno_file: pathlib.Path | None, retry_failed: str | None
+    video_dir: str | os.PathLike[str], folder: pathlib.Path, anno_file: pathlib.Path | None, retry_failed: str | None
 ) -> Listing:
-    listing = list_videos(where(video_dir), None if anno_file is None else load_annotations(anno_file).video_ids)
+    listing = list_videos(video_dir, None if anno_file is None else load_annotations(anno_file).video_ids)
     return listing if retry_failed is None else only_failed(listing, folder, retry_failed)
 
 

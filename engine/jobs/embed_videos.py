@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 from typing import Any
 
@@ -14,7 +15,6 @@ from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
 from ..choices import CELLS, Decoder
 from ..encoding.encoder import Encoder
-from ..finding import Where
 from ..listing import list_videos
 from . import cluster as cluster_jobs
 from . import cluster_nodes, devices, retrying
@@ -26,7 +26,7 @@ from .sources import cpu_video_source, video_source
 
 def embed_videos(
     encoder: Encoder,
-    video_dir: Where,
+    video_dir: str | os.PathLike[str],
     store_path: pathlib.Path,
     *,
     sampling: Sampling,

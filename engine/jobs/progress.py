@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import pathlib
-import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +13,7 @@ import rich.console
 import rich.progress
 
 from ...dali_pipes.contract import Failure, Notice, VideoFile
+from ...dali_pipes.places import size_bytes
 from .failures import FailureLog
 from .notices import NoticeLog
 
@@ -209,12 +206,7 @@ class Tally:
     def add_handed_out(self, video: VideoFile) -> None:
         """A video is taken in work."""
         self._handed_out += 1
-        if not isinstance(video.place, pathlib.Path):
-            self._video_bytes += video.place.size or 0
-            return
-        with contextlib.suppress(OSError):  # whoever opens it will say it better
-            found = os.stat(video.place)
-            self._video_bytes += found.st_size if stat.S_ISREG(found.st_mode) else 0
+        self._video_bytes += size_bytes(video.place)
 
     def add_super_images(self, count: int) -> None:
         """Super images were made or embedded; fewer than none: they went with a video that is lost or comes again."""

@@ -25,7 +25,6 @@ from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
 from ..annotations import load_annotations
 from ..choices import Decoder
-from ..finding import Where
 from ..listing import Listing, list_videos
 from . import retrying
 from .failures import FailureLog, failures_path
@@ -43,7 +42,7 @@ WAIT_S = (0.2, 0.5)  # until the next look at a video that another job has; not 
 
 
 def make_super_images(
-    video_dir: Where,
+    video_dir: str | os.PathLike[str],
     save_dir: pathlib.Path,
     *,
     anno_file: pathlib.Path | None = None,
