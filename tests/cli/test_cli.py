@@ -96,7 +96,7 @@ def test_the_procedures_superimages(superimages: Recorder) -> None:
     )
     assert result.exit_code == 0, result.output
     assert superimages.arguments == {
-        "video_dir": pathlib.Path("/data/all_videos"),
+        "video_dir": "/data/all_videos/",
         "save_dir": pathlib.Path("../dataset/out336"),
         "anno_file": pathlib.Path("ms-sl/activitynet/TextData/val_1.json"),
         "sampling": Sampling(fps=0.5, grid_size=2, super_img_size=336),
