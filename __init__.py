@@ -23,17 +23,17 @@ from .engine import choices as _choices
 if TYPE_CHECKING:
     from .dali_pipes.errors import ArgumentError, GridClipError
     from .dali_pipes.sampling import Sampling
-    from .engine.comparison import EvaluationComparison
     from .engine.encoding.encoder import Encoder
-    from .engine.evaluation import Evaluation
+    from .engine.evaluation.comparison import EvaluationComparison
+    from .engine.evaluation.evaluation import Evaluation
+    from .engine.evaluation.predictions import PredictionEvaluation
+    from .engine.evaluation.reproduction import Reproduction
     from .engine.features import Imported
     from .engine.jobs.merge_stores import Merged
     from .engine.jobs.progress import JobSummary
     from .engine.jobs.status import Status
-    from .engine.plan import Plan
-    from .engine.prediction_evaluation import PredictionEvaluation
-    from .engine.reproduction import Reproduction
-    from .engine.search import Hit
+    from .engine.planning.plan import Plan
+    from .engine.search.search import Hit
     from .engine.store.store import Store
     from .export.listing import ModelListing
     from .export.model_info import ModelInfo
@@ -119,7 +119,7 @@ def plan(
     """
     from .dali_pipes.errors import ArgumentError
     from .dali_pipes.sampling import Sampling
-    from .engine import plan as planning
+    from .engine.planning import plan as planning
 
     chosen = sampling or Sampling()
     annotations, excluded = _path(anno_file), planning.read_exclusions(exclude)
@@ -526,7 +526,7 @@ def embed_text(
         3
     """
     from .dali_pipes.errors import ArgumentError
-    from .engine.annotations import of_captions
+    from .engine.annotations.annotations import of_captions
     from .engine.jobs import embed_text as job
 
     encoder = _encoder(model)
@@ -607,7 +607,7 @@ def evaluate(
         ([1, 10], 100.0)
     """
     from .dali_pipes.errors import ArgumentError
-    from .engine import evaluation
+    from .engine.evaluation import evaluation
 
     asked = None
     if refine is not None:
@@ -662,7 +662,7 @@ def evaluate_predictions(
         >>> gridclip.evaluate_predictions("moments.jsonl", "truth.jsonl").svmr[0.5][1]
         100.0
     """
-    from .engine import prediction_evaluation
+    from .engine.evaluation import predictions as prediction_evaluation
 
     return prediction_evaluation.evaluate_predictions(predictions, anno_file, topk=tuple(topk))
 
@@ -692,7 +692,7 @@ def compare(
         >>> found.queries, found.metrics["R@100"].decided
         (4, False)
     """
-    from .engine import comparison
+    from .engine.evaluation import comparison
 
     named = [
         (str(each), comparison.read_evaluation(each))
@@ -748,7 +748,7 @@ def reproduce(
     """
     from .dali_pipes.errors import ArgumentError
     from .dali_pipes.sampling import Sampling
-    from .engine import reproduction
+    from .engine.evaluation import reproduction
 
     if procedure not in ("activitynet", "grids"):
         raise ArgumentError(f"procedure ({procedure!r}) must be activitynet or grids")
@@ -818,8 +818,8 @@ def search(
         >>> hits = gridclip.search(model, ["a red circle", "a star"], "store", unwanted=["a square"])
     """
     from .dali_pipes.errors import ArgumentError
-    from .engine.questions import Question, answer
-    from .engine.search import Searcher
+    from .engine.search.questions import Question, answer
+    from .engine.search.search import Searcher
 
     sentences = [sentence] if isinstance(sentence, str) else sentence
     question = Question(sentences, unwanted, _path(image))

@@ -462,8 +462,8 @@ def plan(
     Counts videos, wanted frames, super images and queries; nothing is decoded. With --cards it says how long it would
     take, and from which numbers that follows; then --videos alone is enough.
     """
-    from .engine import forecast
-    from .engine.plan import as_text
+    from .engine.planning import forecast
+    from .engine.planning.plan import as_text
 
     sampling = _make_sampling(
         mode,
@@ -500,8 +500,8 @@ def inspect(video: pathlib.Path, fps: float, edit_lists: choices.EditLists, as_j
 
     Its packets by kind, its GOPs, what is decoded for its wanted frames and why not less. Nothing is decoded.
     """
-    from .engine.inspection import inspect_video
-    from .engine.inspection_text import as_text
+    from .engine.inspection.inspection import inspect_video
+    from .engine.inspection.text import as_text
 
     found = inspect_video(
         video, _make_sampling("frames", None, fps=fps, edit_lists=edit_lists), max_shift_s=choices.MAX_SHIFT_S
@@ -915,8 +915,8 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Print the recall of a store: its captions against its videos."""
-    from .engine import published
-    from .engine.outcomes import as_text
+    from .engine.evaluation import published
+    from .engine.evaluation.outcomes import as_text
     from .engine.report.page import write_report
     from .engine.report.pictures import choose_pictures
 
@@ -1012,8 +1012,10 @@ def search(
     With --then, videos that show one thing after the other: the mean of the cosines of the best moments in that order.
     With --not, the score of what is not wanted is taken off. SENTENCE may be `-`: every line of standard input is one.
     """
-    from .engine import questions, search_files, search_text
-    from .engine.search import Searcher
+    from .engine.search import files as search_files
+    from .engine.search import questions
+    from .engine.search import text as search_text
+    from .engine.search.search import Searcher
 
     if clip_dir is not None and video_dir is None:
         raise click.UsageError("--clip-dir needs --video-dir, the videos to cut")

@@ -28,7 +28,7 @@ from gridclip.dali_pipes.contract import Event, Failure, Finished, Part, SuperIm
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.jobs import ledger, status
-from gridclip.engine.listing import list_videos
+from gridclip.engine.listing.listing import list_videos
 from gridclip.engine.store.record import as_read_back
 
 from . import measure

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from .. import GridClipError
 from ..dali_pipes.sampling import Sampling
 from ..engine.encoding.encoder import Encoder
-from ..engine.evaluation import evaluate
+from ..engine.evaluation.evaluation import evaluate
 from ..engine.jobs.embed_text import embed_text
 from ..engine.jobs.embed_videos import embed_videos
 from ..engine.store.store import Store

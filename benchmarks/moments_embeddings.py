@@ -17,7 +17,7 @@ import numpy as np
 
 from ..dali_pipes.grid import assemble
 from ..engine.encoding.encoder import Encoder
-from ..engine.normalisation import QueryBank
+from ..engine.scoring.normalisation import QueryBank
 from ..engine.store.store import QueryTable, SuperImageTable
 from .demo import scenes
 from .moments_videos import FRAME_RATE, LongVideo, VideoSet, other_captions

@@ -19,13 +19,13 @@ from ..engine.moments.intervals import Comparison, Interval, bootstrap, compare
 from ..engine.moments.metrics import TrueMoments, first_iou
 from ..engine.moments.ranking import moments_of_best, rank_own_moments
 from ..engine.moments.recut import recut_best, recut_own
-from ..engine.normalisation import Normalisation, rank_normalised
 from ..engine.refinement.choice import Coarse
 from ..engine.refinement.looking import Request
 from ..engine.refinement.ranking import refine_ranking
 from ..engine.refinement.score import Frames
-from ..engine.retrieval import Ranking, Wanted, rank_videos
-from ..engine.scoring import Scoring
+from ..engine.scoring.normalisation import Normalisation, rank_normalised
+from ..engine.scoring.retrieval import Ranking, Wanted, rank_videos
+from ..engine.scoring.scoring import Scoring
 from ..engine.store.copies import View
 from .moments_embeddings import FPS, LEVELS, Embedded
 

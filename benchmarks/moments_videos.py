@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from ..dali_pipes.sampling import wanted_frames
-from ..engine.annotations import Query
+from ..engine.annotations.annotations import Query
 from .demo import scenes
 
 FRAME_RATE = 12  # frames per second of every video

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 from ..dali_pipes.sampling import super_image_count, wanted_frames
-from ..engine import retrieval
-from ..engine.annotations import Query, load_video_info
-from ..engine.evaluation import evaluate
+from ..engine.annotations.annotations import Query, load_video_info
+from ..engine.evaluation.evaluation import evaluate
+from ..engine.scoring import retrieval
 from ..engine.store.store import Store, VideoEmbedding
 from . import measure, retrieve_aggregates, retrieve_peers, retrieve_scaling
 from .process_memory import PeakMemory

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine import retrieval
-from ..engine.aggregates import AGGREGATES
+from ..engine.scoring import retrieval
+from ..engine.scoring.aggregates import AGGREGATES
 from . import measure, retrieve_peers
 
 

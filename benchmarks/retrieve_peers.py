@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 import torch
 
-from ..engine import retrieval
+from ..engine.scoring import retrieval
 
 AGGREGATE_BYTES = 512 * 2**20  # the einsum builds a vector per query and video: so many queries at once as fit in this
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine import retrieval
+from ..engine.scoring import retrieval
 from . import measure, retrieve_peers
 from .process_memory import PeakMemory
 

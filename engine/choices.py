@@ -45,7 +45,7 @@ RETRIED_STAGES = (ANY_STAGE, "list", "open", "demux", "sample", "decode", "read"
 
 METRICS_HOST = "127.0.0.1"  # where a job shows Prometheus how it gets on: to this machine only
 
-CARDS = ("a800", "a100", "h100", "h200")  # of which engine/forecast.py knows the data sheets
+CARDS = ("a800", "a100", "h100", "h200")  # of which engine/planning/forecast.py knows the data sheets
 
 # Models.
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -63,12 +63,12 @@ PRECISION: Precision = "fp32"
 Activation = Literal["quick_gelu", "gelu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
-# Scores and recall: engine/retrieval.py has one object for each aggregate.
+# Scores and recall: engine/scoring/retrieval.py has one object for each aggregate.
 AGGREGATES = ("softmax", "mean", "max", "windows", "tf-prvr")
 ONE_EMBEDDING_AGGREGATES = AGGREGATES[:3]  # those whose moments are single embeddings
 AGGREGATE = "softmax"
 TEMPERATURE = 1.0  # of the softmax
-NORMALISATIONS = ("none", "qb-norm", "sinkhorn")  # of scores against hubs: engine/normalisation.py
+NORMALISATIONS = ("none", "qb-norm", "sinkhorn")  # of scores against hubs: engine/scoring/normalisation.py
 NORMALISATION = "none"
 TOPK = (1, 5, 10, 100)  # the K of R@K
 Missing = Literal["drop", "count-as-failures"]
@@ -77,7 +77,7 @@ MISSING: Missing = "drop"  # what becomes of captions whose video has no embeddi
 OtherQueries = Literal["refuse", "leave-out"]
 OTHER_QUERY_RULES: tuple[OtherQueries, ...] = get_args(OtherQueries)
 OTHER_QUERIES: OtherQueries = "refuse"  # what becomes of queries that only one of two compared evaluations has
-BENCHMARKS = ("activitynet",)  # of which engine/published.py has figures
+BENCHMARKS = ("activitynet",)  # of which engine/evaluation/published.py has figures
 REPORT_EXAMPLES = 20  # queries that a report shows with their best videos
 TOP = 10  # videos that a search shows
 UNWANTED_WEIGHT = 1.0  # of the score of what a search does not want, beside that of what it does

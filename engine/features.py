@@ -20,10 +20,10 @@ from .. import GridClipError
 from ..dali_pipes import ids
 from ..dali_pipes.contract import Failure
 from ..dali_pipes.ordinary_file import refuse_special_file
-from .annotations import Query
+from .annotations.annotations import Query
 from .choices import Level
+from .listing.walk import joined, walk
 from .store.store import QueryTable, Store, SuperImageTable, VideoEmbedding
-from .walk import joined, walk
 
 MODEL_NAME = "imported features"
 VIDEOS_PER_APPEND = 512

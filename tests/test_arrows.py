@@ -207,19 +207,23 @@ def test_every_room_has_its_floor() -> None:
 @pytest.mark.parametrize(
     ("module", "line", "told"),
     [
-        ("gridclip.dali_pipes.grid", "from ..engine import retrieval", "imports gridclip.engine.retrieval"),
+        (
+            "gridclip.dali_pipes.grid",
+            "from ..engine.scoring import retrieval",
+            "imports gridclip.engine.scoring.retrieval",
+        ),
         ("gridclip.dali_pipes.ids", "def f():\n    from ..export.folder import x", "imports gridclip.export.folder"),
-        ("gridclip.engine.search", "import gridclip.export.folder", "imports gridclip.export.folder"),
-        ("gridclip.engine.search", "if TYPE_CHECKING:\n    from ..cli import x", "imports gridclip.cli"),
+        ("gridclip.engine.search.search", "import gridclip.export.folder", "imports gridclip.export.folder"),
+        ("gridclip.engine.search.search", "if TYPE_CHECKING:\n    from ...cli import x", "imports gridclip.cli"),
         ("gridclip.export.graph_writer", "from ..engine.store import store", "imports gridclip.engine.store.store"),
         ("gridclip.export.graph_writer", "from ..benchmarks import measure", "imports gridclip.benchmarks.measure"),
-        ("gridclip.engine.search", "P = 'from gridclip.export import folder'", "imports gridclip.export.folder"),
+        ("gridclip.engine.search.search", "P = 'from gridclip.export import folder'", "imports gridclip.export.folder"),
         ("gridclip.dali_pipes.bitstream.facts", "from ..packets import scan", "dali_pipes/bitstream may import"),
         ("gridclip.dali_pipes.cpu.reading", "from ..nvdali import graph", "dali_pipes/cpu may import"),
         ("gridclip.dali_pipes.grid", "from .bitstream import facts", "dali_pipes/ may import no room"),
         ("gridclip", "from .engine import search", "the face is lazy"),
         ("gridclip.engine.choices", "from . import search", "may import nothing else"),
-        ("gridclip.engine.search", "from .. import evaluate", "from the face it may take"),
+        ("gridclip.engine.search.search", "from ... import evaluate", "from the face it may take"),
     ],
 )
 def test_a_planted_edge_is_found_and_named(module: str, line: str, told: str) -> None:

@@ -85,7 +85,7 @@ def test_tests_mirror_the_folders() -> None:
     for folder in folders - {pathlib.Path()}:
         assert folder.parts[0] in NOT_A_MODULES or (ROOT / folder / "__init__.py").is_file(), f"tests/{folder}"
     assert "docs/architecture.md" in README
-    assert "`tests/engine/test_retrieval.py`" in README
+    assert "`tests/engine/scoring/test_retrieval.py`" in README
     assert (ROOT / "tests" / "engine" / "test_retrieval.py").is_file()
 
 

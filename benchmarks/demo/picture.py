@@ -15,7 +15,7 @@ from ...dali_pipes.contract import SuperImages, VideoFile
 from ...dali_pipes.cpu.super_images import super_images
 from ...dali_pipes.sampling import Sampling
 from ...engine.encoding.encoder import Encoder
-from ...engine.search import search
+from ...engine.search.search import search
 from ...engine.store.store import Store
 from . import run, videos
 

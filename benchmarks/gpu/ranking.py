@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from gridclip.engine import retrieval, tallies
-from gridclip.engine.scoring import Scoring
+from gridclip.engine.scoring import retrieval, tallies
+from gridclip.engine.scoring.scoring import Scoring
 
 from .checks import Check, judged
 from .plans import Work

@@ -20,7 +20,7 @@ from ... import GridClipError, __version__
 from ...dali_pipes.contract import Failure, Notice, VideoFile
 from ...dali_pipes.processes.child_logs import Levels, Logged
 from ..encoding.encoder import Encoder
-from ..listing import Listing
+from ..listing.listing import Listing
 from ..store.store import Store, VideoEmbedding
 from . import cluster_nodes
 from .batches import Sink

@@ -21,7 +21,7 @@ from ...dali_pipes.processes.child import Child
 from ...dali_pipes.processes.child_logs import Levels, Logged, Sender, log_to_parent
 from ..encoding.encoder import Encoder
 from ..encoding.providers import Provider
-from ..listing import Listing
+from ..listing.listing import Listing
 from ..store.store import Store, VideoEmbedding
 from .batches import Sink
 from .bookkeeping import ORDINARY, Bookkeeping

@@ -11,9 +11,9 @@ from ... import GridClipError
 from ...dali_pipes.contract import VideoError
 from ...dali_pipes.image_folders import grids, jpeg
 from ...dali_pipes.sampling import Sampling
-from .. import plan
-from ..annotations import load_annotations
-from ..listing import Listing, list_image_folders, list_videos
+from ..annotations.annotations import load_annotations
+from ..listing.listing import Listing, list_image_folders, list_videos
+from ..planning import plan
 from ..store.record import RECORD_FILE
 from ..store.store import Store
 from .retrying import check, failed_videos, only_failed

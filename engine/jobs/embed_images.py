@@ -15,7 +15,7 @@ from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
 from ..choices import CELLS
 from ..encoding.encoder import Encoder
-from ..listing import Listing, list_image_folders
+from ..listing.listing import Listing, list_image_folders
 from . import devices, retrying
 from .bookkeeping import Bookkeeping
 from .ledger import SUPER_IMAGES_ALONE, embed, open_store, pass_kinds

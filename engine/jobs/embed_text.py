@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from ...dali_pipes.contract import Failure
-from ..annotations import Annotations, load_annotations
+from ..annotations.annotations import Annotations, load_annotations
 from ..encoding.encoder import Encoder
 from ..store.store import Store
 from .failures import CAPTION_STAGE, FailureLog, failures_path

@@ -12,10 +12,10 @@ from typing import Any
 from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
-from ..annotations import load_annotations
+from ..annotations.annotations import load_annotations
 from ..choices import CELLS, Decoder
 from ..encoding.encoder import Encoder
-from ..listing import list_videos
+from ..listing.listing import list_videos
 from . import cluster as cluster_jobs
 from . import cluster_nodes, devices, retrying
 from .bookkeeping import Bookkeeping

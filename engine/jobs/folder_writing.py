@@ -9,17 +9,7 @@ import pathlib
 from collections.abc import Generator, Iterable
 from typing import assert_never
 
-from ...dali_pipes.contract import (
-    Event,
-    Failure,
-    Finished,
-    News,
-    Notice,
-    Restarted,
-    SuperImages,
-    VideoError,
-    VideoFile,
-)
+from ...dali_pipes.contract import Event, Failure, Finished, News, Notice, Restarted, SuperImages, VideoError, VideoFile
 from ...dali_pipes.image_folders.grids import FolderWriters
 from ...dali_pipes.sampling import Sampling
 

@@ -14,7 +14,7 @@ from ...dali_pipes.sampling import Sampling
 from ..choices import CPU_BATCH_SIZE, GPU_BATCH_SIZE
 from ..encoding.encoder import Encoder
 from ..encoding.passes import Passes
-from ..listing import Listing
+from ..listing.listing import Listing
 from ..store.store import Store, VideoEmbedding
 from .batches import Batches, Sink
 from .bookkeeping import ORDINARY, Bookkeeping

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from ... import ArgumentError, GridClipError
 from ...dali_pipes.contract import Failure
 from ..choices import ANY_STAGE, RETRIED_STAGES
-from ..listing import Listing
+from ..listing.listing import Listing
 from .failures import CAPTION_STAGE, FailureLog
 from .line_file import find_files, read_all, read_records, replace_records
 

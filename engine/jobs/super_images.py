@@ -23,9 +23,9 @@ from ...dali_pipes.image_folders import grids, jpeg
 from ...dali_pipes.nvdali import sources
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
-from ..annotations import load_annotations
+from ..annotations.annotations import load_annotations
 from ..choices import Decoder
-from ..listing import Listing, list_videos
+from ..listing.listing import Listing, list_videos
 from . import retrying
 from .failures import FailureLog, failures_path
 from .folder_writing import write_folders

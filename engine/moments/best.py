@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 
 from .. import choices
-from ..candidates import Candidates, SpanMeans
-from ..scoring import Scoring
+from ..scoring.candidates import Candidates, SpanMeans
+from ..scoring.scoring import Scoring
 from .suppression import best_apart
 
 
@@ -62,7 +62,7 @@ def score_moments(queries: np.ndarray, units: np.ndarray, scoring: Scoring) -> t
     if scoring.aggregate in choices.ONE_EMBEDDING_AGGREGATES:
         candidates: Candidates = SpanMeans.of_embeddings(len(units))
     else:
-        from ..aggregates import AGGREGATES  # imports torch, for which a search for one sentence need not wait
+        from ..scoring.aggregates import AGGREGATES  # imports torch, for which a search for one sentence need not wait
 
         candidates = AGGREGATES[scoring.aggregate].candidates(units)
     return candidates.spans, candidates.scores(queries @ units.T)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations import Query
+from ..annotations.annotations import Query
 from ..choices import TOPK
-from ..scoring import Scoring
+from ..scoring.scoring import Scoring
 from ..store.store import QueryTable, SuperImageTable
 from .intervals import Interval, bootstrap
 from .metrics import (

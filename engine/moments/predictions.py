@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ... import GridClipError
-from ..annotations import Query
+from ..annotations.annotations import Query
 from .metrics import RankedMoments
 
 TASKS = ("VCMR", "SVMR")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..retrieval import best_videos
-from ..scoring import Scoring
+from ..scoring.retrieval import best_videos
+from ..scoring.scoring import Scoring
 from ..store.store import SuperImageTable
 from .best import score_moments, seconds, unit
 from .metrics import RankedMoments

@@ -9,7 +9,7 @@ import numpy as np
 from ...dali_pipes.sampling import Sampling, super_image_count
 from ..moments.best import score_moments, seconds
 from ..moments.suppression import best_apart
-from ..scoring import Scoring
+from ..scoring.scoring import Scoring
 from ..store.copies import View
 
 MOMENTS = 1  # best moments of a video around which is looked

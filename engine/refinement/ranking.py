@@ -13,8 +13,8 @@ import numpy as np
 
 from ..moments.best import unit
 from ..moments.recut import Cut
-from ..retrieval import Ranking
-from ..scoring import Scoring
+from ..scoring.retrieval import Ranking
+from ..scoring.scoring import Scoring
 from ..store.store import SuperImageTable
 from .choice import Coarse, frames_to_look_at
 from .looking import VIDEOS_AT_ONCE, Request

@@ -13,12 +13,12 @@ from ... import ArgumentError, GridClipError
 from ...dali_pipes.sampling import Sampling, of_record
 from .. import choices
 from ..encoding.encoder import Encoder
-from ..listing import list_videos
+from ..listing.listing import list_videos
 from ..moments.best import unit
 from ..moments.recut import Cut, with_coarse
-from ..questions import Question
-from ..scoring import Scoring
-from ..search import Hit, Searcher
+from ..scoring.scoring import Scoring
+from ..search.questions import Question
+from ..search.search import Hit, Searcher
 from ..store.copies import View
 from ..store.store import Store
 from .cache import FrameCache

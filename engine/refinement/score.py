@@ -16,7 +16,7 @@ import numpy as np
 
 from ..moments.best import Moment, score_moments, seconds, unit
 from ..moments.suppression import best_apart
-from ..scoring import Scoring
+from ..scoring.scoring import Scoring
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ import itertools
 
 import numpy as np
 
-from ..evaluation import Evaluation
+from ..evaluation.evaluation import Evaluation
+from ..evaluation.outcomes import hits
 from ..moments.intervals import Interval, bootstrap
-from ..outcomes import hits
 
 LENGTH_GROUPS = 4  # of as many queries each
 POSITIONS = ("first fifth", "second fifth", "third fifth", "fourth fifth", "last fifth")

@@ -9,8 +9,8 @@ import pathlib
 from typing import Any
 
 from ... import GridClipError
-from .. import published
-from ..evaluation import TIE_RULE, Evaluation, Example, Spot
+from ..evaluation import published
+from ..evaluation.evaluation import TIE_RULE, Evaluation, Example, Spot
 from ..moments.intervals import Interval
 from . import breakdown
 from .pictures import Pictures, no_pictures

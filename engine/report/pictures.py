@@ -18,7 +18,7 @@ from ...dali_pipes import grid
 from ...dali_pipes.contract import VideoError, VideoFile
 from ...dali_pipes.cpu.reading import open_reading
 from ...dali_pipes.sampling import Sampling, of_record
-from ..listing import list_videos
+from ..listing.listing import list_videos
 from ..store.store import View
 
 logger = logging.getLogger(__name__)

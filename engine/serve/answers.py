@@ -14,9 +14,9 @@ import numpy as np
 
 from ... import GridClipError
 from ...export.model_info import ModelInfo
-from ..scoring import Scoring
-from ..search import Hit, Searcher
-from ..search_scores import unit
+from ..scoring.scoring import Scoring
+from ..search.scores import unit
+from ..search.search import Hit, Searcher
 from . import noise
 from .bounds import CURVE_POINTS, LONGEST_TEXT, Bounds
 from .contents import Contents

@@ -10,7 +10,7 @@ import time
 from ... import GridClipError
 from ...dali_pipes import ids
 from ...dali_pipes.contract import VideoFile
-from ..listing import list_files
+from ..listing.listing import list_files
 from .refusal import NOT_FOUND, Refusal
 
 LIST_AGAIN_S = 5.0  # an unknown id may be that of a new file; a stranger's unknown ids must not keep the disk busy

@@ -67,7 +67,9 @@ def _jpeg(picture: np.ndarray) -> Made:
 
 
 def _laid_out(order: Pixels) -> bytes:
-    from ..questions import still  # with all that a search needs: only here, and only when the first picture comes
+    from ..search.questions import (
+        still,  # with all that a search needs: only here, and only when the first picture comes
+    )
 
     try:
         # Readers of these formats only: of others Pillow has some that start programs.

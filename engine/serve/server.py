@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import GridClipError, __version__
 from .. import choices
-from ..search import Searcher
+from ..search.search import Searcher
 from ..store.reader import SuperImageReader
 from ..store.store import Store
 from .addresses import check_host, is_loopback

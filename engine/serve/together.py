@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 
-from ..search import MOST_QUERIES, Hit, Searcher
+from ..search.search import MOST_QUERIES, Hit, Searcher
 
 
 @dataclasses.dataclass(frozen=True)

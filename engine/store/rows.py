@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from ..annotations import Query
+from ..annotations.annotations import Query
 from ..choices import Level
 from .copies import View
 

@@ -22,7 +22,7 @@ from ... import GridClipError
 from ...dali_pipes import ids
 from ...dali_pipes.places import is_url
 from ...dali_pipes.sampling import completed
-from ..annotations import Query
+from ..annotations.annotations import Query
 from ..choices import LEVELS, Level
 from . import care, merging
 from .copies import View, views

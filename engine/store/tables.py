@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ... import GridClipError
-from ..annotations import Query
+from ..annotations.annotations import Query
 from ..choices import LEVELS, Level
 from .copies import Copies, View, choose, find_copies, view_codes
 

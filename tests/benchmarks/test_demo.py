@@ -12,7 +12,7 @@ import torch
 from gridclip.benchmarks.demo import run, scenes, train_tiny_clip, videos
 from gridclip.dali_pipes.grid import assemble
 from gridclip.dali_pipes.packets import scan
-from gridclip.engine.annotations import load_annotations
+from gridclip.engine.annotations.annotations import load_annotations
 from gridclip.export.clip_model import CLIP, config_from_state_dict
 
 CHECKPOINT = run.CHECKPOINT

@@ -13,10 +13,10 @@ import pytest
 from gridclip.benchmarks import charts, moments, moments_embeddings, moments_settings, moments_videos
 from gridclip.benchmarks.demo import scenes
 from gridclip.engine import choices
-from gridclip.engine.annotations import Query
+from gridclip.engine.annotations.annotations import Query
 from gridclip.engine.encoding.encoder import Encoder
-from gridclip.engine.normalisation import QueryBank
-from gridclip.engine.scoring import Scoring
+from gridclip.engine.scoring.normalisation import QueryBank
+from gridclip.engine.scoring.scoring import Scoring
 from gridclip.engine.store.store import QueryTable, SuperImageTable
 
 

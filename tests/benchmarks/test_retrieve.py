@@ -18,7 +18,8 @@ from gridclip.benchmarks import (
     retrieve_scaling,
 )
 from gridclip.benchmarks.retrieve_scaling import Size
-from gridclip.engine import choices, retrieval
+from gridclip.engine import choices
+from gridclip.engine.scoring import retrieval
 
 WIDTH = 12
 LENGTHS = np.array([1, 2, 2, 7])

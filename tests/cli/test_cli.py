@@ -448,13 +448,13 @@ def test_evaluate_of_predictions_needs_the_truth(tmp_path: pathlib.Path) -> None
 
 
 def test_reproduce_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> None:
-    job = Recorder("the table").replace(monkeypatch, "gridclip.engine.reproduction.activitynet")
+    job = Recorder("the table").replace(monkeypatch, "gridclip.engine.evaluation.reproduction.activitynet")
     result = run(*"reproduce activitynet --video-dir v --anno-file a.json --super-img-size 224 --num-workers 3".split())
     assert result.exit_code == 0 and result.output == "the table\n"
     assert encoder.arguments["model"] == "ViT-L/14"
     assert job.arguments["work_dir"] == pathlib.Path("reproduce-activitynet")
     assert job.arguments["super_img_size"] == 224 and job.arguments["decoding"].num_workers == 3
-    job = Recorder("the table").replace(monkeypatch, "gridclip.engine.reproduction.grids")
+    job = Recorder("the table").replace(monkeypatch, "gridclip.engine.evaluation.reproduction.grids")
     assert run(*"reproduce grids --video-dir v --anno-file a --grid-sizes 1,3 --work-dir w".split()).exit_code == 0
     assert job.arguments["grid_sizes"] == (1, 3)
 

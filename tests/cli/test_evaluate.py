@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from gridclip.cli import main
-from gridclip.engine.annotations import Query
+from gridclip.engine.annotations.annotations import Query
 from gridclip.engine.store.store import Store, VideoEmbedding
 
 

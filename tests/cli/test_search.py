@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from gridclip.cli import main
-from gridclip.engine import search_text
 from gridclip.engine.moments.best import Moment
-from gridclip.engine.search import Hit
-from gridclip.engine.search_files import Files
+from gridclip.engine.search import text as search_text
+from gridclip.engine.search.files import Files
+from gridclip.engine.search.search import Hit
 from PIL import Image
 
 

@@ -21,7 +21,7 @@ from gridclip.dali_pipes.cpu import super_images
 from gridclip.dali_pipes.opening import opened
 from gridclip.dali_pipes.places import Place, RemoteFile, TarMember
 from gridclip.dali_pipes.sampling import Sampling
-from gridclip.engine.listing import list_videos
+from gridclip.engine.listing.listing import list_videos
 
 ROOT = f"s3://{BUCKET}"
 

@@ -20,7 +20,7 @@ from gridclip.dali_pipes.sampling import (
     wanted_times,
     why_none,
 )
-from gridclip.engine.annotations import VideoInfo
+from gridclip.engine.annotations.annotations import VideoInfo
 from hypothesis import given
 from hypothesis import strategies as st
 

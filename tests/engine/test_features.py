@@ -13,8 +13,8 @@ from gridclip import GridClipError
 from gridclip.dali_pipes.contract import VideoError
 from gridclip.dali_pipes.image_folders.jpeg import read_image, read_sidecar
 from gridclip.dali_pipes.packets.scan import open_video
-from gridclip.engine.annotations import load_annotations
-from gridclip.engine.evaluation import evaluate
+from gridclip.engine.annotations.annotations import load_annotations
+from gridclip.engine.evaluation.evaluation import evaluate
 from gridclip.engine.features import export_features, import_features
 from gridclip.engine.store.store import Store, VideoEmbedding
 from gridclip.export.clip_checkpoint import load_checkpoint

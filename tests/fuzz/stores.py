@@ -9,10 +9,10 @@ import shutil
 
 import numpy as np
 from gridclip import GridClipError
-from gridclip.engine import evaluation
-from gridclip.engine.annotations import Query
+from gridclip.engine.annotations.annotations import Query
+from gridclip.engine.evaluation import evaluation
 from gridclip.engine.features import export_features
-from gridclip.engine.search import search
+from gridclip.engine.search.search import search
 from gridclip.engine.store.store import Store, VideoEmbedding
 
 from .contract import Outcome, Verdict, different

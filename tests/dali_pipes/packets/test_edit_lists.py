@@ -11,7 +11,7 @@ from gridclip.dali_pipes.cpu.reading import open_reading
 from gridclip.dali_pipes.packets import scan
 from gridclip.dali_pipes.packets.edit_lists import counted
 from gridclip.dali_pipes.sampling import Sampling, completed
-from gridclip.engine.plan import plan_folder
+from gridclip.engine.planning.plan import plan_folder
 
 
 def cut(source: pathlib.Path, path: pathlib.Path, start_s: float) -> pathlib.Path:

@@ -23,7 +23,7 @@ from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.jobs import cluster as cluster_jobs
 from gridclip.engine.jobs import cluster_nodes, ledger
-from gridclip.engine.listing import list_videos
+from gridclip.engine.listing.listing import list_videos
 from gridclip.engine.store.store import Store
 
 try:

@@ -19,7 +19,7 @@ from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.jobs import devices, ledger, sources
 from gridclip.engine.jobs.super_images import make_super_images
-from gridclip.engine.listing import list_videos
+from gridclip.engine.listing.listing import list_videos
 from gridclip.engine.store.store import Store
 
 SETTINGS = {"sampling": Sampling(super_img_size=64), "image_size": 64, "time_limit_s": 60}

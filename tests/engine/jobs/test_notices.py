@@ -17,7 +17,7 @@ from gridclip.engine.jobs.folder_writing import write_folders
 from gridclip.engine.jobs.notices import NoticeLog, notices_path
 from gridclip.engine.jobs.progress import Interrupted
 from gridclip.engine.jobs.super_images import make_super_images
-from gridclip.engine.listing import Listing, list_videos
+from gridclip.engine.listing.listing import Listing, list_videos
 
 FINISHED = Finished()
 

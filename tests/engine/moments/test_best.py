@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from gridclip.engine import choices
-from gridclip.engine.aggregates import AGGREGATES
 from gridclip.engine.moments.best import Moment, best_moments
-from gridclip.engine.retrieval import Scoring
+from gridclip.engine.scoring.aggregates import AGGREGATES
+from gridclip.engine.scoring.retrieval import Scoring
 
 
 def test_the_best_moments_come_first_and_what_overlaps_them_is_left_out() -> None:

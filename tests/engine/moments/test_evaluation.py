@@ -3,10 +3,10 @@
 import naive_moments
 import numpy as np
 import pytest
-from gridclip.engine.annotations import Query
+from gridclip.engine.annotations.annotations import Query
 from gridclip.engine.moments import metrics, ranking
 from gridclip.engine.moments.evaluation import depth, evaluate_moments
-from gridclip.engine.retrieval import Scoring, best_videos
+from gridclip.engine.scoring.retrieval import Scoring, best_videos
 from gridclip.engine.store.store import QueryTable, SuperImageTable
 
 

@@ -12,8 +12,8 @@ from gridclip.engine.refinement import choice
 from gridclip.engine.refinement.choice import Coarse, frames_to_look_at
 from gridclip.engine.refinement.ranking import refine_ranking
 from gridclip.engine.refinement.score import Frames, frame_moments
-from gridclip.engine.retrieval import Wanted, rank_videos
-from gridclip.engine.scoring import Scoring
+from gridclip.engine.scoring.retrieval import Wanted, rank_videos
+from gridclip.engine.scoring.scoring import Scoring
 from gridclip.engine.store.copies import View
 from gridclip.engine.store.store import SuperImageTable
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from gridclip.cli import main
-from gridclip.engine.annotations import Query
-from gridclip.engine.evaluation import evaluate
-from gridclip.engine.questions import Question
+from gridclip.engine.annotations.annotations import Query
+from gridclip.engine.evaluation.evaluation import evaluate
 from gridclip.engine.refinement import looking
 from gridclip.engine.refinement.looking import Request
 from gridclip.engine.refinement.refiner import Refiner, Refining, answer_refined
-from gridclip.engine.search import Searcher
+from gridclip.engine.search.questions import Question
+from gridclip.engine.search.search import Searcher
 from gridclip.engine.store.copies import View
 from gridclip.engine.store.record import Record
 from gridclip.engine.store.store import Store, VideoEmbedding

@@ -10,8 +10,8 @@ from gridclip import GridClipError
 from gridclip.dali_pipes.contract import VideoFile
 from gridclip.dali_pipes.cpu.super_images import super_images
 from gridclip.dali_pipes.sampling import Sampling
-from gridclip.engine.annotations import Query
-from gridclip.engine.evaluation import evaluate
+from gridclip.engine.annotations.annotations import Query
+from gridclip.engine.evaluation.evaluation import evaluate
 from gridclip.engine.report import breakdown, pictures
 from gridclip.engine.report.page import as_html
 from gridclip.engine.store.store import Store, VideoEmbedding, View

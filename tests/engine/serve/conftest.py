@@ -11,7 +11,7 @@ import gridclip
 import pytest
 from gridclip.benchmarks.demo import videos
 from gridclip.engine.encoding.encoder import Encoder
-from gridclip.engine.search import Searcher
+from gridclip.engine.search.search import Searcher
 from gridclip.engine.serve.bounds import Bounds
 from gridclip.engine.store.store import Store
 

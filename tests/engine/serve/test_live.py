@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gridclip.engine.search import Searcher
+from gridclip.engine.search.search import Searcher
 from gridclip.engine.serve import live
 from gridclip.engine.serve.bounds import Bounds
 from gridclip.engine.serve.refusal import Refusal

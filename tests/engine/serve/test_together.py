@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 from gridclip import GridClipError
-from gridclip.engine.search import Searcher
+from gridclip.engine.search.search import Searcher
 from gridclip.engine.serve.together import Together
 from gridclip.engine.store.rows import VideoEmbedding
 from gridclip.engine.store.store import Store

@@ -12,7 +12,7 @@ import lance
 import numpy as np
 import pytest
 from gridclip import ArgumentError, GridClipError
-from gridclip.engine.annotations import Query
+from gridclip.engine.annotations.annotations import Query
 from gridclip.engine.store import merging
 from gridclip.engine.store.copies import View
 from gridclip.engine.store.store import Store, VideoEmbedding

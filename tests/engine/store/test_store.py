@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from gridclip import GridClipError
-from gridclip.engine.annotations import Query
+from gridclip.engine.annotations.annotations import Query
 from gridclip.engine.store import tables
 from gridclip.engine.store.store import Store, VideoEmbedding
 

@@ -1,0 +1,1 @@
+"""A place of videos in, the names and places of the videos there out: folders, lists, tars, URLs."""

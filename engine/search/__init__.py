@@ -1,0 +1,1 @@
+"""Questions and a store in, the best videos with their scores and moments out."""

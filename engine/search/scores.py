@@ -1,0 +1,143 @@
+"""Super images of whole videos and a few queries in, one score for every video and query out: plain numpy.
+
+The kernels of aggregates.py are made for thousands of queries, and need torch, which takes longer to import than a
+store to be searched. The aggregates that are always there are a few lines of numpy for a few queries; others go through
+those kernels. Both must agree: a test holds them to. Sums are numpy.einsum's, which are no slower than BLAS here and
+start no threads: several blocks are worked on at once, see search.py.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import itertools
+import math
+
+import numpy as np
+
+from ..scoring.candidates import SMALLEST_NORM
+from ..scoring.scoring import Scoring
+
+FEW = 8  # queries that are scored here; more of them are the kernels' work
+ROWS = 256  # that are worked on at once: their float32 stay in a core's cache
+SMALLEST = float(np.finfo(np.float32).tiny)
+
+# Cosines float32 [R, Q] of rows float32 [R, D] that lie video by video, the rows, their offsets, and the temperature.
+Formula = collections.abc.Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """float32 [N, D] of unit length, from float16 or float32; rows that are not finite become NaN."""
+    rows = _widened(vectors) if vectors.dtype == np.float16 else vectors.astype(np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    if not norms.max(initial=0) < INFINITE:  # unit vectors are far from it
+        norms[~np.isfinite(vectors).all(axis=1)] = np.nan
+    rows /= np.maximum(norms, SMALLEST_NORM)[:, None]
+    return rows
+
+
+def scores(
+    vectors: np.ndarray, offsets: np.ndarray, queries: np.ndarray, scoring: Scoring, *, device: str | None = None
+) -> np.ndarray:
+    """Scores of n whole videos for Q queries, float32 [n, Q]; NaN where a video has a vector that is not finite.
+
+    Args:
+        vectors: float16 or float32 [R, D].
+        offsets: int64 [n + 1], rows of video v are offsets[v] to offsets[v + 1], at least one.
+        queries: float32 [Q, D] of unit length.
+        scoring: how the super images of a video make its score.
+        device: torch's name of where the kernels run, by default CUDA if there is one.
+    """
+    formula = FORMULAS.get(scoring.aggregate)
+    if formula is None or len(queries) > FEW or device not in (None, "cpu"):
+        return _kernel_scores(vectors, offsets, queries, scoring, device)
+
+    def work(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
+        return formula(cosines(rows, queries), rows, own, scoring.temperature)
+
+    return by_runs(vectors, offsets, work)
+
+
+def cosines(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """float32 [R, Q] of unit vectors [R, D] and [Q, D]."""
+    found: np.ndarray = np.einsum("rd,qd->rq", rows, queries)
+    return found
+
+
+def by_runs(
+    vectors: np.ndarray, offsets: np.ndarray, work: collections.abc.Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Videos through `work`, a few at a time, whose unit vectors [r, D] and offsets go in; [videos, ...] come out."""
+    found, first = [], 0
+    while first < len(offsets) - 1:
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + ROWS, side="right")) - 1)
+        rows = unit(vectors[offsets[first] : offsets[last]])
+        found.append(work(rows, offsets[first : last + 1] - offsets[first]))
+        first = last
+    return np.concatenate(found)
+
+
+def _softmax(similar: np.ndarray, rows: np.ndarray, offsets: np.ndarray, temperature: float) -> np.ndarray:
+    """The cosine of the query and the weighted sum; see aggregates.Softmax, which does without the sum itself."""
+    highest = np.maximum.reduceat(similar, offsets[:-1]).repeat(np.diff(offsets), axis=0)
+    weights = np.exp((similar - highest) / np.float32(max(temperature, SMALLEST)))
+    dots = np.add.reduceat(weights * similar, offsets[:-1])
+    norms = np.linalg.norm(_sums(weights, rows, offsets), axis=2)
+    found: np.ndarray = dots / np.maximum(norms, math.sqrt(SMALLEST))
+    return found.clip(-1, 1)
+
+
+def _mean(similar: np.ndarray, rows: np.ndarray, offsets: np.ndarray, temperature: float) -> np.ndarray:
+    """The cosine of the query and the mean."""
+    sizes = np.diff(offsets)[:, None].astype(np.float32)
+    norms = np.linalg.norm(_sums(np.ones((len(rows), 1), np.float32), rows, offsets), axis=2) / sizes
+    found: np.ndarray = np.add.reduceat(similar, offsets[:-1]) / sizes / np.maximum(norms, SMALLEST_NORM)
+    return found
+
+
+def _max(similar: np.ndarray, rows: np.ndarray, offsets: np.ndarray, temperature: float) -> np.ndarray:
+    found: np.ndarray = np.maximum.reduceat(similar, offsets[:-1])
+    return found
+
+
+FORMULAS: dict[str, Formula] = {"softmax": _softmax, "mean": _mean, "max": _max}
+
+
+def _sums(weights: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """float32 [n, Q, D]: each video's rows [R, D], weighted [R, Q] and summed up."""
+    sums = np.empty((len(offsets) - 1, weights.shape[1], rows.shape[1]), np.float32)
+    bounds = offsets.tolist()
+    for video, (first, last) in enumerate(itertools.pairwise(bounds)):
+        np.einsum("lq,ld->qd", weights[first:last], rows[first:last], out=sums[video])
+    return sums
+
+
+# A float16 as an integer, moved to where a float32 has its exponent and its fraction, is the same number but for the
+# offsets of the two exponents, 15 and 127. Infinity and NaN come out as numbers from 2^16 on, which no other reaches.
+_SIGN_AND_VALUE = np.int32(-0x70002000)  # bits 31 and 13 to 27
+_EXPONENTS_APART = np.float32(2.0 ** (127 - 15))
+INFINITE = 2.0**16
+
+
+def _widened(halves: np.ndarray) -> np.ndarray:
+    """float16 as float32, finite values exactly, others as numbers from `INFINITE` on: six times as fast as numpy's."""
+    bits = halves.view(np.int16).astype(np.int32)  # the sign is drawn out to the left, which the mask takes away again
+    bits <<= 13
+    bits &= _SIGN_AND_VALUE
+    values = bits.view(np.float32)
+    values *= _EXPONENTS_APART
+    return values
+
+
+def _kernel_scores(
+    vectors: np.ndarray, offsets: np.ndarray, queries: np.ndarray, scoring: Scoring, device: str | None
+) -> np.ndarray:
+    """NaN for the videos that the kernels would refuse, so that all of them can be named."""
+    from ..scoring.retrieval import score_blocks  # imports torch
+
+    finite = np.isfinite(vectors).all(axis=1)
+    found = np.empty((len(offsets) - 1, len(queries)), np.float32)
+    clean = vectors if finite.all() else np.where(finite[:, None], vectors, np.float16(0))
+    for block in score_blocks(queries, clean, offsets, scoring, device=device):
+        found[np.ix_(block.videos.cpu().numpy(), block.queries.cpu().numpy())] = block.scores.cpu().numpy()
+    found[~np.logical_and.reduceat(finite, offsets[:-1])] = np.nan
+    return found
