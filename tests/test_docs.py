@@ -86,7 +86,7 @@ def test_tests_mirror_the_folders() -> None:
         assert folder.parts[0] in NOT_A_MODULES or (ROOT / folder / "__init__.py").is_file(), f"tests/{folder}"
     assert "docs/architecture.md" in README
     assert "`tests/engine/scoring/test_retrieval.py`" in README
-    assert (ROOT / "tests" / "engine" / "test_retrieval.py").is_file()
+    assert (ROOT / "tests" / "engine" / "scoring" / "test_retrieval.py").is_file()
 
 
 def test_every_dependency_has_its_reason() -> None:
