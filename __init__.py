@@ -146,6 +146,8 @@ def superimages(
     retry_failed: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str = _choices.METRICS_HOST,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
 ) -> JobSummary:
     """Writes `<save_dir>/<video id>/img_0001.jpg` ... for every video: super images as JPEG files, RGB, quality 75.
 
@@ -167,11 +169,14 @@ def superimages(
         on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
             seconds away, with a notice; with "fail" the video fails.
         retry_failed, metrics_port, metrics_host: as in `embed_videos`.
+        cluster, cpus_per_worker: as in `embed_videos`; every node writes to `save_dir`, on a drive that all of them
+            share. With a decoder on the CPU they leave their GPUs alone.
 
     Returns:
         Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
 
     Raises:
+        ArgumentError: an option of one machine is given to a cluster, or the other way round.
         GridClipError: the folders cannot be used, were made with other settings, or hold videos already while neither
             `resume` nor `overwrite` is given; or the disk is full. What is finished stays.
         KeyboardInterrupt: Ctrl-C, with the counts so far as its `summary`. What is finished stays.
@@ -185,6 +190,7 @@ def superimages(
     from .dali_pipes.sampling import Sampling
     from .engine.jobs.super_images import make_super_images
 
+    _check_cluster(cluster, cpus_per_worker, num_workers)
     return make_super_images(
         video_dir,
         pathlib.Path(save_dir),
@@ -198,6 +204,8 @@ def superimages(
         on_damage=on_damage,
         retry_failed=retry_failed,
         metrics_address=_address(metrics_host, metrics_port),
+        cluster=cluster,
+        cpus_per_worker=cpus_per_worker,
     )
 
 
@@ -403,15 +411,7 @@ def embed_videos(
         raise ArgumentError(f"`shard_id={shard_id}` must be less than `num_shards={num_shards}`, and not below 0")
     if overwrite and num_shards > 1:
         raise ArgumentError("`overwrite=True` would remove what the other shards have done: remove the store yourself")
-    if cluster is None and cpus_per_worker is not None:
-        raise ArgumentError(f"`cpus_per_worker={cpus_per_worker}` is of a cluster's workers: give `cluster`, too")
-    if cluster is not None and num_workers is not None:
-        raise ArgumentError(
-            f"`num_workers={num_workers}` is of one machine, a cluster's workers decode in as many processes as they "
-            "have cores: give `cpus_per_worker`"
-        )
-    if cluster is not None and num_gpus > 1:
-        raise ArgumentError(f"`num_gpus={num_gpus}` is of one machine, a cluster gives all its GPUs: leave it out")
+    _check_cluster(cluster, cpus_per_worker, num_workers, num_gpus)
     encoder = _encoder(model, num_gpus)
     return job.embed_videos(
         encoder,
@@ -443,7 +443,7 @@ def embed_images(
     store: Store | Path,
     *,
     batch_size: int | None = None,
-    num_workers: int = _choices.IMAGE_WORKERS,
+    num_workers: int | None = None,
     time_limit_s: float = _choices.TIME_LIMIT_S,
     resume: bool = False,
     overwrite: bool = False,
@@ -452,6 +452,8 @@ def embed_images(
     retry_failed: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str = _choices.METRICS_HOST,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
 ) -> JobSummary:
     """Embeds JPEG super images into a store; other sizes than the model's are resized.
 
@@ -460,11 +462,11 @@ def embed_images(
         image_dir: what `superimages` wrote, `<video id>/img_0001.jpg` ...; from another program, times are unknown.
         store: made if it is missing.
         batch_size: super images per pass; default: 100 on a GPU, 8 on the CPU.
-        num_workers: reading processes.
+        num_workers: reading processes; default: 10.
         time_limit_s: seconds without a result after which a reader counts as hung, > 0.
         resume, overwrite, num_gpus: as in `embed_videos`, as are the result and the errors.
         cells: also make a vector of each frame; a folder that does not say when its frames are is a failure.
-        retry_failed, metrics_port, metrics_host: as in `embed_videos`.
+        retry_failed, metrics_port, metrics_host, cluster, cpus_per_worker: as in `embed_videos`.
 
     Example:
         >>> import gridclip
@@ -474,12 +476,13 @@ def embed_images(
     """
     from .engine.jobs import embed_images as job
 
+    _check_cluster(cluster, cpus_per_worker, num_workers, num_gpus)
     return job.embed_images(
         _encoder(model, num_gpus),
         pathlib.Path(image_dir),
         _store_path(store),
         batch_size=batch_size,
-        num_workers=num_workers,
+        num_workers=num_workers or _choices.IMAGE_WORKERS,
         time_limit_s=time_limit_s,
         resume=resume,
         overwrite=overwrite,
@@ -487,6 +490,8 @@ def embed_images(
         cells=cells,
         retry_failed=retry_failed,
         metrics_address=_address(metrics_host, metrics_port),
+        cluster=cluster,
+        cpus_per_worker=cpus_per_worker,
     )
 
 
@@ -963,6 +968,23 @@ def export_features(
 
 def _path(path: Path | None) -> pathlib.Path | None:
     return None if path is None else pathlib.Path(path)
+
+
+def _check_cluster(
+    cluster: str | None, cpus_per_worker: int | None, num_workers: int | None, num_gpus: int = 1
+) -> None:
+    """Raises ArgumentError where an option of one machine is given to a cluster, or the other way round."""
+    from .dali_pipes.errors import ArgumentError
+
+    if cluster is None and cpus_per_worker is not None:
+        raise ArgumentError(f"`cpus_per_worker={cpus_per_worker}` is of a cluster's workers: give `cluster`, too")
+    if cluster is not None and num_workers is not None:
+        raise ArgumentError(
+            f"`num_workers={num_workers}` is of one machine, a cluster's workers decode in as many processes as they "
+            "have cores: give `cpus_per_worker`"
+        )
+    if cluster is not None and num_gpus > 1:
+        raise ArgumentError(f"`num_gpus={num_gpus}` is of one machine, a cluster gives all its GPUs: leave it out")
 
 
 def _address(host: str, port: int | None) -> tuple[str, int] | None:

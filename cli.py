@@ -327,6 +327,19 @@ _watched = _options(
     ),
     click.option("--metrics-host", default=choices.METRICS_HOST, help="The address of --metrics-port."),
 )
+_on_cluster = _options(
+    click.option(
+        "--cluster",
+        metavar="auto|ADDRESS",
+        help="Work on a Ray cluster (auto: that of this machine), a worker for each GPU; without GPUs on its cores.",
+    ),
+    click.option(
+        "--cpus-per-worker",
+        type=click.IntRange(min=1),
+        show_default="a node's cores, shared out among its GPUs",
+        help="Cores, and worker processes, of each worker of a cluster.",
+    ),
+)
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done; nothing is written.")
 _num_workers = click.option(
     "--num-workers",
@@ -576,6 +589,7 @@ def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, 
 @_resume
 @_watched
 @_dry_run
+@_on_cluster
 @_strict
 def superimages(
     video_dir: str,
@@ -672,7 +686,7 @@ def embed_text(
     "--num-workers",
     "--num-worker",
     type=click.IntRange(min=1),
-    default=choices.IMAGE_WORKERS,
+    show_default=str(choices.IMAGE_WORKERS),
     help="Reading processes.",
 )
 @click.option("--image-size", type=click.IntRange(min=1), show_default="the model's", help="Side of its images, px.")
@@ -681,6 +695,7 @@ def embed_text(
 @_resume
 @_watched
 @_dry_run
+@_on_cluster
 @_strict
 def embed_images(
     model: str | None,
@@ -710,6 +725,8 @@ def embed_images(
         image_size=image_size,
         tokenizer=tokenizer,
     )
+    if provider == "cpu":
+        num_gpus = 0  # also those of a cluster
     _finish(gridclip.embed_images(encoder, folder, store, num_gpus=num_gpus, **options), strict)
 
 
@@ -739,17 +756,7 @@ def embed_images(
 @_dry_run
 @click.option("--num-shards", type=click.IntRange(min=1), default=1, help="Jobs that share the work and the store.")
 @click.option("--shard-id", type=click.IntRange(min=0), default=0, help="Which of them this one is, from 0.")
-@click.option(
-    "--cluster",
-    metavar="auto|ADDRESS",
-    help="Embed on a Ray cluster (auto: that of this machine), a worker for each GPU; with --num-gpus 0 on its cores.",
-)
-@click.option(
-    "--cpus-per-worker",
-    type=click.IntRange(min=1),
-    show_default="a node's cores, shared out among its GPUs",
-    help="Cores, and decoding processes, of each worker of a cluster.",
-)
+@_on_cluster
 @_strict
 def embed_videos(
     model: str,

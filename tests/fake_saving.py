@@ -7,6 +7,7 @@ import signal
 import numpy as np
 from gridclip.dali_pipes.contract import SuperImages, VideoError
 from gridclip.dali_pipes.image_folders import grids
+from gridclip.engine.jobs.super_images import _save as super_images_save
 
 COUNT = 5
 
@@ -30,3 +31,17 @@ def _whole(video):
             raise VideoError("decode", "damaged")
         image = np.full((1, 64, 64, 3), 9, np.uint8)
         yield SuperImages(video.video_id, first, COUNT, image, np.array([first * 8.0]), np.array([first * 8.0 + 8]))
+
+
+def dying_once(videos, *, save_dir, **settings):
+    """In place of `super_images._save`: kills its process when it first comes to the video blue1."""
+    mark = save_dir.parent / "died"
+
+    def marked():
+        for video in videos:
+            if video.video_id == "blue1" and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield video
+
+    return super_images_save(marked(), save_dir=save_dir, **settings)

@@ -1,4 +1,4 @@
-"""Videos in, whole videos of embeddings in one store out, by the machines of a Ray cluster: a worker for each GPU.
+"""Videos in, embeddings in one store or folders of super images out, by the machines of a Ray cluster: a worker a GPU.
 
 It is what `devices` does with processes of one machine: a worker gets a video whenever it can take one, and sends back
 whole videos; this process, the driver, alone writes to the store. That is no bottleneck: a second of one core is enough
@@ -14,7 +14,8 @@ import dataclasses
 import logging
 import pathlib
 import time
-from typing import Any, assert_never
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar, assert_never, cast
 
 from ... import GridClipError, __version__
 from ...dali_pipes.contract import Failure, Notice, VideoFile
@@ -23,12 +24,13 @@ from ..encoding.encoder import Encoder
 from ..listing.listing import Listing
 from ..store.store import Store, VideoEmbedding
 from . import cluster_nodes
-from .batches import Sink
 from .bookkeeping import ORDINARY, Bookkeeping
+from .cluster_work import Embedding, Work
 from .cluster_worker import Crashed, Order, Ready, Unfit, Worker, WorkerMessage
 from .device_messages import ComesAgain, Embedded, EncoderTime, Ended, Stop, WantsVideo
 from .devices import MAX_DEATHS, MAX_IDLE_DEATHS, MakeCpuSource, MakeSource
-from .ledger import SUPER_IMAGES_ALONE, PassKinds, batch_size_for, run_job
+from .folder_messages import MadeFolder
+from .ledger import SUPER_IMAGES_ALONE, PassKinds, StoreSink, batch_size_for, run_job
 from .progress import JobSummary
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,25 @@ LOOK_S = 2.0  # how often the driver looks for nodes that have joined
 START_WARN_S = 60.0  # without any worker: its cores may be in use by another job
 JOIN_LIMIT_S = 300.0  # without any node that could hold a worker
 MAX_NODE_DEATHS = 5  # of nodes, each with the same video in work
+
+Whole = TypeVar("Whole", VideoEmbedding, MadeFolder)
+Taken = TypeVar("Taken", contravariant=True)
+
+
+class ClusterSink(Protocol[Taken]):
+    """Where a job's results go: `batches.Sink` where they are embeddings, `FolderSink` where they are folders."""
+
+    def add_super_images(self, super_images: int) -> None: ...
+
+    def add_encoder_time(self, seconds: float) -> None: ...
+
+    def add_notice(self, notice: Notice) -> None: ...
+
+    def restart(self, video_id: str) -> None: ...
+
+    def finish(self, video: Taken) -> None: ...
+
+    def fail(self, failure: Failure) -> None: ...
 
 
 def embed(
@@ -74,26 +95,49 @@ def embed(
         raise ValueError(f"cpus_per_worker ({cpus_per_worker}) must be >= 1")
     batch_size_for(encoder.provider, batch_size)  # refuses what no worker could use
 
-    def work(todo: list[VideoFile], sink: Sink) -> None:
-        order = Order(
-            version=__version__,
-            model_dir=encoder.model_dir.absolute(),
-            provider="auto" if encoder.provider == "cpu" else encoder.provider,
-            cuda_graph=encoder.cuda_graph,
-            fingerprint=encoder.info.fingerprint,
-            batch_size=batch_size,
-            passes=passes,
-            make_source=make_source,
-            make_careful_source=make_careful_source,
-            present=next(
-                (each.place for each in todo if isinstance(each.place, pathlib.Path) and each.place.exists()), None
-            ),
-            levels=Levels.here(),
-        )
-        if todo:
-            _Cluster(ray, order, cpus_per_worker, use_gpus, todo, sink).run()
+    embedding = Embedding(
+        model_dir=encoder.model_dir.absolute(),
+        provider="auto" if encoder.provider == "cpu" else encoder.provider,
+        cuda_graph=encoder.cuda_graph,
+        fingerprint=encoder.info.fingerprint,
+        batch_size=batch_size,
+        passes=passes,
+        make_source=make_source,
+        make_careful_source=make_careful_source,
+    )
+
+    def work(todo: list[VideoFile], sink: StoreSink) -> None:
+        run(embedding, sink.hand_out(todo), todo, sink, ray=ray, cpus_per_worker=cpus_per_worker, use_gpus=use_gpus)
 
     return run_job(listing, store, stored, work, num_shards=num_shards, shard_id=shard_id, books=books)
+
+
+def run(
+    work: Work,
+    videos: Iterator[VideoFile],
+    candidates: Sequence[VideoFile],
+    sink: ClusterSink[Whole],
+    *,
+    ray: Any,
+    cpus_per_worker: int | None,
+    use_gpus: bool,
+) -> None:
+    """Gives videos to the workers of a cluster and what becomes of them to a sink; returns when there are none left.
+
+    Args:
+        work: what workers do.
+        videos: taken one by one, when a worker can take one.
+        candidates: all that may come out of `videos`; every node must see the first of them that this machine sees.
+        sink: where whole videos and the rest go.
+        ray, cpus_per_worker, use_gpus: as in `embed`, as are the errors.
+    """
+    if cpus_per_worker is not None and cpus_per_worker < 1:
+        raise ValueError(f"cpus_per_worker ({cpus_per_worker}) must be >= 1")
+    if not candidates:
+        return
+    here = (each.place for each in candidates if isinstance(each.place, pathlib.Path) and each.place.exists())
+    order = Order(version=__version__, work=work, present=next(here, None), levels=Levels.here())
+    _Cluster(ray, order, cpus_per_worker, use_gpus, videos, sink).run()
 
 
 @dataclasses.dataclass(eq=False)
@@ -130,18 +174,26 @@ class _Place:
     idle_deaths: int = 0
 
 
-class _Cluster:
+class _Cluster(Generic[Whole]):
     """The workers of a job, and the queue that they share."""
 
     def __init__(
-        self, ray: Any, order: Order, cores: int | None, use_gpus: bool, todo: list[VideoFile], sink: Sink
+        self,
+        ray: Any,
+        order: Order,
+        cores: int | None,
+        use_gpus: bool,
+        videos: Iterator[VideoFile],
+        sink: ClusterSink[Whole],
     ) -> None:
         self._ray = ray
         self._order = order
         self._cores = cores
-        self._sink = sink
-        self._left = len(todo)
-        self._fresh = collections.deque(todo)
+        self._sink: ClusterSink[Whole] = sink
+        self._videos = videos
+        self._next = next(videos, None)
+        self._open = 0  # videos that were taken and are neither finished nor lost
+        self._returned: collections.deque[VideoFile] = collections.deque()  # by nodes that are gone
         self._suspects: collections.deque[VideoFile] = collections.deque()  # each is alone with the next worker
         self._deaths: collections.Counter[str] = collections.Counter()
         self._node_deaths: collections.Counter[str] = collections.Counter()
@@ -162,7 +214,7 @@ class _Cluster:
     def run(self) -> None:
         """Returns when every video is finished or lost."""
         try:
-            while self._left:
+            while self._open or self._next is not None:
                 self._look_for_nodes()
                 if not self._calls:
                     time.sleep(LOOK_S)
@@ -203,8 +255,8 @@ class _Cluster:
             self._last_place = now
         elif now - self._last_place > JOIN_LIMIT_S:
             raise GridClipError(
-                f"the cluster has had no node for a worker for {JOIN_LIMIT_S:g} s, with {self._left:,} videos left: go "
-                "on with `resume=True` when there are some"
+                f"the cluster has had no node for a worker for {JOIN_LIMIT_S:g} s, and there are videos left: go on "
+                "with `resume=True` when there are some"
             )
         if not self._someone_was_ready and now - self._began > START_WARN_S:
             self._someone_was_ready = True
@@ -231,7 +283,7 @@ class _Cluster:
 
     def _begin(self, place: _Place) -> None:
         """Gives a worker its next round, if there is work; else it waits for what others may leave."""
-        if self._suspects or self._fresh:
+        if self._suspects or self._has_fresh:
             place.working, place.drained, place.careful = True, False, bool(self._suspects)
             place.actor.begin.remote(place.careful)
             self._exchange(place)
@@ -269,11 +321,11 @@ class _Cluster:
                 self._sink.add_notice(message)
             case ComesAgain(video_id):
                 self._sink.restart(video_id)
-            case VideoEmbedding():
+            case VideoEmbedding() | MadeFolder():
                 place.embedded -= _super_images(message)
                 place.idle_deaths = 0
                 if self._close(place, message.video_id):
-                    self._sink.finish(message)
+                    self._sink.finish(cast(Whole, message))
             case Failure():
                 if self._close(place, message.video_id):
                     self._sink.fail(message)
@@ -296,19 +348,31 @@ class _Cluster:
     def _hand_out(self, place: _Place) -> None:
         if place.drained:
             return
-        waiting = self._suspects if place.careful else self._fresh
-        if waiting:
-            video = waiting.popleft()
+        video = self._take(place)
+        if video is not None:
             place.in_work[video.video_id] = video
             place.owed.append(video)
-        if place.careful or not waiting:
+        if place.careful or not self._has_fresh:
             place.owed.append(None)
             place.drained = True
+
+    @property
+    def _has_fresh(self) -> bool:
+        return bool(self._returned) or self._next is not None
+
+    def _take(self, place: _Place) -> VideoFile | None:
+        if place.careful:
+            return self._suspects.popleft() if self._suspects else None
+        if self._returned:
+            return self._returned.popleft()
+        video, self._next = self._next, next(self._videos, None)
+        self._open += video is not None
+        return video
 
     def _close(self, place: _Place, video_id: str) -> bool:
         """The worker is done with a video; whether it had it."""
         had = place.in_work.pop(video_id, None) is not None
-        self._left -= had
+        self._open -= had
         return had
 
     def _dismiss(self, place: _Place, reason: str) -> None:
@@ -375,15 +439,17 @@ class _Cluster:
         elif video.video_id in self._deaths:
             self._suspects.append(video)
         else:
-            self._fresh.appendleft(video)
+            self._returned.append(video)
 
     def _give_up(self, video: VideoFile, reason: str) -> None:
-        self._left -= 1
+        self._open -= 1
         self._sink.fail(Failure(video.video_id, "decode", reason))
 
 
-def _super_images(video: VideoEmbedding) -> int:
+def _super_images(video: VideoEmbedding | MadeFolder) -> int:
     """The super images of a video, which may have cells, too."""
+    if isinstance(video, MadeFolder):
+        return video.super_images
     if not video.views:
         return len(video.vectors)
     return sum(count for view, count in video.views if view.level == "super")

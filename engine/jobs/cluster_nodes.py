@@ -78,6 +78,11 @@ def connected(address: str) -> Iterator[Any]:
             ray.shutdown()
 
 
+def connected_if(address: str | None) -> contextlib.AbstractContextManager[Any]:
+    """`connected` where there is an address, else None."""
+    return contextlib.nullcontext() if address is None else connected(address)
+
+
 def nodes(ray: Any) -> list[Node]:
     """The nodes that are alive."""
     return [

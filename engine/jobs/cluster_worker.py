@@ -1,7 +1,8 @@
-"""Videos in, whole videos of embeddings out: the decoders and the encoder of one GPU, or of some cores, in a Ray actor.
+"""Videos in, whole videos out: the decoders and the encoder of one GPU, or of some cores, in a Ray actor.
 
 The actor works in rounds: in each it takes videos until it is told that there are none left. Decoded frames stay on its
-machine; it hands out embeddings of whole videos, when it is asked for them, and waits while MAX_WAITING lie ready.
+machine; it hands out embeddings of whole videos, or the news that folders are made, when it is asked for them. It waits
+while MAX_WAITING embeddings lie ready.
 """
 
 from __future__ import annotations
@@ -17,13 +18,10 @@ from collections.abc import Iterator, Sequence
 from ... import GridClipError, __version__
 from ...dali_pipes.contract import VideoFile
 from ...dali_pipes.processes.child_logs import Levels, log_to_parent
-from ...export.model_info import read_model_info
-from ..encoding.encoder import Encoder
-from ..encoding.providers import Provider
 from ..store.store import VideoEmbedding
-from .device_messages import Ended, Message, MessageSink, Stop, WantsVideo
-from .devices import MakeCpuSource, MakeSource
-from .ledger import PassKinds, batch_size_for, embed_all
+from .cluster_work import EVERYWHERE, Tools, Work
+from .device_messages import Ended, Message, Stop, WantsVideo
+from .folder_messages import MadeFolder
 
 # Videos of embeddings that wait for the driver: a megabyte or so, and some more where there are cells.
 MAX_WAITING = 32
@@ -38,32 +36,20 @@ class Order:
 
     Attributes:
         version: of GridCLIP, where the driver runs.
-        model_dir, provider, cuda_graph: see `Encoder`; the provider is that of a worker with a GPU.
-        fingerprint: of the model.
-        batch_size: super images per pass; None: the default of the worker's provider.
-        passes: see `ledger.pass_kinds`.
-        make_source: makes the source of fresh videos, on the worker's machine.
-        make_careful_source: of those that were in work when a worker died.
+        work: what it is there for.
         present: a video of the job that exists where the driver runs; None: it sees none.
         levels: the log records that the driver wants.
     """
 
     version: str
-    model_dir: pathlib.Path
-    provider: Provider
-    cuda_graph: bool
-    fingerprint: str
-    batch_size: int | None
-    passes: PassKinds
-    make_source: MakeSource
-    make_careful_source: MakeCpuSource
+    work: Work
     present: pathlib.Path | None
     levels: Levels
 
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """The worker has loaded its model."""
+    """The worker has its tools, a model say."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +66,7 @@ class Crashed:
     details: str
 
 
-WorkerMessage = Message | Ready | Unfit | Crashed
+WorkerMessage = Message | MadeFolder | Ready | Unfit | Crashed
 
 
 class Worker:
@@ -98,20 +84,15 @@ class Worker:
         self._has_gpu = has_gpu
         self._results = _Results()
         self._videos: queue.SimpleQueue[VideoFile | None] = queue.SimpleQueue()
-        self._encoder: Encoder | None = None
+        self._tools: Tools | None = None
         log_to_parent(self._results.add, order.levels)
 
     def load(self) -> list[WorkerMessage]:
-        """Checks that the model and the videos are there, and loads the model; Ready or Unfit is the last message."""
+        """Checks that the worker can do its work here, and makes its tools; Ready or Unfit is the last message."""
         try:
             reason = unfitness(self._order)
             if reason is None:
-                self._encoder = Encoder(
-                    self._order.model_dir,
-                    provider=self._order.provider if self._has_gpu else "cpu",
-                    num_threads=None if self._has_gpu else self._cores,
-                    cuda_graph=self._order.cuda_graph,
-                )
+                self._tools = self._order.work.begin(self._cores, has_gpu=self._has_gpu)
         except GridClipError as error:
             reason = f"cannot take part: {error}"
         self._results.add(Ready() if reason is None else Unfit(reason))
@@ -130,16 +111,10 @@ class Worker:
         return self._results.take()
 
     def _work(self, careful: bool) -> None:
-        encoder, order = self._encoder, self._order
         try:
-            if encoder is None:
-                raise AssertionError("a round begins before the model is loaded")
-            if careful:
-                source = order.make_careful_source(num_workers=1)
-            else:
-                source = order.make_source(device_id=encoder.device_id, num_workers=self._cores)
-            size = batch_size_for(encoder.provider, order.batch_size)
-            embed_all(source(self._round()), encoder, size, MessageSink(self._results.add), order.passes)
+            if self._tools is None:
+                raise AssertionError("a round begins before there are tools")
+            self._tools.run(self._round(), self._results.add, careful=careful)
             self._results.add(Ended())
         except GridClipError as error:
             self._results.add(Stop(str(error)))
@@ -153,21 +128,12 @@ class Worker:
 
 
 def unfitness(order: Order) -> str | None:
-    """Why no worker can do the job on this machine, None if one can.
-
-    Raises:
-        GridClipError: there is no model folder, or a damaged one.
-    """
+    """Why no worker can do the job on this machine, None if one can; raises GridClipError as `Work.unfitness` does."""
     if order.version != __version__:
         return f"has GridCLIP {__version__}, the driver {order.version}: install the same version on every node"
-    everywhere = "expected at the same path on every node (a shared drive)"
-    if not order.model_dir.is_dir():
-        return f"has no model folder {order.model_dir}: {everywhere}"
-    if read_model_info(order.model_dir).fingerprint != order.fingerprint:
-        return f"has another model in {order.model_dir} than the driver: expected the same one"
     if order.present is not None and not order.present.exists():
-        return f"does not see the video {order.present}: {everywhere}"
-    return None
+        return order.work.unfitness() or f"does not see the video {order.present}: {EVERYWHERE}"
+    return order.work.unfitness()
 
 
 class _Results:

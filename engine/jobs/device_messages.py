@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ...dali_pipes.contract import Failure, Notice
 from ...dali_pipes.processes.child_logs import Logged
 from ..store.store import VideoEmbedding
+from .folder_messages import MadeFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +53,9 @@ Message = WantsVideo | Embedded | EncoderTime | ComesAgain | Ended | Stop | Logg
 
 
 class MessageSink:
-    """A `batches.Sink` that makes messages of the results, and sends them."""
+    """A `batches.Sink` (and a `FolderSink`) that makes messages of the results, and sends them."""
 
-    def __init__(self, send: Callable[[Message], None]) -> None:
+    def __init__(self, send: Callable[[Message | MadeFolder], None]) -> None:
         self._send = send
 
     def add_super_images(self, super_images: int) -> None:
@@ -73,7 +74,7 @@ class MessageSink:
         """The video comes again from the start: earlier notices of it are void."""
         self._send(ComesAgain(video_id))
 
-    def finish(self, video: VideoEmbedding) -> None:
+    def finish(self, video: VideoEmbedding | MadeFolder) -> None:
         """A whole video."""
         self._send(video)
 

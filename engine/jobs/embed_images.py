@@ -16,7 +16,8 @@ from ...dali_pipes.sampling import Sampling
 from ..choices import CELLS
 from ..encoding.encoder import Encoder
 from ..listing.listing import Listing, list_image_folders
-from . import devices, retrying
+from . import cluster as cluster_jobs
+from . import cluster_nodes, devices, retrying
 from .bookkeeping import Bookkeeping
 from .ledger import SUPER_IMAGES_ALONE, embed, open_store, pass_kinds
 from .progress import JobSummary
@@ -37,6 +38,8 @@ def embed_images(
     cells: bool = CELLS,
     retry_failed: str | None = None,
     metrics_address: tuple[str, int] | None = None,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
 ) -> JobSummary:
     """Embeds every folder <image_dir>/<video_id> of img_0001.jpg ... into a store; ids may have slashes.
 
@@ -52,7 +55,7 @@ def embed_images(
         num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
         cells: also make a vector of each wanted frame, from its cell; a folder that does not say when its frames are is
             lost.
-        retry_failed, metrics_address: see `embed_videos.embed_videos`.
+        retry_failed, metrics_address, cluster, cpus_per_worker: see `embed_videos.embed_videos`.
 
     Raises:
         GridClipError: an argument is not usable, the folders were made with different settings, the store has some of
@@ -68,27 +71,41 @@ def embed_images(
     if cells:
         listing = _with_frame_times(listing)
         passes = pass_kinds(Sampling(**sampling), cells)
-    store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
-    store.claim_sampling({"source": "super image folders", "cells": cells, **sampling})
     settings: dict[str, Any] = {"image_size": encoder.info.image_size, "time_limit_s": time_limit_s}
     make_source = functools.partial(image_source, **settings)
-    books = Bookkeeping(retry_failed is not None, metrics_address)
-    if num_gpus < 2:
-        source = make_source(device_id=encoder.device_id, num_workers=num_workers)
-        return embed(listing, source, encoder, store, stored, batch_size=batch_size, passes=passes, books=books)
-    return devices.embed(
-        listing,
-        make_source,
-        functools.partial(cpu_image_source, **settings),
-        encoder,
-        store,
-        stored,
-        device_ids=range(num_gpus),
-        num_workers=num_workers,
-        batch_size=batch_size,
-        passes=passes,
-        books=books,
-    )
+    make_careful_source = functools.partial(cpu_image_source, **settings)
+    job: dict[str, Any] = {"batch_size": batch_size, "passes": passes}
+    job["books"] = Bookkeeping(retry_failed is not None, metrics_address)
+    with cluster_nodes.connected_if(cluster) as ray:
+        store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
+        store.claim_sampling({"source": "super image folders", "cells": cells, **sampling})
+        if ray is not None:
+            return cluster_jobs.embed(
+                listing,
+                make_source,
+                make_careful_source,
+                encoder,
+                store,
+                stored,
+                ray=ray,
+                cpus_per_worker=cpus_per_worker,
+                use_gpus=num_gpus > 0,
+                **job,
+            )
+        if num_gpus < 2:
+            source = make_source(device_id=encoder.device_id, num_workers=num_workers)
+            return embed(listing, source, encoder, store, stored, **job)
+        return devices.embed(
+            listing,
+            make_source,
+            make_careful_source,
+            encoder,
+            store,
+            stored,
+            device_ids=range(num_gpus),
+            num_workers=num_workers,
+            **job,
+        )
 
 
 def _with_frame_times(listing: Listing) -> Listing:

@@ -11,11 +11,11 @@ import pathlib
 import random
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import assert_never, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast, get_args
 
 from ... import GridClipError
-from ...dali_pipes.contract import Failure, Finished, News, Notice, Restarted, VideoFile
+from ...dali_pipes.contract import Failure, Notice, VideoFile
 from ...dali_pipes.cpu import tasks
 from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.cpu.reading import Decoder as CpuDecoder
@@ -26,8 +26,9 @@ from ...dali_pipes.sampling import Sampling
 from ..annotations.annotations import load_annotations
 from ..choices import Decoder
 from ..listing.listing import Listing, list_videos
-from . import retrying
+from . import cluster_nodes, retrying
 from .failures import FailureLog, failures_path
+from .folder_messages import FolderNews, FolderSink, MadeFolder, tell
 from .folder_writing import write_folders
 from .heartbeat import Heartbeat
 from .metrics import shown
@@ -38,6 +39,7 @@ from .sources import uses_dali, video_source
 
 logger = logging.getLogger(__name__)
 
+CAREFUL_DECODER: CpuDecoder = "pyav"  # for what was in work when a worker of a cluster died
 WAIT_S = (0.2, 0.5)  # until the next look at a video that another job has; not the same for both
 
 
@@ -55,6 +57,8 @@ def make_super_images(
     on_damage: OnDamage = "nearest",
     retry_failed: str | None = None,
     metrics_address: tuple[str, int] | None = None,
+    cluster: str | None = None,
+    cpus_per_worker: int | None = None,
 ) -> JobSummary:
     """Writes <save_dir>/<video_id>/img_0001.jpg ... for every video. Several jobs in one folder share the work.
 
@@ -71,7 +75,8 @@ def make_super_images(
         resume: leave finished folders as they are, make unfinished ones again.
         overwrite: make all folders again.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
-        retry_failed, metrics_address: see `embed_videos.embed_videos`.
+        retry_failed, metrics_address, cluster, cpus_per_worker: see `embed_videos.embed_videos`. All nodes of a cluster
+            write to `save_dir`, which lies on a drive that they share; a decoder on the CPU leaves their GPUs alone.
 
     Raises:
         GridClipError: an argument is not usable, folders exist and neither resume nor overwrite is given, finished ones
@@ -92,7 +97,7 @@ def make_super_images(
     except OSError as error:
         raise GridClipError(f"cannot make `save_dir` {save_dir}: {error.strerror}") from error
 
-    with SharedFolder(save_dir, sampling) as shared:
+    with cluster_nodes.connected_if(cluster) as ray, SharedFolder(save_dir, sampling) as shared:
         places = grids.folders(save_dir, sampling)
         existing = [
             video
@@ -117,16 +122,15 @@ def make_super_images(
             notices_path(save_dir),
             keeps=lambda video_id: video_id not in again or shared.held(video_id) or is_made(video_id),
         )
-        make = functools.partial(
-            _save,
-            sampling=sampling,
-            save_dir=save_dir,
-            part_dir=shared.part_dir,
-            decoder=decoder,
-            num_workers=num_workers,
-            time_limit_s=time_limit_s,
-            on_damage=on_damage,
+        save = functools.partial(
+            _save, sampling=sampling, save_dir=save_dir, time_limit_s=time_limit_s, on_damage=on_damage
         )
+        make: Make
+        if ray is None:
+            here = functools.partial(save, decoder=decoder, part_dir=shared.part_dir, num_workers=num_workers)
+            make = functools.partial(_make_here, here)
+        else:
+            make = _on_cluster(save, decoder, shared, ray=ray, cpus_per_worker=cpus_per_worker)
         with (
             FailureLog(failures_path(save_dir), earlier_stand=retry_failed is not None) as failures,
             Tally(
@@ -143,20 +147,37 @@ def make_super_images(
                     notices.add(notice)
             try:
                 while todo:
-                    todo = _make(make, todo, shared, tally, is_made)
+                    todo = _make_all(make, todo, shared, tally, is_made)
             except KeyboardInterrupt as error:
                 raise Interrupted(tally.summary()) from error
             return tally.summary()
 
 
-def _make(
-    make: Callable[[Iterator[VideoFile]], Generator[tuple[VideoFile, int | News], None, None]],
-    todo: list[VideoFile],
-    shared: SharedFolder,
-    tally: Tally,
-    is_made: Callable[[str], bool],
+class Make(Protocol):
+    """Takes videos one by one and tells a sink what becomes of them; `candidates` are all that may come."""
+
+    def __call__(self, videos: Iterator[VideoFile], candidates: Sequence[VideoFile], sink: FolderSink, /) -> None: ...
+
+
+def _make_here(save: Callable[..., FolderNews], videos: Iterator[VideoFile], _: object, sink: FolderSink) -> None:
+    tell(save(videos), sink)
+
+
+def _on_cluster(save: Callable[..., FolderNews], decoder: Decoder, shared: SharedFolder, **cluster: Any) -> Make:
+    from .cluster import run  # what embeds on a cluster, too, needs Lance and ONNX Runtime
+    from .cluster_work import Saving
+
+    saving = Saving(
+        shared.part_dir, functools.partial(save, decoder=decoder), functools.partial(save, decoder=CAREFUL_DECODER)
+    )
+    return functools.partial(run, saving, use_gpus=decoder not in get_args(CpuDecoder), **cluster)
+
+
+def _make_all(
+    make: Make, todo: list[VideoFile], shared: SharedFolder, tally: Tally, is_made: Callable[[str], bool]
 ) -> list[VideoFile]:
     """Makes the folders of all videos that no other job has; returns the videos that another one had."""
+    books = _Books(shared, tally)
     deferred: list[VideoFile] = []
 
     def hand_out() -> Iterator[VideoFile]:
@@ -167,38 +188,14 @@ def _make(
                 shared.release(video.video_id)
                 tally.add_finished_elsewhere()
             else:
-                in_work.add(video.video_id)
+                books.in_work.add(video.video_id)
                 tally.add_handed_out(video)
                 yield video
 
-    in_work: set[str] = set()
-    made: dict[str, int] = {}  # super images in the folders that grow
     try:
-        with contextlib.closing(make(hand_out())) as events:
-            for video, event in events:
-                shared.beat()
-                match event:
-                    case int():  # after a crash a folder begins again, with a smaller number
-                        tally.add_super_images(event - made.get(video.video_id, 0))
-                        made[video.video_id] = event
-                    case Notice():
-                        tally.add_notice(event)
-                    case Restarted():
-                        tally.drop_notices(video.video_id)
-                    case Finished():
-                        in_work.discard(video.video_id)
-                        shared.release(video.video_id)
-                        tally.add_done()
-                        made.pop(video.video_id, None)
-                    case Failure():
-                        in_work.discard(video.video_id)
-                        shared.release(video.video_id)
-                        tally.add_failure(event)
-                    case _:
-                        assert_never(event)
+        make(hand_out(), todo, books)
     finally:
-        tally.add_super_images(-sum(made.values()))  # of folders that were lost
-        for video_id in in_work:  # after Ctrl-C
+        for video_id in books.in_work:  # after Ctrl-C
             tally.drop_notices(video_id)
     if deferred:
         logger.info("waiting for %d videos that other jobs have in work", len(deferred))
@@ -206,6 +203,46 @@ def _make(
         shared.beat()
         time.sleep(random.uniform(*WAIT_S))
     return deferred
+
+
+class _Books:
+    """A `FolderSink` that counts, keeps failures and notices, and gives back what this job had taken for itself."""
+
+    def __init__(self, shared: SharedFolder, tally: Tally) -> None:
+        self._shared = shared
+        self._tally = tally
+        self.in_work: set[str] = set()
+
+    def add_super_images(self, super_images: int) -> None:
+        """So many more were written; fewer than none: their video is lost, or comes again."""
+        self._shared.beat()
+        self._tally.add_super_images(super_images)
+
+    def add_encoder_time(self, seconds: float) -> None:
+        """There is no model."""
+
+    def add_notice(self, notice: Notice) -> None:
+        """Something to know about a video, before it is finished."""
+        self._tally.add_notice(notice)
+
+    def restart(self, video_id: str) -> None:
+        """The video comes again from the start: earlier notices of it are void."""
+        self._tally.drop_notices(video_id)
+
+    def finish(self, video: MadeFolder) -> None:
+        """A whole video."""
+        self._close(video.video_id)
+        self._tally.add_done()
+
+    def fail(self, failure: Failure) -> None:
+        """A lost video; notices of it are void."""
+        self._close(failure.video_id)
+        self._tally.add_failure(failure)
+
+    def _close(self, video_id: str) -> None:
+        self.in_work.discard(video_id)
+        self._shared.release(video_id)
+        self._shared.beat()
 
 
 def _save(
@@ -218,7 +255,7 @@ def _save(
     num_workers: int,
     time_limit_s: float,
     on_damage: OnDamage,
-) -> Generator[tuple[VideoFile, int | News], None, None]:
+) -> FolderNews:
     """Numbers of super images, notices, then Finished or Failure, of every video: saved where decoded, or here."""
     device_id = sources.first_gpu()
     if not uses_dali(decoder, device_id):

@@ -108,6 +108,8 @@ def test_the_procedures_superimages(superimages: Recorder) -> None:
         "on_damage": "nearest",
         "retry_failed": None,
         "metrics_address": None,
+        "cluster": None,
+        "cpus_per_worker": None,
     }
 
 

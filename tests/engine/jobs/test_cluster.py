@@ -13,6 +13,7 @@ import time
 
 import coloured_videos
 import fake_model
+import fake_saving
 import fake_sources
 import gridclip
 import lance
@@ -135,6 +136,45 @@ def test_the_same_as_on_one_machine(cluster, tiny_model_dir, small_videos, tmp_p
     for name in ("done", "super_images", "failures", "finished_before", "noticed", "notices"):
         assert getattr(one, name) == getattr(many, name), name
     assert sorted(map(str, failures(tmp_path / "one"))) == sorted(map(str, failures(tmp_path / "many")))
+
+
+def assert_same_files(folder: pathlib.Path, other: pathlib.Path) -> None:
+    """All files of two folders of super images, to the byte; nothing unfinished is left."""
+    one, two = (sorted(path.relative_to(root) for path in root.rglob("*.*")) for root in (folder, other))
+    assert one == two and not (folder / ".jobs").exists()
+    for path in one:
+        if path.suffix == ".jpg":
+            assert (folder / path).read_bytes() == (other / path).read_bytes(), path
+
+
+def test_super_images_and_their_embeddings_are_the_same_as_on_one_machine(cluster, encoder, videos, tmp_path):
+    sampling = Sampling(super_img_size=64, grid_size=(1, 2))
+    one = gridclip.superimages(videos, tmp_path / "one", sampling=sampling, num_workers=2)
+    many = gridclip.superimages(videos, tmp_path / "many", sampling=sampling, cluster=cluster.address)
+    for name in ("done", "super_images", "failures", "finished_before"):
+        assert getattr(one, name) == getattr(many, name), name
+    assert (many.done, many.failures) == (32, 1)
+    assert_same_files(tmp_path / "many", tmp_path / "one")
+    again = gridclip.superimages(videos, tmp_path / "many", sampling=sampling, cluster=cluster.address, resume=True)
+    assert (again.done, again.finished_before, again.failures) == (0, 32, 1)
+
+    images = tmp_path / "one" / "grid_2"
+    one = gridclip.embed_images(encoder, images, tmp_path / "store-one", num_workers=2)
+    many = gridclip.embed_images(encoder, images, tmp_path / "store-many", cluster=cluster.address)
+    assert (one.done, one.super_images) == (many.done, many.super_images) and many.done == 32
+    assert_equal(tmp_path / "store-many", tmp_path / "store-one")
+
+
+def test_a_worker_that_is_killed_while_it_writes_super_images_costs_nothing(
+    cluster, videos, tmp_path, monkeypatch, caplog
+):
+    sampling = Sampling(super_img_size=64)
+    gridclip.superimages(videos, tmp_path / "one", sampling=sampling)
+    monkeypatch.setattr("gridclip.engine.jobs.super_images._save", fake_saving.dying_once)
+    done = gridclip.superimages(videos, tmp_path / "many", sampling=sampling, cluster=cluster.address)
+    assert (done.done, done.failures) == (32, 1) and (tmp_path / "died").exists()
+    assert "died with" in caplog.text
+    assert_same_files(tmp_path / "many", tmp_path / "one")
 
 
 def test_a_worker_that_is_killed_costs_nothing(cluster, encoder, videos, alone, tmp_path, caplog):

@@ -9,10 +9,11 @@ import gridclip
 import numpy as np
 import pytest
 from gridclip import ArgumentError, GridClipError
-from gridclip.dali_pipes.contract import Notice
+from gridclip.dali_pipes.contract import Failure, Finished, Notice, VideoFile
 from gridclip.dali_pipes.processes.child_logs import Levels
-from gridclip.engine.jobs import cluster_nodes, cluster_worker
+from gridclip.engine.jobs import cluster_nodes, cluster_worker, device_messages, folder_messages
 from gridclip.engine.jobs.cluster_nodes import Node, Share, shares
+from gridclip.engine.jobs.cluster_work import Embedding, Saving
 from gridclip.engine.store.store import VideoEmbedding
 
 
@@ -37,8 +38,7 @@ def test_a_node_is_shared_out(cores, gpus, on_gpus, each, expected):
 @pytest.fixture
 def order(tmp_path) -> cluster_worker.Order:
     model = fake_model.write(tmp_path / "model")
-    return cluster_worker.Order(
-        version=gridclip.__version__,
+    embedding = Embedding(
         model_dir=model,
         provider="auto",
         cuda_graph=False,
@@ -47,9 +47,8 @@ def order(tmp_path) -> cluster_worker.Order:
         passes=(None,),
         make_source=None,
         make_careful_source=None,
-        present=model / "model.json",
-        levels=Levels(30, 30),
     )
+    return cluster_worker.Order(gridclip.__version__, embedding, model / "model.json", Levels(30, 30))
 
 
 def test_a_node_that_has_everything_is_fit(order):
@@ -66,7 +65,27 @@ def test_a_node_that_has_everything_is_fit(order):
     ],
 )
 def test_what_a_node_lacks_is_said(order, change, said):
-    assert said in cluster_worker.unfitness(dataclasses.replace(order, **change))
+    of_the_model = change.keys() & {"model_dir", "fingerprint"}
+    changed = {"work": dataclasses.replace(order.work, **change)} if of_the_model else change
+    assert said in cluster_worker.unfitness(dataclasses.replace(order, **changed))
+
+
+def test_a_node_that_does_not_see_the_folder_for_super_images(order, tmp_path):
+    saving = Saving(tmp_path, None, None)
+    assert cluster_worker.unfitness(dataclasses.replace(order, work=saving)) is None
+    elsewhere = dataclasses.replace(order, work=dataclasses.replace(saving, part_dir=tmp_path / "nowhere"))
+    assert "nowhere: expected at the same path on every node" in cluster_worker.unfitness(elsewhere)
+
+
+def test_super_images_are_counted_as_folders_grow_and_taken_back_when_they_are_lost():
+    a, b, c, d = (VideoFile(name, pathlib.Path(name)) for name in "abcd")
+    told = []
+    sink = device_messages.MessageSink(told.append)
+    events = [(a, 3), (b, 2), (a, 5), (b, 1), (c, 4), (d, 7), (a, Finished()), (c, Failure("c", "decode", "cut"))]
+    folder_messages.tell((event for event in events), sink)
+    grown = [message.super_images for message in told if isinstance(message, device_messages.Embedded)]
+    assert sum(grown) == 5  # those of the folder that is whole
+    assert folder_messages.MadeFolder("a", 5) in told and Failure("c", "decode", "cut") in told
 
 
 def test_embeddings_wait_for_the_driver_and_words_do_not():
