@@ -216,9 +216,7 @@ class Compressed:
     parts: tuple[Part, ...] = dataclasses.field(default=(), kw_only=True)
     frame_bounds_s: np.ndarray | None = dataclasses.field(default=None, kw_only=True)
 
-    def with_images(
-        self, images: np.ndarray | torch.Tensor, *other_images: np.ndarray | torch.Tensor
-    ) -> SuperImages:
+    def with_images(self, images: np.ndarray | torch.Tensor, *other_images: np.ndarray | torch.Tensor) -> SuperImages:
         """The chunk with its pixels, uint8 [L, S, S, 3], and those in other sizes."""
         return SuperImages(
             self.video_id,
