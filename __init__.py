@@ -331,11 +331,11 @@ def load_model(
 
 
 def embed_videos(
-    model: Encoder | Path,
+    model: Encoder | Path | Sequence[Encoder | Path],
     video_dir: Path,
-    store: Store | Path,
+    store: Store | Path | Sequence[Store | Path],
     *,
-    sampling: Sampling | None = None,
+    sampling: Sampling | Sequence[Sampling] | None = None,
     anno_file: Path | None = None,
     decoder: _choices.Decoder = _choices.DECODER,
     batch_size: int | None = None,
@@ -358,12 +358,16 @@ def embed_videos(
 
     A video that fails is a line of `failures.jsonl` in the store's folder; the others go on.
 
+    With a list of models and a list of their stores every video is decoded once, for all stores that lack it. A model
+    that fails, or a store whose disk is full, does not stop the others.
+
     Args:
-        model: from `load_model`, or what that takes.
+        model: from `load_model`, or what that takes; or a list of them.
         video_dir: a folder of videos, searched with its subfolders; a text file of paths; WebDataset tars; or a URL
             (s3://, gs://, hf://, https://; extra `remote`).
-        store: made if it is missing.
-        sampling: which frames, and how they are laid out; default: `Sampling()` of the model's image size.
+        store: made if it is missing; with a list of models, a list of as many.
+        sampling: which frames, and how they are laid out; default: `Sampling()` of the model's image size. A list has
+            one for each model, which may differ in `super_img_size`.
         anno_file: only the videos of this annotation file.
         decoder: "auto", "dali" (NVDEC), "hybrid" (NVDEC and the CPU), "decord" or "pyav" (the CPU).
         batch_size: super images per pass; default: 100 on a GPU, 8 on the CPU.
@@ -373,7 +377,7 @@ def embed_videos(
         overwrite: remove all super images from the store first.
         num_shards: jobs that share the work and the store.
         shard_id: which of them this one is, from 0.
-        num_gpus: 0: the CPU; 1: what `model` was loaded with; more: a process for each.
+        num_gpus: 0: the CPU; 1: what `model` was loaded with; more: a process for each, of one model.
         on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
             seconds away, with a notice; with "fail" the video fails.
         cells: also make a vector of each wanted frame, from its cell of the super image, in the same pass.
@@ -387,11 +391,13 @@ def embed_videos(
             among its GPUs.
 
     Returns:
-        Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line.
+        Counts of videos, super images and failures, and the time in seconds; `str()` of it is one line. With several
+        models these are sums, `stores` has the counts of each, and `stopped` in them says what stopped a store early.
 
     Raises:
         ArgumentError: `shard_id` is not below `num_shards`, `overwrite` is given to one of several shards, or an option
-            of one machine to a cluster, or the other way round.
+            of one machine to a cluster, or the other way round; there are not as many stores as models, one store is
+            given twice, or several models are to run on several GPUs or a cluster.
         GridClipError: an argument cannot be used, the store is of another model or sampling, or holds videos of the
             folder while neither `resume` nor `overwrite` is given; or the disk is full. What is stored stays.
         KeyboardInterrupt: Ctrl-C, with the counts so far as its `summary`. What is stored stays.
@@ -404,36 +410,46 @@ def embed_videos(
         (4, 5, 0)
     """
     from .dali_pipes.errors import ArgumentError
-    from .dali_pipes.sampling import Sampling
     from .engine.jobs import embed_videos as job
+    from .engine.jobs import several_models
 
     if not 0 <= shard_id < num_shards:
         raise ArgumentError(f"`shard_id={shard_id}` must be less than `num_shards={num_shards}`, and not below 0")
     if overwrite and num_shards > 1:
         raise ArgumentError("`overwrite=True` would remove what the other shards have done: remove the store yourself")
     _check_cluster(cluster, cpus_per_worker, num_workers, num_gpus)
-    encoder = _encoder(model, num_gpus)
+    models, stores = _listed(model), [_store_path(each) for each in _listed(store)]
+    samplings = None if sampling is None else _listed(sampling)
+    counts = len(models), stores, None if samplings is None else len(samplings)
+    several_models.check_counts(*counts, num_gpus=num_gpus, cluster=cluster)
+    targets = several_models.pair_up([_encoder(each, num_gpus) for each in models], stores, samplings)
+    options: dict[str, Any] = {
+        "anno_file": _path(anno_file),
+        "decoder": decoder,
+        "batch_size": batch_size,
+        "num_workers": num_workers or os.cpu_count() or 1,
+        "time_limit_s": time_limit_s,
+        "resume": resume,
+        "overwrite": overwrite,
+        "num_shards": num_shards,
+        "shard_id": shard_id,
+        "on_damage": on_damage,
+        "cells": cells,
+        "retry_failed": retry_failed,
+        "metrics_address": _address(metrics_host, metrics_port),
+    }
+    if len(targets) > 1:
+        return job.embed_videos_with_models(targets, video_dir, **options)
+    (target,) = targets
     return job.embed_videos(
-        encoder,
+        target.encoder,
         video_dir,
-        _store_path(store),
-        sampling=sampling or Sampling(super_img_size=encoder.info.image_size),
-        anno_file=_path(anno_file),
-        decoder=decoder,
-        batch_size=batch_size,
-        num_workers=num_workers or os.cpu_count() or 1,
-        time_limit_s=time_limit_s,
-        resume=resume,
-        overwrite=overwrite,
-        num_shards=num_shards,
-        shard_id=shard_id,
+        target.path,
+        sampling=target.sampling,
         num_gpus=num_gpus,
-        on_damage=on_damage,
-        cells=cells,
-        retry_failed=retry_failed,
-        metrics_address=_address(metrics_host, metrics_port),
         cluster=cluster,
         cpus_per_worker=cpus_per_worker,
+        **options,
     )
 
 
@@ -989,6 +1005,11 @@ def _check_cluster(
 
 def _address(host: str, port: int | None) -> tuple[str, int] | None:
     return None if port is None else (host, port)
+
+
+def _listed(given: Any) -> list[Any]:
+    """A list as it is, anything else as a list of one."""
+    return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 def _encoder(model: Encoder | Path, num_gpus: int = _choices.NUM_GPUS) -> Encoder:

@@ -307,6 +307,17 @@ def _exclusive(ctx: click.Context, parameter: click.Parameter, value: bool) -> b
     return value
 
 
+def _only_one(ctx: click.Context, parameter: click.Parameter, values: Sequence[str]) -> str:
+    """For an option that may be repeated elsewhere."""
+    if len(values) > 1:
+        raise click.BadParameter(
+            f"{ctx.command.name} takes one, not {len(values)}: write a script for each model, with its own --store",
+            ctx,
+            parameter,
+        )
+    return values[0]
+
+
 _resume = _options(
     click.option("--resume", is_flag=True, is_eager=True, help="Leave out what an earlier run has finished."),
     click.option("--overwrite", is_flag=True, callback=_exclusive, help="Do everything again."),
@@ -731,10 +742,25 @@ def embed_images(
 
 
 @main.command()
-@_model
+@click.option(
+    "--model",
+    "--model-path",
+    "--ckpt",
+    required=True,
+    multiple=True,
+    metavar="MODEL",
+    help=f"{_MODEL_HELP} May be repeated, with a --store for each: every video is decoded once for all of them.",
+)
+@_tokenizer
 @_video_dir
 @_anno_file
-@_store
+@click.option(
+    "--store",
+    type=_PATH,
+    default=[choices.STORE],
+    multiple=True,
+    help="The folder of the embeddings; as many as models, in the same order.",
+)
 @_sampling
 @_keyframes
 @click.option(
@@ -759,10 +785,10 @@ def embed_images(
 @_on_cluster
 @_strict
 def embed_videos(
-    model: str,
+    model: Sequence[str],
     tokenizer: pathlib.Path | None,
     video_dir: str,
-    store: pathlib.Path,
+    store: Sequence[pathlib.Path],
     fps: float,
     grid_size: Sequence[int],
     stride: int | None,
@@ -778,7 +804,11 @@ def embed_videos(
     strict: bool,
     **options: Any,
 ) -> None:
-    """Embed videos into a store, without JPEG files."""
+    """Embed videos into a store, without JPEG files.
+
+    Several models (--model A --model B --store SA --store SB) embed the same decoded frames, each into its own store;
+    one that fails leaves the stores of the others as they are.
+    """
     settings: dict[str, Any] = {
         "fps": fps,
         "grid_size": grid_size,
@@ -786,18 +816,29 @@ def embed_videos(
         "min_frames": min_frames,
         "edit_lists": edit_lists,
     }
-    if dry_run:
-        sampling = _make_sampling(mode, max_shift_s, **settings)
-        _say_what_would_be_done("of_embed_videos", video_dir, store, sampling, **options)
-        return
-    encoder = gridclip.load_model(
-        model, num_gpus=num_gpus, provider=provider, cuda_graph=cuda_graph, tokenizer=tokenizer
-    )
-    size = super_img_size or encoder.info.image_size
-    sampling = _make_sampling(mode, max_shift_s, super_img_size=size, **settings)
+    from .engine.jobs.several_models import check_counts
+
     if provider == "cpu":
         num_gpus = 0  # also those of a cluster
-    _finish(gridclip.embed_videos(encoder, video_dir, store, sampling=sampling, num_gpus=num_gpus, **options), strict)
+    check_counts(len(model), store, num_gpus=num_gpus, cluster=options["cluster"])
+    if dry_run:
+        sampling = _make_sampling(mode, max_shift_s, **settings)
+        _say_what_would_be_done("of_embed_videos_into", video_dir, store, sampling, **options)
+        return
+    if tokenizer is not None and len(model) > 1:
+        raise click.UsageError(
+            "--tokenizer is the vocabulary of one model: run gridclip export for each model first, and give the folders"
+        )
+    encoders = [
+        gridclip.load_model(each, num_gpus=num_gpus, provider=provider, cuda_graph=cuda_graph, tokenizer=tokenizer)
+        for each in model
+    ]
+    samplings = [
+        _make_sampling(mode, max_shift_s, super_img_size=super_img_size or encoder.info.image_size, **settings)
+        for encoder in encoders
+    ]
+    done = gridclip.embed_videos(encoders, video_dir, store, sampling=samplings, num_gpus=num_gpus, **options)
+    _finish(done, strict)
 
 
 _refine = _options(
@@ -1126,7 +1167,9 @@ def merge(store: pathlib.Path, sources: tuple[pathlib.Path, ...], compact: bool)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@click.option("--model", required=True, metavar="MODEL", help="As for embed-videos.")
+@click.option(
+    "--model", required=True, multiple=True, callback=_only_one, metavar="MODEL", help="As for embed-videos; one."
+)
 @click.option("--video-dir", required=True, help="As for embed-videos.")
 @_store
 @click.option("--tasks", type=click.IntRange(min=1), required=True, help="Tasks of the array, a shard each.")

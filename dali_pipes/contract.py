@@ -90,6 +90,7 @@ class SuperImages:
             the grid size is unknown.
         frame_bounds_s: float64 [W + 1], seconds at which each of the chunk's wanted frames begins to stand for the
             video, and the end of the last one; None if unknown.
+        other_images: the same super images in each other size that the source was asked for, as `images`.
     """
 
     video_id: str
@@ -100,6 +101,7 @@ class SuperImages:
     end_s: np.ndarray
     parts: tuple[Part, ...] = ()
     frame_bounds_s: np.ndarray | None = None
+    other_images: tuple[np.ndarray | torch.Tensor, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -125,9 +127,14 @@ class SuperImages:
                     start_s=self.start_s[rows],
                     end_s=self.end_s[rows],
                     parts=(part,),
+                    other_images=tuple(images[rows] for images in self.other_images),
                 ),
             )
             begin += part.count
+
+    def in_size(self, number: int) -> SuperImages:
+        """The chunk in one size alone: 0 is that of `images`, then come the others in their order."""
+        return dataclasses.replace(self, images=(self.images, *self.other_images)[number], other_images=())
 
     def on_cpu(self) -> np.ndarray:
         """The images in the host's memory."""
@@ -209,8 +216,8 @@ class Compressed:
     parts: tuple[Part, ...] = dataclasses.field(default=(), kw_only=True)
     frame_bounds_s: np.ndarray | None = dataclasses.field(default=None, kw_only=True)
 
-    def with_images(self, images: np.ndarray | torch.Tensor) -> SuperImages:
-        """The chunk with its pixels, uint8 [L, S, S, 3]."""
+    def with_images(self, images: np.ndarray | torch.Tensor, *other_images: np.ndarray | torch.Tensor) -> SuperImages:
+        """The chunk with its pixels, uint8 [L, S, S, 3], and those in other sizes."""
         return SuperImages(
             self.video_id,
             self.first,
@@ -220,6 +227,7 @@ class Compressed:
             self.end_s,
             self.parts,
             self.frame_bounds_s,
+            other_images,
         )
 
 

@@ -31,6 +31,19 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class SuperImageSize:
+    """How large a model takes its super images. Models that take others get theirs from the same decoded frames.
+
+    Attributes:
+        laid_out_px: side at which cells are laid out: Sampling.super_img_size.
+        image_size: side to which the super image is then resized, in pixels.
+    """
+
+    laid_out_px: int
+    image_size: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Layout:
     """The super images of one video.
 

@@ -40,6 +40,7 @@ def write(folder: pathlib.Path, **changes) -> pathlib.Path:
         changes: of model.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    size_px = changes.get("image_size", SIZE_PX)
     (folder / "model.json").write_text(json.dumps(model_json(**changes)))
     vocabulary = {letter: index + 1 for index, letter in enumerate(LETTERS)} | {"?unk": 0}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="?unk"))
@@ -60,7 +61,7 @@ def write(folder: pathlib.Path, **changes) -> pathlib.Path:
         ["spatial"],
         "super_images",
         TensorProto.UINT8,
-        ["B", SIZE_PX, SIZE_PX, 3],
+        ["B", size_px, size_px, 3],
     )
     _save(
         folder / "text.onnx",

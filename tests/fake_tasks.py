@@ -121,6 +121,13 @@ def dying_starts(mark: pathlib.Path, count: int) -> str:
     )
 
 
+def bug_after_a_chunk(video, skip, *, task):
+    """What another task yields, as far as its first result."""
+    for value in task(video, skip=skip):
+        yield value
+        raise KeyError("surprise")
+
+
 def killed_after_a_chunk(video, skip, *, decoder, settings, left: pathlib.Path):
     """Decodes; sends itself the signals that the file `left` names, one after a chunk, or at once on a later try."""
     from gridclip.dali_pipes.cpu import super_images

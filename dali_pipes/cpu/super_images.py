@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from .. import grid
 from ..contract import Notice, SuperImages, VideoFile
-from ..layout import Layout, Part
+from ..layout import Layout, Part, SuperImageSize
 from ..sampling import Sampling
 from . import decoders
 from .damage import OnDamage
@@ -28,6 +28,7 @@ def super_images(
     decoder: Decoder = "auto",
     skip: int = 0,
     on_damage: OnDamage = "nearest",
+    more_sizes: Sequence[SuperImageSize] = (),
 ) -> Iterator[SuperImages | Notice]:
     """Yields a video's super images in order, in chunks of bounded size, and what is to be known about the video.
 
@@ -38,6 +39,7 @@ def super_images(
         decoder: `auto` is PyAV, the faster of the two on the same packets; `decord` gives the reference's bits.
         skip: leaves out this many super images at the start, and the notices.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
+        more_sizes: see `pack`.
 
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
@@ -47,14 +49,21 @@ def super_images(
             yield from reading.notices(video.video_id)
         first_frame = reading.layout().frame_of(skip)
         frames = reading.frames(decoder, first=first_frame, cells=sampling.block)
-        yield from pack(video.video_id, reading.layout(), frames, first_frame=first_frame)
+        yield from pack(video.video_id, reading.layout(), frames, first_frame=first_frame, more_sizes=more_sizes)
         yield from reading.damage_notices(video.video_id)
         if reading.stood_in is not None:
             named = decoders.DECODERS[decoder].title
             yield Notice(video.video_id, "decoder", f"PyAV stood in for {named}: {reading.stood_in}")
 
 
-def pack(video_id: str, layout: Layout, frames: Iterator[np.ndarray], *, first_frame: int) -> Iterator[SuperImages]:
+def pack(
+    video_id: str,
+    layout: Layout,
+    frames: Iterator[np.ndarray],
+    *,
+    first_frame: int,
+    more_sizes: Sequence[SuperImageSize] = (),
+) -> Iterator[SuperImages]:
     """Yields chunks of the super images that consecutive wanted frames make.
 
     Args:
@@ -63,6 +72,7 @@ def pack(video_id: str, layout: Layout, frames: Iterator[np.ndarray], *, first_f
         frames: uint8 [H, W, 3] each, to the end of a block or of the video; to the end of the video where super images
             overlap, for they look ahead.
         first_frame: the position of the first of them, where a block begins.
+        more_sizes: further sizes to lay the same frames out in: a chunk's `other_images`.
     """
     at_once, overlap = _frames_at_once(layout.sampling), layout.sampling.overlap
     begin = first_frame
@@ -74,16 +84,16 @@ def pack(video_id: str, layout: Layout, frames: Iterator[np.ndarray], *, first_f
         if not parts:
             return
         start_s, end_s = layout.spans_s(parts)
-        images = [_lay_out(held, end - begin, part, layout.sampling) for part in parts]
         yield SuperImages(
             video_id,
             layout.before(begin),
             layout.total,
-            images[0] if len(images) == 1 else np.concatenate(images),
+            _lay_out_all(held, end - begin, parts, layout.sampling),
             start_s,
             end_s,
             parts,
             layout.bounds_s[begin : end + 1],
+            tuple(_in_size(held, end - begin, parts, layout.sampling, size) for size in more_sizes),
         )
         begin, held = end, held[at_once:]
 
@@ -92,6 +102,20 @@ def _frames_at_once(sampling: Sampling) -> int:
     """Wanted frames of a chunk: whole blocks."""
     in_block = sum(sampling.block // sampling.stride_of(grid_size) for grid_size in sampling.grid_sizes)
     return sampling.block * max(1, CHUNK_SUPER_IMAGES // in_block)
+
+
+def _in_size(
+    frames: list[np.ndarray], count: int, parts: Sequence[Part], sampling: Sampling, size: SuperImageSize
+) -> np.ndarray:
+    """What `_lay_out_all` gives, in the size of another model."""
+    laid_out = dataclasses.replace(sampling, super_img_size=size.laid_out_px)
+    return _resized(_lay_out_all(frames, count, parts, laid_out), size.image_size)
+
+
+def _lay_out_all(frames: list[np.ndarray], count: int, parts: Sequence[Part], sampling: Sampling) -> np.ndarray:
+    """The super images of some parts, one part after the other, uint8 [L, S, S, 3]."""
+    images = [_lay_out(frames, count, part, sampling) for part in parts]
+    return images[0] if len(images) == 1 else np.concatenate(images)
 
 
 def _lay_out(frames: list[np.ndarray], count: int, part: Part, sampling: Sampling) -> np.ndarray:
@@ -103,10 +127,16 @@ def _lay_out(frames: list[np.ndarray], count: int, part: Part, sampling: Samplin
 
 
 def resize(chunk: SuperImages, image_size: int) -> SuperImages:
-    """The chunk with super images of image_size x image_size pixels."""
+    """The chunk with `images` of image_size x image_size pixels."""
     if chunk.images.shape[1] == image_size:
         return chunk
-    return dataclasses.replace(chunk, images=np.stack([grid.resize(image, image_size) for image in chunk.on_cpu()]))
+    return dataclasses.replace(chunk, images=_resized(chunk.on_cpu(), image_size))
+
+
+def _resized(images: np.ndarray, image_size: int) -> np.ndarray:
+    if images.shape[1] == image_size:
+        return images
+    return np.stack([grid.resize(image, image_size) for image in images])
 
 
 def frames(

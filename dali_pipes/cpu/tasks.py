@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..contract import Compressed, Notice, SuperImages, VideoFile
 from ..image_folders import grids, jpeg
+from ..layout import SuperImageSize
 from ..processes.pool import Named, Task
 from ..sampling import Sampling
 from . import super_images
@@ -16,10 +17,16 @@ from .decoders import DECODERS, Decoder, in_turn
 
 
 def embedding_tasks(
-    sampling: Sampling, decoder: Decoder, image_size: int, on_damage: OnDamage = "nearest"
+    sampling: Sampling,
+    decoder: Decoder,
+    image_size: int,
+    on_damage: OnDamage = "nearest",
+    more_sizes: Sequence[SuperImageSize] = (),
 ) -> list[Task[SuperImages]]:
-    """Tasks that yield super images of image_size x image_size pixels."""
-    task = functools.partial(decode, sampling=sampling, image_size=image_size, on_damage=on_damage)
+    """Tasks that yield super images of image_size x image_size pixels, and in further sizes."""
+    task = functools.partial(
+        decode, sampling=sampling, image_size=image_size, on_damage=on_damage, more_sizes=more_sizes
+    )
     return [Named(DECODERS[name].title, functools.partial(task, decoder=name)) for name in in_turn(decoder)]
 
 
@@ -65,9 +72,12 @@ def decode(
     decoder: Decoder,
     image_size: int,
     on_damage: OnDamage = "nearest",
+    more_sizes: Sequence[SuperImageSize] = (),
 ) -> Iterator[SuperImages | Notice]:
     """The super images of a video and notices, made at sampling.super_img_size and resized to image_size."""
-    for event in super_images.super_images(video, sampling, decoder=decoder, skip=skip, on_damage=on_damage):
+    for event in super_images.super_images(
+        video, sampling, decoder=decoder, skip=skip, on_damage=on_damage, more_sizes=more_sizes
+    ):
         yield event if isinstance(event, Notice) else super_images.resize(event, image_size)
 
 

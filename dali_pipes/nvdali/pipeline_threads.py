@@ -38,7 +38,11 @@ class Pipeline(Protocol[C_contra]):
     """What VideoPipeline and JpegPipeline have in common."""
 
     def decode(self, batch: Sequence[C_contra]) -> Sequence[np.ndarray | torch.Tensor]:
-        """The super images of each chunk; raises PipelineError and must then be built anew."""
+        """The super images of each chunk, in one size after the other where it was asked for several.
+
+        Raises:
+            PipelineError: the pipeline must then be built anew.
+        """
 
 
 class Trust:
@@ -99,8 +103,10 @@ class RebuiltPipeline(Generic[C]):
             return [(chunk, PipelineError("DALI: given up")) for chunk in batch]
         try:
             images = self._pipeline.decode(batch)
+            sizes = max(1, len(images) // len(batch))
+            made = (images[first : first + sizes] for first in range(0, len(images), sizes))
             outcomes: list[tuple[C, SuperImages | PipelineError]] = [
-                (chunk, chunk.with_images(made)) for chunk, made in zip(batch, images, strict=True)
+                (chunk, chunk.with_images(*in_sizes)) for chunk, in_sizes in zip(batch, made, strict=True)
             ]
             self._trust.succeeded()
             return outcomes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..cpu import decoding
 from ..cpu.damage import OnDamage
 from ..cpu.reading import Feed, Reading, open_reading
 from ..cpu.super_images import pack, resize
-from ..layout import Layout
+from ..layout import Layout, SuperImageSize
 from ..packets import remux
 from ..packets.pruning import SEGMENT_FRAMES, Segment, plan_segments
 from ..sampling import Sampling
@@ -52,6 +52,7 @@ def read_compressed(
     gauge: pathlib.Path | None,
     limits: Mapping[str, DecoderLimits] | None = None,
     on_damage: OnDamage = "nearest",
+    more_sizes: Sequence[SuperImageSize] = (),
 ) -> Iterator[CompressedSegment | SuperImages | Notice]:
     """Yields a video's super images in order, as segments for DALI where DALI can decode them, else decoded.
 
@@ -64,6 +65,7 @@ def read_compressed(
         gauge: where the job says how many segments DALI has room for; this process decodes a segment itself while there
             is none. None: DALI gets all that it can decode.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
+        more_sizes: further sizes of decoded super images, see `super_images.pack`.
 
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
@@ -75,9 +77,8 @@ def read_compressed(
         begin = layout.frame_of(skip)
         if sampling.overlap:  # no segment of a video has all frames of its last super images
             logger.info("%s: decoded on the CPU: its super images overlap", video.place)
-            for decoded in pack(
-                video.video_id, layout, reading.frames("auto", first=begin, cells=sampling.block), first_frame=begin
-            ):
+            frames = reading.frames("auto", first=begin, cells=sampling.block)
+            for decoded in pack(video.video_id, layout, frames, first_frame=begin, more_sizes=more_sizes):
                 yield resize(decoded, image_size)
             yield from reading.damage_notices(video.video_id)
             return
@@ -102,12 +103,13 @@ def read_compressed(
                     obstacle = chunk
                     logger.info("%s: decoded on the CPU: %s", video.place, obstacle)
                 frames = reading.decode(segment, feed, "auto")
-                for decoded in pack(video.video_id, layout, frames, first_frame=begin):
+                for decoded in pack(video.video_id, layout, frames, first_frame=begin, more_sizes=more_sizes):
                     yield resize(decoded, image_size)
                     begin += decoded.frames
         except decoding.Unprovable as error:
             logger.info("%s: %s; decoding the whole file", video.place, error)
-            for decoded in pack(video.video_id, layout, reading.whole_file(begin), first_frame=begin):
+            frames = reading.whole_file(begin)
+            for decoded in pack(video.video_id, layout, frames, first_frame=begin, more_sizes=more_sizes):
                 yield resize(decoded, image_size)
             yield from reading.damage_notices(video.video_id)
 

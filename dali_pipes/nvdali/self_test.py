@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from ... import GridClipError
 from .. import grid
 from ..contract import CompressedImages, CompressedSegment, SuperImages, VideoFile
 from ..cpu import super_images
+from ..layout import SuperImageSize
 from ..sampling import Sampling
 from . import segments
 from .graph import check_shape
@@ -31,15 +33,20 @@ MIN_PSNR_DB = 30.0
 
 
 def check_videos(
-    pipeline: Pipeline[CompressedSegment], sampling: Sampling, image_size: int, device: segments.Device
+    pipeline: Pipeline[CompressedSegment],
+    sampling: Sampling,
+    image_size: int,
+    device: segments.Device,
+    more_sizes: Sequence[SuperImageSize] = (),
 ) -> None:
     """Decodes the sample video of a device as a job does; raises GridClipError unless PyAV's pixels come back.
 
     Args:
-        pipeline: a VideoPipeline with these grid sizes, super image size and image size.
+        pipeline: a VideoPipeline with these grid sizes, super image size, image size and further sizes.
         sampling: of the job.
         image_size: of the job.
         device: where the pipeline decodes.
+        more_sizes: of the job.
     """
     changes = {"fps": SAMPLE_FPS, "min_frames": 1, "max_shift_s": None, "mode": "frames", "stride": None}
     sampling = dataclasses.replace(sampling, **changes)  # type: ignore[arg-type]  # of several types
@@ -50,14 +57,16 @@ def check_videos(
     chunks = [event for event in events if isinstance(event, CompressedSegment)]
     expected = [
         super_images.resize(event, image_size)
-        for event in super_images.super_images(video, sampling)
+        for event in super_images.super_images(video, sampling, more_sizes=more_sizes)
         if isinstance(event, SuperImages)
     ]
-    made = [chunk.with_images(images) for chunk in chunks for images in pipeline.decode([chunk])]
+    made = [chunk.with_images(*pipeline.decode([chunk])) for chunk in chunks]
     if not made:
         raise GridClipError(f"the test video {video.path} is not one for DALI on the {device.upper()}: install again")
-    for grid_size in sampling.grid_sizes:
-        _compare(video.path, _of_grid(made, grid_size), _of_grid(expected, grid_size))
+    for number in range(1 + len(more_sizes)):
+        for grid_size in sampling.grid_sizes:
+            found, right = ([chunk.in_size(number) for chunk in chunks] for chunks in (made, expected))
+            _compare(video.path, _of_grid(found, grid_size), _of_grid(right, grid_size))
 
 
 def check_images(pipeline: Pipeline[CompressedImages], image_size: int) -> None:

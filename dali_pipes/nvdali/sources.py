@@ -14,7 +14,7 @@ import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from ... import GridClipError
@@ -22,6 +22,7 @@ from ..contract import CompressedSegment, Event, SuperImages, VideoFile
 from ..cpu import tasks
 from ..cpu.damage import OnDamage
 from ..image_folders import jpeg
+from ..layout import SuperImageSize
 from ..processes import pool
 from ..sampling import Sampling
 from . import dispatch, nvidia_driver, segments
@@ -61,6 +62,7 @@ def decode_videos(
     time_limit_s: float,
     required: bool = True,
     on_damage: OnDamage = "nearest",
+    more_sizes: Sequence[SuperImageSize] = (),
     num_pipelines: int = NUM_PIPELINES,
     limits: Limits = VIDEO_LIMITS,
 ) -> Generator[tuple[VideoFile, Event], None, None]:
@@ -75,6 +77,7 @@ def decode_videos(
         required: where DALI cannot start, or fails its self-test, that is an error; else the worker processes decode
             alone.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
+        more_sizes: further sizes of each chunk, from the same frames: its `other_images`.
         num_pipelines: DALI pipelines side by side.
         limits: of each pipeline's batches.
 
@@ -92,13 +95,14 @@ def decode_videos(
         device_id=device_id,
         max_items=limits.items,
         num_threads=_num_threads(device_id, num_pipelines),
+        more_sizes=more_sizes,
     )
-    on_cpu = tasks.embedding_tasks(sampling, "auto", image_size, on_damage)
+    on_cpu = tasks.embedding_tasks(sampling, "auto", image_size, on_damage, more_sizes)
 
     def start() -> Mapping[str, DecoderLimits] | None:
         pipeline = build()
         card = None if device_id is None else nvidia_driver.decoder_limits(device_id)
-        self_test.check_videos(pipeline, sampling, image_size, device)
+        self_test.check_videos(pipeline, sampling, image_size, device, more_sizes)
         return card
 
     started = _try(start, required)
@@ -113,7 +117,7 @@ def decode_videos(
         )
         events = dispatch.run(
             videos,
-            _video_tasks(sampling, image_size, device, gauge_path, started[0], on_damage),
+            _video_tasks(sampling, image_size, device, gauge_path, started[0], on_damage, more_sizes),
             on_cpu,
             pipelines,
             num_workers=num_workers,
@@ -169,6 +173,7 @@ def _video_tasks(
     gauge: pathlib.Path,
     limits: Mapping[str, DecoderLimits] | None,
     on_damage: OnDamage,
+    more_sizes: Sequence[SuperImageSize],
 ) -> list[pool.Task[CompressedSegment | SuperImages]]:
     """Tasks that yield segments for DALI, and super images where it cannot decode; see `segments.read_compressed`."""
     read = functools.partial(
@@ -179,8 +184,9 @@ def _video_tasks(
         gauge=gauge,
         limits=limits,
         on_damage=on_damage,
+        more_sizes=more_sizes,
     )
-    on_cpu = tasks.embedding_tasks(sampling, "auto", image_size, on_damage)
+    on_cpu = tasks.embedding_tasks(sampling, "auto", image_size, on_damage, more_sizes)
     return [pool.Named("the search for what DALI decodes", read), *on_cpu]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..contract import CompressedSegment
+from ..layout import SuperImageSize
 from ..sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Sampling, super_image_count
 from .graph import as_torch, check_shape, describe, ops, start
 from .pipeline_threads import PipelineError
@@ -30,19 +31,29 @@ class VideoPipeline:
         device_id: the GPU; None is the CPU variant of the same graph (VP8, VP9 and MJPEG only).
         max_items: most segments of a batch.
         num_threads: of DALI; on a GPU each feeds a decoder of its own, on the CPU each decodes.
+        more_sizes: further sizes in which the same frames are laid out.
     """
 
     def __init__(
-        self, sampling: Sampling, image_size: int, *, device_id: int | None, max_items: int, num_threads: int
+        self,
+        sampling: Sampling,
+        image_size: int,
+        *,
+        device_id: int | None,
+        max_items: int,
+        num_threads: int,
+        more_sizes: Sequence[SuperImageSize] = (),
     ) -> None:
         self._sampling = sampling
-        self._image_size = image_size
+        self._sizes = (SuperImageSize(sampling.super_img_size, image_size), *more_sizes)
         self._pipeline = start(
-            lambda: _graph(sampling, image_size, device_id), device_id, max_items=max_items, num_threads=num_threads
+            lambda: _graph(sampling, self._sizes, device_id), device_id, max_items=max_items, num_threads=num_threads
         )
 
     def decode(self, batch: Sequence[CompressedSegment]) -> list[torch.Tensor]:
         """The super images of each segment, uint8 [L, S, S, 3], in DALI's own memory, which lives as long as they do.
+
+        With several sizes those of a segment follow each other, in the order of the sizes.
 
         Raises:
             PipelineError: a segment cannot be decoded, or other frames came back than were asked for. The pipeline must
@@ -56,16 +67,22 @@ class VideoPipeline:
             raise PipelineError(describe(error)) from error
         check_shape("a batch's number of segments", (len(grids[0]), len(shapes)), (len(batch), len(batch)))
         return [
-            self._cut(segment, [as_torch(of_size[index]) for of_size in grids], as_torch(shapes[index]))
+            images
             for index, segment in enumerate(batch)
+            for images in self._cut(segment, [as_torch(each[index]) for each in grids], as_torch(shapes[index]))
         ]
 
-    def _cut(self, segment: CompressedSegment, grids: list[torch.Tensor], frames_shape: torch.Tensor) -> torch.Tensor:
+    def _cut(
+        self, segment: CompressedSegment, grids: list[torch.Tensor], frames_shape: torch.Tensor
+    ) -> Iterator[torch.Tensor]:
         """A segment's own super images: all are padded to the length of the batch's longest, which hides missing ones.
 
         Args:
-            grids: of each grid size, uint8 [at least its count of super images, S, S, 3].
+            grids: of each size and in it of each grid size, uint8 [at least its count of super images, S, S, 3].
             frames_shape: int64 [4], the shape of the frames as they were decoded.
+
+        Yields:
+            For each size uint8 [L, S, S, 3].
         """
         frames, *rest = map(int, frames_shape)
         check_shape(f"frames of {segment.video_id}", (frames,), (len(segment.positions),))
@@ -74,18 +91,19 @@ class VideoPipeline:
             (frames * int(np.prod(rest)),),
             (segment.decoded_bytes,),
         )
-        counts = (super_image_count(frames, grid_size) for grid_size in self._sampling.grid_sizes)
-        parts = [of_size[:count] for of_size, count in zip(grids, counts, strict=True)]
-        images = parts[0] if len(parts) == 1 else torch.cat(parts)
-        size = self._image_size
-        check_shape(f"super images of {segment.video_id}", tuple(images.shape), (len(segment.start_s), size, size, 3))
-        return images
+        counts = [super_image_count(frames, grid_size) for grid_size in self._sampling.grid_sizes]
+        for number, size in enumerate(self._sizes):
+            of_size = grids[number * len(counts) : (number + 1) * len(counts)]
+            parts = [each[:count] for each, count in zip(of_size, counts, strict=True)]
+            images = parts[0] if len(parts) == 1 else torch.cat(parts)
+            expected = (len(segment.start_s), size.image_size, size.image_size, 3)
+            check_shape(f"super images of {segment.video_id}", tuple(images.shape), expected)
+            yield images
 
 
-def _graph(sampling: Sampling, image_size: int, device_id: int | None) -> tuple[Any, ...]:
-    """The super images of each grid size, all from one decoder's frames, and the shape of these."""
+def _graph(sampling: Sampling, sizes: Sequence[SuperImageSize], device_id: int | None) -> tuple[Any, ...]:
+    """The super images of each size and in it of each grid size, from one decoder's frames, and the shape of these."""
     fn, types = ops()
-    size = sampling.super_img_size
     bicubic = {"interp_type": types.INTERP_CUBIC, "antialias": True}
     data = fn.external_source(name="data", dtype=types.UINT8, ndim=1)
     frames = fn.external_source(name="frames", dtype=types.INT32, ndim=1)
@@ -94,10 +112,11 @@ def _graph(sampling: Sampling, image_size: int, device_id: int | None) -> tuple[
     video = fn.decoders.video(data, frames=frames, pad_mode="none", affine=AFFINE, device=device)
     resized = fn.resize(video, size=[DECODE_HEIGHT_PX, DECODE_WIDTH_PX], **bicubic)
     grids = []
-    for grid_size in sampling.grid_sizes:
-        cell_px = size // grid_size
-        cells = fn.resize(resized, size=[cell_px, cell_px], **bicubic)
-        grids.append(_lay_out(fn, cells, grid_size, cell_px, size, image_size, bicubic))
+    for size in sizes:
+        for grid_size in sampling.grid_sizes:
+            cell_px = size.laid_out_px // grid_size
+            cells = fn.resize(resized, size=[cell_px, cell_px], **bicubic)
+            grids.append(_lay_out(fn, cells, grid_size, cell_px, size.laid_out_px, size.image_size, bicubic))
     return *grids, video.shape(dtype=types.INT64)
 
 

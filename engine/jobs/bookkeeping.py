@@ -12,10 +12,12 @@ class Bookkeeping:
     Attributes:
         retries: the job does only what has failed before, so that other failures stay in the file.
         metrics_address: host and port at which to show Prometheus how the job gets on; None: nowhere.
+        name: what the job is called where its progress is shown beside that of others.
     """
 
     retries: bool = False
     metrics_address: tuple[str, int] | None = None
+    name: str = ""
 
 
 ORDINARY = Bookkeeping()

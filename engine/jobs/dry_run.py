@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ... import GridClipError
 from ...dali_pipes.contract import VideoError
@@ -16,7 +16,7 @@ from ..listing.listing import Listing, list_image_folders, list_videos
 from ..planning import plan
 from ..store.record import RECORD_FILE
 from ..store.store import Store
-from .retrying import check, failed_videos, only_failed
+from .retrying import check, failed_videos, only_failed, only_failed_of_each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +72,66 @@ def of_embed_videos(
     Raises:
         GridClipError: as `embed_videos`, but that no model is loaded: whether it is the store's is not known.
     """
+    of_stores = of_embed_videos_into(
+        video_dir,
+        [store],
+        sampling,
+        anno_file=anno_file,
+        num_workers=num_workers,
+        overwrite=overwrite,
+        num_shards=num_shards,
+        shard_id=shard_id,
+        retry_failed=retry_failed,
+    )
+    return of_stores.stores[store]
+
+
+@dataclasses.dataclass(frozen=True)
+class DryRunOfStores:
+    """What a job would do that fills a store for each of some models.
+
+    Attributes:
+        stores: what it would do for each.
+    """
+
+    stores: dict[pathlib.Path, DryRun]
+
+    def __str__(self) -> str:
+        """A line for each store, with its name where there are several."""
+        if len(self.stores) == 1:
+            return str(*self.stores.values())
+        return "\n".join(f"{store}: {dry_run}" for store, dry_run in self.stores.items())
+
+
+def of_embed_videos_into(
+    video_dir: str | os.PathLike[str],
+    stores: Sequence[pathlib.Path],
+    sampling: Sampling,
+    *,
+    anno_file: pathlib.Path | None = None,
+    num_workers: int = 1,
+    overwrite: bool = False,
+    num_shards: int = 1,
+    shard_id: int = 0,
+    retry_failed: str | None = None,
+) -> DryRunOfStores:
+    """The same for several models with a store each; packets that several stores need are read once for all of them."""
     check(retry_failed, overwrite)
-    listing = _listed_videos(video_dir, store, anno_file, retry_failed).shard(num_shards, shard_id)
-    finished = set() if overwrite else _stored(store)
-    return _of_videos(listing, finished, store, sampling, num_workers)
+    listing = _list(video_dir, anno_file)
+    listings = [listing] * len(stores)
+    if retry_failed is not None:
+        listings = only_failed_of_each(listing, stores, retry_failed)
+    found: dict[pathlib.Path, DryRun] = {}
+    sizes: dict[frozenset[str], plan.Plan] = {}
+    for store, listed in zip(stores, listings, strict=True):
+        ours = listed.shard(num_shards, shard_id)
+        finished = set() if overwrite else _stored(store)
+        todo = _without(ours, finished)
+        videos = frozenset([video.video_id for video in todo.videos] + [lost.video_id for lost in todo.failures])
+        size = sizes.get(videos) or plan.plan_listing(todo, sampling, num_workers=num_workers)
+        sizes[videos] = size
+        found[store] = _counted(ours, finished, store, len(size.failures), size.super_images)
+    return DryRunOfStores(found)
 
 
 def of_superimages(
@@ -123,8 +179,12 @@ def of_embed_images(
 def _listed_videos(
     video_dir: str | os.PathLike[str], folder: pathlib.Path, anno_file: pathlib.Path | None, retry_failed: str | None
 ) -> Listing:
-    listing = list_videos(video_dir, None if anno_file is None else load_annotations(anno_file).video_ids)
+    listing = _list(video_dir, anno_file)
     return listing if retry_failed is None else only_failed(listing, folder, retry_failed)
+
+
+def _list(video_dir: str | os.PathLike[str], anno_file: pathlib.Path | None) -> Listing:
+    return list_videos(video_dir, None if anno_file is None else load_annotations(anno_file).video_ids)
 
 
 def _stored(store: pathlib.Path) -> set[str]:
@@ -143,11 +203,13 @@ def _stored(store: pathlib.Path) -> set[str]:
 def _of_videos(
     listing: Listing, finished: set[str], folder: pathlib.Path, sampling: Sampling, num_workers: int
 ) -> DryRun:
-    todo = dataclasses.replace(
-        listing, videos=[video for video in listing.videos if video.video_id not in finished], notices=[]
-    )
-    size = plan.plan_listing(todo, sampling, num_workers=num_workers)
+    size = plan.plan_listing(_without(listing, finished), sampling, num_workers=num_workers)
     return _counted(listing, finished, folder, len(size.failures), size.super_images)
+
+
+def _without(listing: Listing, finished: set[str]) -> Listing:
+    videos = [video for video in listing.videos if video.video_id not in finished]
+    return dataclasses.replace(listing, videos=videos, notices=[])
 
 
 def _counted(listing: Listing, finished: Iterable[str], folder: pathlib.Path, lost: int, super_images: int) -> DryRun:

@@ -1,4 +1,4 @@
-"""A folder of videos in, their embeddings in a store out, without JPEG files in between."""
+"""A folder of videos in, their embeddings in a store (or one for each of several models) out, without JPEG files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+from ...dali_pipes.contract import Source
 from ...dali_pipes.cpu.damage import OnDamage
+from ...dali_pipes.layout import SuperImageSize
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
 from ..annotations.annotations import load_annotations
 from ..choices import CELLS, Decoder
 from ..encoding.encoder import Encoder
-from ..listing.listing import list_videos
+from ..listing.listing import Listing, list_videos
+from ..store.store import Store
 from . import cluster as cluster_jobs
-from . import cluster_nodes, devices, retrying
+from . import cluster_nodes, devices, retrying, several_models
 from .bookkeeping import Bookkeeping
 from .ledger import embed, open_store, pass_kinds
 from .progress import JobSummary
+from .several_models import OpenTarget, Target
 from .sources import cpu_video_source, video_source
 
 
@@ -100,7 +105,7 @@ def embed_videos(
         # Before the store is touched: `overwrite` must not empty it for a cluster that is not there.
         ray = None if cluster is None else stack.enter_context(cluster_nodes.connected(cluster))
         store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
-        store.claim_sampling({"source": "videos", "cells": cells, **dataclasses.asdict(sampling)})
+        _claim_sampling(store, sampling, cells)
         if ray is not None:
             return cluster_jobs.embed(
                 listing,
@@ -128,3 +133,98 @@ def embed_videos(
             num_workers=num_workers,
             **shard,
         )
+
+
+def embed_videos_with_models(
+    targets: Sequence[Target],
+    video_dir: str | os.PathLike[str],
+    *,
+    anno_file: pathlib.Path | None = None,
+    decoder: Decoder = "auto",
+    batch_size: int | None = None,
+    num_workers: int = 1,
+    time_limit_s: float = pool.DEFAULT_TIME_LIMIT_S,
+    resume: bool = False,
+    overwrite: bool = False,
+    num_shards: int = 1,
+    shard_id: int = 0,
+    on_damage: OnDamage = "nearest",
+    cells: bool = CELLS,
+    retry_failed: str | None = None,
+    metrics_address: tuple[str, int] | None = None,
+) -> JobSummary:
+    """Embeds every video with several models, a store each, from frames that are decoded once.
+
+    A video goes to the stores that lack it. A model that fails, or a store that takes nothing more, leaves the others
+    as they are.
+
+    Args:
+        targets: the models with their stores; at least one.
+        resume, overwrite, retry_failed: hold for each store.
+        video_dir, anno_file, decoder, batch_size, num_workers, time_limit_s, num_shards, shard_id, on_damage, cells,
+            metrics_address: see `embed_videos`.
+
+    Returns:
+        The counts of each store in `stores`, and their sums.
+
+    Raises:
+        GridClipError: an argument is not usable, or a store has videos of the folder and neither resume nor overwrite
+            is given, or has other settings; nothing has begun then. Or no further video can be decoded. What is stored
+            stays.
+        Interrupted: Ctrl-C. Finished videos are in the stores.
+    """
+    if overwrite and num_shards > 1:
+        raise ValueError("overwrite and num_shards exclude each other: a shard would remove what the others have done")
+    sampling = targets[0].sampling
+    passes = pass_kinds(sampling, cells)
+    several_models.check(targets, passes)
+    annotated = None if anno_file is None else load_annotations(anno_file).video_ids
+    retrying.check(retry_failed, overwrite)
+    listing = list_videos(video_dir, annotated)
+    listings = [listing] * len(targets)
+    if retry_failed is not None:
+        paths = [target.path for target in targets]
+        listings, resume = retrying.only_failed_of_each(listing, paths, retry_failed), True
+
+    def make_source(sizes: Sequence[SuperImageSize]) -> Source:
+        first, *more_sizes = sizes
+        return video_source(
+            decoder,
+            dataclasses.replace(sampling, super_img_size=first.laid_out_px),
+            first.image_size,
+            device_id=targets[0].encoder.device_id,
+            num_workers=num_workers,
+            time_limit_s=time_limit_s,
+            on_damage=on_damage,
+            more_sizes=more_sizes,
+        )
+
+    return several_models.embed(
+        _opened(targets, [each.shard(num_shards, shard_id) for each in listings], cells, resume, overwrite),
+        make_source,
+        batch_size=batch_size,
+        passes=passes,
+        num_shards=num_shards,
+        shard_id=shard_id,
+        books=Bookkeeping(retry_failed is not None, metrics_address),
+    )
+
+
+def _opened(
+    targets: Sequence[Target], listings: Sequence[Listing], cells: bool, resume: bool, overwrite: bool
+) -> list[OpenTarget]:
+    """The targets with their stores; raises GridClipError before anything is removed or claimed where it can."""
+    for target in targets:
+        store = Store.open(target.path, create=True)
+        if not overwrite:
+            store.require_model(target.encoder.info.to_json())
+    opened = []
+    for target, listing in zip(targets, listings, strict=True):
+        store, stored = open_store(target.path, target.encoder, listing.videos, resume=resume, overwrite=overwrite)
+        _claim_sampling(store, target.sampling, cells)
+        opened.append(OpenTarget(target, listing, store, stored))
+    return opened
+
+
+def _claim_sampling(store: Store, sampling: Sampling, cells: bool) -> None:
+    store.claim_sampling({"source": "videos", "cells": cells, **dataclasses.asdict(sampling)})

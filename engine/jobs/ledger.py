@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -143,17 +144,67 @@ def run_job(
     shard_id: int = 0,
     books: Bookkeeping = ORDINARY,
 ) -> JobSummary:
-    """Keeps the books of an embedding job: what is left to do, failures, notices, progress, whole videos to the store.
+    """Keeps the books of an embedding job around its work.
 
     Args:
         work: gives everything about the videos to the sink; see `embed` for the other arguments and the errors.
+    """
+    with kept_books(listing, store, stored, num_shards=num_shards, shard_id=shard_id, books=books) as job:
+        work(job.todo, job.sink)
+        return job.finish()
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """An embedding job whose books are open.
+
+    Attributes:
+        todo: the videos that are left to do.
+        sink: where everything about them goes.
+        tally: what was done so far.
+        store: where embeddings go.
+        alone: no other shard writes to the store.
+    """
+
+    todo: list[VideoFile]
+    sink: StoreSink
+    tally: Tally
+    store: Store
+    alone: bool
+
+    def finish(self) -> JobSummary:
+        """Stores what is not stored yet; every video has been finished or lost."""
+        self.sink.append()
+        if self.alone:
+            self.store.compact()
+        return self.tally.summary()
+
+
+@contextlib.contextmanager
+def kept_books(
+    listing: Listing,
+    store: Store,
+    stored: set[str],
+    *,
+    num_shards: int = 1,
+    shard_id: int = 0,
+    books: Bookkeeping = ORDINARY,
+) -> Iterator[Job]:
+    """The books of an embedding job: what is left to do, failures, notices, progress, whole videos to the store.
+
+    What breaks off the work finds what is finished stored.
+
+    Args:
+        listing, store, stored, num_shards, shard_id, books: see `embed`, as are the errors.
     """
     todo = [video for video in listing.videos if video.video_id not in stored]
     finished_before = len(listing.videos) - len(todo)
     notices = NoticeLog(notices_path(store.path, num_shards, shard_id), keeps=stored.__contains__)
     with (
         FailureLog(failures_path(store.path, num_shards, shard_id), earlier_stand=books.retries) as failures,
-        Tally("embedded", "videos", len(todo), failures, notices, finished_before=finished_before) as tally,
+        Tally(
+            "embedded", "videos", len(todo), failures, notices, finished_before=finished_before, name=books.name
+        ) as tally,
         Heartbeat(store.path, num_shards, shard_id, tally.counts),
         shown(tally.counts, books.metrics_address),
         settling(failures, lambda: store.finished_videos().__contains__) if books.retries else contextlib.nullcontext(),
@@ -165,8 +216,7 @@ def run_job(
                 notices.add(notice)
         sink = StoreSink(store, tally)
         try:
-            work(todo, sink)
-            sink.append()
+            yield Job(todo, sink, tally, store, alone=num_shards == 1)
         except KeyboardInterrupt as error:
             sink.append()
             notices.drop({video.video_id for video in todo} - store.finished_videos())
@@ -175,9 +225,6 @@ def run_job(
             with contextlib.suppress(GridClipError):  # a full disk takes nothing more
                 sink.append()
             raise
-        if num_shards == 1:  # other shards may still be writing
-            store.compact()
-        return tally.summary()
 
 
 def embed_all(
@@ -188,36 +235,66 @@ def embed_all(
     kinds: PassKinds = SUPER_IMAGES_ALONE,
 ) -> None:
     """Encodes what a source yields, until its end."""
+    with contextlib.closing(events), encoding(encoder, batch_size, sink, kinds) as at_work:
+        for video, event in events:
+            at_work.take(video, event)
+        at_work.finish()
+
+
+@contextlib.contextmanager
+def encoding(
+    encoder: Encoder, batch_size: int, sink: Sink, kinds: PassKinds = SUPER_IMAGES_ALONE
+) -> Iterator[Encoding]:
+    """A model at work on what a source yields."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.closing(events))
         passes = {
             cells: stack.enter_context(contextlib.closing(encoder.image_passes(batch_size, cells))) for cells in kinds
         }
         batches = Batches(passes, sink)
-        encoder_time = _EncoderTime(list(passes.values()), sink)
         try:
-            for video, event in events:
-                encoder_time.report(EVERY_S)
-                match event:
-                    case SuperImages():
-                        batches.add(event)
-                    case Notice():
-                        sink.add_notice(event)
-                    case Restarted():
-                        batches.drop(video.video_id)
-                        sink.restart(video.video_id)
-                    case Finished():
-                        batches.finish(video.video_id)
-                    case Failure():
-                        batches.drop(video.video_id)
-                        sink.fail(event)
-                    case _:
-                        assert_never(event)
-            batches.flush()
+            yield Encoding(batches, _EncoderTime(list(passes.values()), sink), sink)
         except KeyboardInterrupt:
             batches.collect_ready()
             raise
-        encoder_time.report()
+
+
+class Encoding:
+    """The events of a source in, whole videos out to a sink.
+
+    Args:
+        batches: give whole videos to the sink.
+        encoder_time: tells the sink of the model's work.
+        sink: is told of everything else.
+    """
+
+    def __init__(self, batches: Batches, encoder_time: _EncoderTime, sink: Sink) -> None:
+        self._batches = batches
+        self._encoder_time = encoder_time
+        self._sink = sink
+
+    def take(self, video: VideoFile, event: Event) -> None:
+        """One event of a video."""
+        self._encoder_time.report(EVERY_S)
+        match event:
+            case SuperImages():
+                self._batches.add(event)
+            case Notice():
+                self._sink.add_notice(event)
+            case Restarted():
+                self._batches.drop(video.video_id)
+                self._sink.restart(video.video_id)
+            case Finished():
+                self._batches.finish(video.video_id)
+            case Failure():
+                self._batches.drop(video.video_id)
+                self._sink.fail(event)
+            case _:
+                assert_never(event)
+
+    def finish(self) -> None:
+        """Encodes what waits for a full batch: there are no more events."""
+        self._batches.flush()
+        self._encoder_time.report()
 
 
 class _EncoderTime:

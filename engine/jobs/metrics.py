@@ -12,7 +12,7 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from ... import GridClipError
 from .heartbeat import Rate
@@ -30,6 +30,13 @@ def shown(counts: Callable[[], Counts], address: tuple[str, int] | None) -> Iter
     Raises:
         GridClipError: the extra `metrics` is not installed, or the port is taken.
     """
+    with shown_by_store({"": counts}, address):
+        yield
+
+
+@contextlib.contextmanager
+def shown_by_store(counts: Mapping[str, Callable[[], Counts]], address: tuple[str, int] | None) -> Iterator[None]:
+    """The same of a job that fills several stores, by their names: the label `store` of each count of videos."""
     if address is None:
         yield
         return
@@ -59,50 +66,95 @@ def shown(counts: Callable[[], Counts], address: tuple[str, int] | None) -> Iter
 
 
 class _Collector:
-    """Makes the metrics of one moment."""
+    """Makes the metrics of one moment.
 
-    def __init__(self, counts: Callable[[], Counts]) -> None:
-        self._counts = counts
-        self._video_rate, self._image_rate = Rate(), Rate()
-        self._add_to_rates(counts())
+    Args:
+        counts: of the job, or of each of its stores by name.
+    """
+
+    def __init__(self, counts: Mapping[str, Callable[[], Counts]]) -> None:
+        self._stores = {name: _Watched(each) for name, each in counts.items()}
 
     def collect(self) -> Iterator[object]:
         """The families of metrics; called for every scrape."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        counts = self._counts()
-        videos_per_s, images_per_s = self._add_to_rates(counts)
-        counters = {
-            "videos_done": ("Videos that are finished.", counts.done),
-            "super_images": ("Super images that were made or embedded.", counts.super_images or 0),
-            "encoder_busy_seconds": ("Seconds for which the model was at work.", counts.encoder_s),
-            "video_bytes": ("Bytes of the files of the videos that were taken in work.", counts.video_bytes),
-            **_use(os.getpid()),
-        }
-        gauges = {
-            "videos_left": ("Videos neither finished nor lost.", counts.left),
-            "videos_in_work": ("Videos that are being decoded or embedded.", counts.in_work),
-            "videos_waiting": ("Videos that nobody has taken yet: the depth of the queue.", counts.waiting),
-            "videos_finished_before": ("Videos of an earlier run, or of another job.", counts.finished_before),
-            "videos_per_second": ("Lately.", videos_per_s),
-            "super_images_per_second": ("Lately.", images_per_s),
-            "eta_seconds": ("Until the job is ready, at the rate of lately; NaN before there is one.", float("nan")),
-        }
-        if videos_per_s:
-            gauges["eta_seconds"] = (gauges["eta_seconds"][0], counts.left / videos_per_s)
-        for name, (what, value) in counters.items():
-            yield CounterMetricFamily(f"gridclip_job_{name}", what, value=value)
-        for name, (what, value) in gauges.items():
-            yield GaugeMetricFamily(f"gridclip_job_{name}", what, value=value)
-        failed = CounterMetricFamily("gridclip_job_videos_failed", "Videos that are lost, by stage.", labels=["stage"])
-        for stage, count in counts.failed_by_stage.items():
-            failed.add_metric([stage], count)
+        stores = {name: watched.look() for name, watched in self._stores.items()}
+        labels = {name: {"store": name} if name else {} for name in stores}
+        columns = list(labels[next(iter(labels))])
+        for kind, metrics in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _GAUGES)):
+            for metric, (what, value) in metrics.items():
+                family = kind(f"gridclip_job_{metric}", what, labels=columns)
+                for name, seen in stores.items():
+                    family.add_metric(list(labels[name].values()), value(seen))
+                yield family
+        for metric, (what, used) in _use(os.getpid()).items():
+            yield CounterMetricFamily(f"gridclip_job_{metric}", what, value=used)
+        failed = CounterMetricFamily(
+            "gridclip_job_videos_failed", "Videos that are lost, by stage.", labels=[*columns, "stage"]
+        )
+        for name, seen in stores.items():
+            for stage, count in seen.counts.failed_by_stage.items():
+                failed.add_metric([*labels[name].values(), stage], count)
         yield failed
 
-    def _add_to_rates(self, counts: Counts) -> tuple[float, float]:
-        now_s = time.monotonic()
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """The counts of one moment, and the rates of lately."""
+
+    counts: Counts
+    videos_per_s: float
+    images_per_s: float
+
+    @property
+    def eta_s(self) -> float:
+        return self.counts.left / self.videos_per_s if self.videos_per_s else float("nan")
+
+
+class _Watched:
+    """Counts that are looked at from time to time."""
+
+    def __init__(self, counts: Callable[[], Counts]) -> None:
+        self._counts = counts
+        self._video_rate, self._image_rate = Rate(), Rate()
+        self.look()
+
+    def look(self) -> _Seen:
+        """How far the job is now."""
+        counts, now_s = self._counts(), time.monotonic()
         videos_per_s = self._video_rate.add(counts.done + counts.failed, now_s)
-        return videos_per_s or 0.0, self._image_rate.add(counts.super_images or 0, now_s) or 0.0
+        return _Seen(counts, videos_per_s or 0.0, self._image_rate.add(counts.super_images or 0, now_s) or 0.0)
+
+
+_Metric = tuple[str, Callable[[_Seen], float]]
+_COUNTERS: dict[str, _Metric] = {
+    "videos_done": ("Videos that are finished.", lambda seen: seen.counts.done),
+    "super_images": ("Super images that were made or embedded.", lambda seen: seen.counts.super_images or 0),
+    "encoder_busy_seconds": ("Seconds for which the model was at work.", lambda seen: seen.counts.encoder_s),
+    "video_bytes": (
+        "Bytes of the files of the videos that were taken in work.",
+        lambda seen: seen.counts.video_bytes,
+    ),
+}
+_GAUGES: dict[str, _Metric] = {
+    "videos_left": ("Videos neither finished nor lost.", lambda seen: seen.counts.left),
+    "videos_in_work": ("Videos that are being decoded or embedded.", lambda seen: seen.counts.in_work),
+    "videos_waiting": (
+        "Videos that nobody has taken yet: the depth of the queue.",
+        lambda seen: seen.counts.waiting,
+    ),
+    "videos_finished_before": (
+        "Videos of an earlier run, or of another job.",
+        lambda seen: seen.counts.finished_before,
+    ),
+    "videos_per_second": ("Lately.", lambda seen: seen.videos_per_s),
+    "super_images_per_second": ("Lately.", lambda seen: seen.images_per_s),
+    "eta_seconds": (
+        "Until the job is ready, at the rate of lately; NaN before there is one.",
+        lambda seen: seen.eta_s,
+    ),
+}
 
 
 def _use(pid: int) -> dict[str, tuple[str, float]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, final
 
@@ -39,6 +41,8 @@ class JobSummary:
         noticed: videos of this run that were made, but not as a reader would expect.
         notices: of them, so many by kind of notice.
         notices_file: where the notices are listed.
+        stopped: the error that ended the work for this store before its end, while others went on.
+        stores: of a job that fills several stores, what it did for each; its own counts are sums over them.
     """
 
     action: str
@@ -53,14 +57,22 @@ class JobSummary:
     noticed: int = 0
     notices: Mapping[str, int] = dataclasses.field(default_factory=dict)
     notices_file: str = ""
+    stopped: str = ""
+    stores: tuple[JobSummary, ...] = ()
 
     @property
     def succeeded(self) -> bool:
-        """Something is there, from this run or an earlier one: a resumed job whose rest is unreadable did not fail."""
-        return self.done + self.finished_before > 0
+        """Something is there, from this run or an earlier one: a resumed job whose rest is unreadable did not fail.
+
+        A job that had to stop for one of its stores failed.
+        """
+        stopped = self.stopped or any(store.stopped for store in self.stores)
+        return self.done + self.finished_before > 0 and not stopped
 
     def __str__(self) -> str:
-        """One line."""
+        """One line, or one for each store."""
+        if self.stores:
+            return "\n".join(f"{pathlib.PurePath(store.failures_file).parent}: {store}" for store in self.stores)
         seconds = max(self.seconds, 1e-9)
         parts = [f"{self.action} {self.done:,} {self.unit}"]
         if self.super_images is not None:
@@ -76,7 +88,31 @@ class JobSummary:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.notices.items())
             parts.append(f"{self.noticed:,} with notices ({kinds}), see {self.notices_file}")
         parts.append(f"{self.failures:,} failed, see {self.failures_file}" if self.failures else "none failed")
+        if self.stopped:
+            parts.append(f"stopped before its end: {self.stopped}")
         return "; ".join(parts)
+
+    @classmethod
+    def of_stores(cls, stores: Sequence[JobSummary]) -> JobSummary:
+        """What a job did that filled several stores at once."""
+        notices: collections.Counter[str] = collections.Counter()
+        for store in stores:
+            notices.update(store.notices)
+        return cls(
+            action=stores[0].action,
+            unit=stores[0].unit,
+            done=sum(store.done for store in stores),
+            super_images=sum(store.super_images or 0 for store in stores),
+            failures=sum(store.failures for store in stores),
+            finished_before=sum(store.finished_before for store in stores),
+            seconds=max(store.seconds for store in stores),
+            failures_file=", ".join(store.failures_file for store in stores),
+            encoder_s=sum(store.encoder_s or 0.0 for store in stores),
+            noticed=sum(store.noticed for store in stores),
+            notices=dict(notices.most_common()),
+            notices_file=", ".join(store.notices_file for store in stores),
+            stores=tuple(stores),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +178,40 @@ class Interrupted(KeyboardInterrupt):
         self.summary = summary
 
 
+class _Bars:
+    """The bars of all tallies of this process: a terminal shows one block of them at a time."""
+
+    def __init__(self) -> None:
+        self._block: rich.progress.Progress | None = None
+
+    def add(self, description: str, total: int) -> tuple[rich.progress.Progress, rich.progress.TaskID]:
+        """Another bar; the first one opens the block."""
+        if self._block is None:
+            self._block = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}", markup=False),
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("{task.fields[rates]}"),
+                rich.progress.TimeRemainingColumn(),
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            )
+            self._block.start()
+        return self._block, self._block.add_task(description, total=total, rates="")
+
+    def remove(self, task: rich.progress.TaskID) -> None:
+        """A bar goes; the last one closes the block."""
+        if self._block is not None:
+            self._block.remove_task(task)
+            if not self._block.tasks:
+                self._block.stop()
+                self._block = None
+
+
+_BARS = _Bars()
+
+
 @final
 class Tally:
     """Counts and shows what a job does, and records its failures and notices.
@@ -153,6 +223,7 @@ class Tally:
         notices: where notices go; None where the job has none.
         finished_before: see JobSummary.
         with_super_images: show and count them.
+        name: of the job, shown where there are several at once.
     """
 
     def __init__(
@@ -165,7 +236,9 @@ class Tally:
         *,
         finished_before: int = 0,
         with_super_images: bool = True,
+        name: str = "",
     ) -> None:
+        self._name = name
         self._action, self._unit = action, unit
         self._total = total
         self._failures = failures
@@ -176,26 +249,15 @@ class Tally:
         self._super_images: int | None = 0 if with_super_images else None
         self._encoder_s: float | None = None
         self._started = self._last_line = self._shown_at = time.monotonic()
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TextColumn("{task.fields[rates]}"),
-            rich.progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task(unit, total=total, rates="")
 
     def __enter__(self) -> Tally:
-        self._bar.start()
+        self._bar, self._task = _BARS.add(f"{self._name} {self._unit}".strip(), self._total)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        _BARS.remove(self._task)
 
     def hand_out(self, videos: Iterable[VideoFile]) -> Iterator[VideoFile]:
         """The videos one by one, as they are taken in work."""
@@ -294,7 +356,8 @@ class Tally:
         elif now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
             left = f", {as_duration(seconds / gone * (self._total - gone))} left" if gone else ""
-            print(f"{gone}/{self._total} {self._unit}, {rates}{left}", file=sys.stderr, flush=True)  # noqa: T201 - the job of this line
+            name = f"{self._name}: " if self._name else ""
+            print(f"{name}{gone}/{self._total} {self._unit}, {rates}{left}", file=sys.stderr, flush=True)  # noqa: T201 - the job of this line
 
 
 def _summarise_notices(notices: NoticeLog | None) -> dict[str, Any]:

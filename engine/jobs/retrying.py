@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from ... import ArgumentError, GridClipError
 from ...dali_pipes.contract import Failure
@@ -64,6 +64,19 @@ def only_failed(listing: Listing, folder: pathlib.Path, stage: str) -> Listing:
         failures=[*failures, *gone],
         notices=[notice for notice in listing.notices if notice.video_id in failed],
     )
+
+
+def only_failed_of_each(listing: Listing, folders: Sequence[pathlib.Path], stage: str) -> list[Listing]:
+    """The same for outputs that one job fills; those in which nothing has failed get an empty listing.
+
+    Raises:
+        GridClipError: nothing has failed in any.
+    """
+    failed = [bool(failed_videos(folder, stage)) for folder in folders]
+    return [
+        only_failed(listing, folder, stage) if some or not any(failed) else Listing([], [])
+        for folder, some in zip(folders, failed, strict=True)
+    ]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 from typing import cast, get_args
 
 from ... import GridClipError
@@ -16,6 +17,7 @@ from ...dali_pipes.cpu.damage import OnDamage
 from ...dali_pipes.cpu.decoders import DECODERS
 from ...dali_pipes.cpu.decoders import Decoder as CpuDecoder
 from ...dali_pipes.image_folders import jpeg_decoding
+from ...dali_pipes.layout import SuperImageSize
 from ...dali_pipes.nvdali import sources
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
@@ -34,6 +36,7 @@ def video_source(
     num_workers: int,
     time_limit_s: float,
     on_damage: OnDamage = "nearest",
+    more_sizes: Sequence[SuperImageSize] = (),
 ) -> Source:
     """A source of the super images of videos.
 
@@ -44,6 +47,7 @@ def video_source(
         device_id: the GPU; None: no GPU is used.
         num_workers, time_limit_s: see `pool.run`.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
+        more_sizes: further sizes of each chunk, from the same decoded frames: its `other_images`.
 
     Raises:
         GridClipError: DALI or decord was asked for by name and cannot be used.
@@ -57,6 +61,7 @@ def video_source(
             hybrid=decoder != "dali",
             required=decoder != "auto",
             on_damage=on_damage,
+            more_sizes=more_sizes,
             num_workers=num_workers,
             time_limit_s=time_limit_s,
         )
@@ -64,7 +69,13 @@ def video_source(
         logger.warning("videos are decoded on the CPU: %s", sources.why_not())
     on_cpu = cast(CpuDecoder, decoder)
     return cpu_video_source(
-        on_cpu, sampling, image_size, num_workers=num_workers, time_limit_s=time_limit_s, on_damage=on_damage
+        on_cpu,
+        sampling,
+        image_size,
+        num_workers=num_workers,
+        time_limit_s=time_limit_s,
+        on_damage=on_damage,
+        more_sizes=more_sizes,
     )
 
 
@@ -104,11 +115,12 @@ def cpu_video_source(
     num_workers: int,
     time_limit_s: float,
     on_damage: OnDamage = "nearest",
+    more_sizes: Sequence[SuperImageSize] = (),
 ) -> Source:
     """The same, in worker processes alone."""
     return functools.partial(
         pool.run,
-        tasks=tasks.embedding_tasks(sampling, decoder, image_size, on_damage),
+        tasks=tasks.embedding_tasks(sampling, decoder, image_size, on_damage, more_sizes),
         num_workers=num_workers,
         time_limit_s=time_limit_s,
         size=tasks.count_super_images,

@@ -212,6 +212,36 @@ def test_embed_videos(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> Non
     assert refused.exit_code == 2 and "give --cpus-per-worker" in " ".join(refused.output.split())
 
 
+def test_embed_videos_with_several_models(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> None:
+    both = summary(stores=(summary(), summary(failures_file="t/failures.jsonl", stopped="no space left")))
+    job = Recorder(both).replace(monkeypatch, "gridclip.engine.jobs.embed_videos.embed_videos_with_models")
+    command = "embed-videos --model m --model n --video-dir v --store s --store t --num-gpus 0".split()
+    result = run(*command, "--num-shards", 2, "--shard-id", 1)
+    assert [target.path for target in job.arguments["targets"]] == [pathlib.Path("s"), pathlib.Path("t")]
+    assert [target.sampling for target in job.arguments["targets"]] == [Sampling(super_img_size=224)] * 2
+    assert (job.arguments["num_shards"], job.arguments["shard_id"]) == (2, 1)
+    lines = result.output.splitlines()
+    assert lines[0].startswith("store: embedded 3") and lines[1].endswith("stopped before its end: no space left")
+    assert result.exit_code == 1  # a store is not whole
+    job.result = summary(stores=(summary(), summary(failures=1)), failures=1)
+    assert run(*command).exit_code == 0 and run(*command, "--strict").exit_code == 1
+    job.result = Interrupted(both)
+    result = run(*command)
+    assert result.exit_code == 130 and result.stderr.startswith("Interrupted: store: embedded 3")
+    for more, message in (
+        (["--store", "u"], "--model is given 2 times and --store 3 times"),
+        (["--num-gpus", 2], "--num-gpus 2 is for one model"),
+        (["--cluster", "auto"], "--cluster auto takes one model"),
+        (["--tokenizer", "x"], "--tokenizer is the vocabulary of one model"),
+    ):
+        refused = run(*command, *more)
+        assert refused.exit_code == 2 and message in " ".join(refused.output.split())
+    one_store = run(*"embed-videos --model m --model n --video-dir v --store s --store s --dry-run".split())
+    assert one_store.exit_code == 2 and "is given for several models" in " ".join(one_store.output.split())
+    script = run(*"slurm-script --model m --model n --video-dir v --store s --tasks 2".split())
+    assert script.exit_code == 2 and "slurm-script takes one, not 2" in " ".join(script.output.split())
+
+
 def test_export(monkeypatch: pytest.MonkeyPatch) -> None:
     info = ModelInfo.from_json(
         fake_model.model_json(

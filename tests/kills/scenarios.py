@@ -34,6 +34,7 @@ class Scenario:
         begun: a file in the output's folder that is there when the work begins.
         state: reads the output.
         has_workers: processes that can be killed on their own.
+        parts: of the output's folder, with `out_option` before each; default: the folder itself.
     """
 
     name: str
@@ -43,10 +44,12 @@ class Scenario:
     begun: str
     state: Callable[[pathlib.Path], State]
     has_workers: bool
+    parts: Sequence[str] = ("",)
 
     def command(self, out: pathlib.Path, *, resume: bool) -> list[str]:
         """The whole command line."""
-        return [*COMMAND, *self.arguments, self.out_option, str(out), *(self.resume if resume else ())]
+        outputs = [word for part in self.parts for word in (self.out_option, str(out / part))]
+        return [*COMMAND, *self.arguments, *outputs, *(self.resume if resume else ())]
 
 
 def write_inputs(folder: pathlib.Path) -> list[Scenario]:
@@ -58,6 +61,7 @@ def write_inputs(folder: pathlib.Path) -> list[Scenario]:
         _write_video(videos, number)
     (videos / f"{BROKEN}.mp4").write_bytes(b"no video at all")
     model = fake_model.write(folder / "model")
+    other = fake_model.write(folder / "other-model", image_size=32, fingerprint="0" * 64)
     captions = folder / "captions.json"
     captions.write_text(
         json.dumps(
@@ -87,6 +91,16 @@ def write_inputs(folder: pathlib.Path) -> list[Scenario]:
         ),
         store("embed-videos", [*from_videos, "--num-gpus", "0"], ["--resume"], "failures.jsonl", True),
         store("embed-videos, two devices", [*from_videos, "--num-gpus", "2"], ["--resume"], "failures.jsonl", True),
+        Scenario(
+            "embed-videos, two models",
+            [*from_videos, "--num-gpus", "0", "--model", str(other)],
+            "--store",
+            ["--resume"],
+            "second/failures.jsonl",
+            states.of_stores,
+            has_workers=True,
+            parts=("first", "second"),
+        ),
         store(
             "embed-text",
             ["embed-text", "--model", str(model), "--anno-path", str(captions), "--batch-size", "1", "--num-gpus", "0"],

@@ -84,6 +84,18 @@ def of_store(folder: pathlib.Path) -> State:
     return State(items, _failures(folder), _leftovers(folder))
 
 
+def of_stores(folder: pathlib.Path) -> State:
+    """All stores in a folder; what they hold and name is told apart by their names."""
+    items: dict[str, list[np.ndarray | dict[str, str]]] = {}
+    failures, leftovers = [], []
+    for path in sorted(folder.iterdir()) if folder.exists() else []:
+        state = of_store(path)
+        items |= {f"{path.name}: {name}": copies for name, copies in state.items.items()}
+        failures += [(f"{path.name}: {video}", stage) for video, stage in state.failures]
+        leftovers += [f"{path.name}/{name}" for name in state.leftovers]
+    return State(items, failures, leftovers)
+
+
 def _copies(dataset: pathlib.Path) -> list[tuple[str, np.ndarray]]:
     """(video, vectors) of every run of rows that begins with index 0."""
     runs: list[tuple[str, list[list[float]]]] = []
