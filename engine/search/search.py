@@ -7,11 +7,9 @@ with it; a small one is kept in memory after its first search.
 from __future__ import annotations
 
 import collections.abc
-import concurrent.futures
 import dataclasses
 import functools
 import logging
-import os
 
 import numpy as np
 import pyarrow as pa
@@ -239,7 +237,7 @@ class _Snapshot:
 
     def __init__(self, reader: SuperImageReader) -> None:
         self.reader = reader
-        self._kept: dict[int, Rows] = {}
+        self._kept: list[Rows] | None = None
         self._keeps = reader.rows * reader.width * np.dtype(np.float16).itemsize <= KEPT_BYTES
 
     def scores(self, scorer: Scorer) -> np.ndarray:
@@ -248,9 +246,7 @@ class _Snapshot:
         Raises:
             GridClipError: the store is damaged, or a vector is not finite.
         """
-        threads = os.cpu_count() or 1
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            found = np.concatenate(list(pool.map(lambda block: self._score(block, scorer), self.reader.blocks())))
+        found = np.concatenate([scorer(rows.vectors, rows.offsets) for rows in self._all_rows()])
         bad = np.flatnonzero(np.isnan(found).any(axis=1))
         if len(bad):
             raise self._not_finite(bad)
@@ -275,13 +271,18 @@ class _Snapshot:
             found.append(Hit(videos.names[position].as_py(), float(scores[position]), start_s, end_s, moments))
         return found
 
-    def _score(self, block: range, scorer: Scorer) -> np.ndarray:
-        rows = self._kept.get(block.start)
-        if rows is None:
-            rows = self.reader.read_block(block)
+    def _all_rows(self) -> collections.abc.Iterator[Rows]:
+        """All videos, a few at a time, as far as they are not kept from the store."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept = []
+        for rows in self.reader.read_blocks(self.reader.blocks()):
             if self._keeps:
-                self._kept[block.start] = rows
-        return scorer(rows.vectors, rows.offsets)
+                kept.append(rows)
+            yield rows
+        if self._keeps:
+            self._kept = kept
 
     def _not_finite(self, videos: np.ndarray) -> GridClipError:
         rows, _ = self.reader.read(videos)
@@ -308,8 +309,8 @@ def best_positions(scores: np.ndarray, names: pa.Array, top: int) -> np.ndarray:
 def _ordered(vectors: np.ndarray, offsets: np.ndarray, sentences: np.ndarray) -> np.ndarray:
     """float32 [n, 1]: how well videos show the sentences [M, D] one after the other."""
 
-    def work(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
-        return ordered_scores(search_scores.cosines(rows, sentences), own)[:, None]
+    def work(run: search_scores.Run) -> np.ndarray:
+        return ordered_scores(run.cosines(sentences), run.offsets)[:, None]
 
     return search_scores.by_runs(vectors, offsets, work)
 

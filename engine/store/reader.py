@@ -8,8 +8,11 @@ what it says holds together; `newest` makes one of the newest version, and reads
 
 from __future__ import annotations
 
+import collections
 import collections.abc
+import concurrent.futures
 import dataclasses
+import itertools
 
 import lance
 import numpy as np
@@ -19,9 +22,13 @@ import pyarrow.compute as pc
 from ..choices import Level
 from .copies import View, view_codes, views
 from .tables import LEVEL_COLUMNS, SUPER_IMAGES, Tables, has_levels
+from .vector_files import VectorFiles, vectors_of
 
 ROWS = 4096  # of super images that are read at once: 6 MiB of vectors that are 768 wide
 BYTES_AHEAD = 32 << 20  # that Lance may read before they are asked for; by default 2 GiB
+BLOCKS_AHEAD = 1  # that are read while one is worked on
+
+Scan = collections.abc.Callable[[int, int], np.ndarray]  # first row and count in, float16 [count, D] out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,12 +150,29 @@ class SuperImageReader:
         Raises:
             GridClipError: the store is damaged or cannot be read.
         """
+        return self._read_block(block, self._scan)
+
+    def read_blocks(self, blocks: collections.abc.Iterable[range]) -> collections.abc.Iterator[Rows]:
+        """The videos of several runs, as `read_block`; the next ones are read while a run is worked on."""
+        files = VectorFiles.of(self.dataset)
+        scan = self._scan if files is None else files.read
+        left = iter(blocks)
+        with concurrent.futures.ThreadPoolExecutor(1, "read") as ahead:  # one thread: the files are for one
+            reads = collections.deque(
+                ahead.submit(self._read_block, block, scan) for block in itertools.islice(left, BLOCKS_AHEAD)
+            )
+            while reads:
+                rows = reads.popleft().result()
+                reads.extend(ahead.submit(self._read_block, block, scan) for block in itertools.islice(left, 1))
+                yield rows
+
+    def _read_block(self, block: range, scan: Scan) -> Rows:
         videos = np.arange(block.start, block.stop)
         begins, sizes = self.videos.begins[videos], self.videos.sizes[videos]
         first_row, offsets = int(begins[0]), _offsets(sizes)
         with self._tables.reading():
             count = int(begins[-1] + sizes[-1]) - first_row
-            vectors = self._scan(first_row, count)
+            vectors = scan(first_row, count)
         if len(vectors) == offsets[-1]:
             return Rows(videos, offsets, vectors)
         return Rows(videos, offsets, vectors[_rows(begins - first_row, offsets)])  # other rows lie between
@@ -164,7 +188,7 @@ class SuperImageReader:
         order = np.argsort(rows)  # Lance takes rows in their order
         with self._tables.reading():
             table = self.dataset.take(rows[order], columns=["start_s", "end_s", "vector"])
-            vectors = _vectors(table["vector"].combine_chunks(), self.width)
+            vectors = vectors_of(table["vector"].combine_chunks())
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         spans = np.stack([table[name].to_numpy() for name in ("start_s", "end_s")], axis=1)
@@ -182,7 +206,7 @@ class SuperImageReader:
             batch_readahead=1,
             fragment_readahead=1,
         )
-        return _vectors(scanner.to_table()["vector"].combine_chunks(), self.width)
+        return vectors_of(scanner.to_table()["vector"].combine_chunks())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,13 +292,6 @@ def _key_batches(
                 raise ValueError(f"{batch[name].null_count} of {len(batch)} rows have no {name}")
         if len(batch):
             yield batch
-
-
-def _vectors(column: pa.FixedSizeListArray, width: int) -> np.ndarray:
-    if column.null_count:
-        raise ValueError(f"{column.null_count} rows have no vector")
-    vectors: np.ndarray = column.flatten().to_numpy().reshape(-1, width)
-    return vectors
 
 
 def _newest(tables: Tables) -> lance.LanceDataset:
