@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ... import GridClipError
 from ..choices import Level
 from .copies import View, view_codes, views
 from .tables import LEVEL_COLUMNS, SUPER_IMAGES, Tables, has_levels
@@ -124,6 +125,10 @@ class SuperImageReader:
         copies = _joined(self._copies, _read_copies(self._tables, dataset, appended, grid_size))
         return SuperImageReader(self._tables, dataset, copies, self.view)
 
+    def has_rows_of(self, other: SuperImageReader) -> bool:
+        """Whether both have the same rows at the same places, though maybe of two versions."""
+        return self._copies is other._copies and self.view == other.view
+
     @property
     def width(self) -> int:
         """D, the width of the vectors."""
@@ -135,14 +140,45 @@ class SuperImageReader:
         """How many super images all videos have together."""
         return int(self.videos.sizes.sum())
 
-    def blocks(self, first_video: int = 0) -> collections.abc.Iterator[range]:
-        """Cuts the videos from one on into runs of about `ROWS` rows; a longer video is a run of its own."""
-        ends = self.videos.begins + self.videos.sizes
-        while first_video < len(ends):
-            most = int(self.videos.begins[first_video]) + ROWS
+    def blocks(self) -> collections.abc.Iterator[range]:
+        """Cuts the videos into runs of about `ROWS` rows; a longer video is a run of its own."""
+        return self._blocks(0, len(self.videos))
+
+    def blocks_of(self, videos: np.ndarray) -> collections.abc.Iterator[range]:
+        """The same of some videos only.
+
+        Args:
+            videos: int64 [n], positions among `videos`, rising; those that follow each other share runs.
+        """
+        for run in np.split(videos, np.flatnonzero(np.diff(videos) != 1) + 1):
+            if len(run):
+                yield from self._blocks(int(run[0]), int(run[-1]) + 1)
+
+    def _blocks(self, first_video: int, end: int) -> collections.abc.Iterator[range]:
+        begins = self.videos.begins[:end]
+        ends = begins + self.videos.sizes[:end]
+        while first_video < end:
+            most = int(begins[first_video]) + ROWS
             last_video = max(first_video + 1, int(np.searchsorted(ends, most, side="right")))
             yield range(first_video, last_video)
             first_video = last_video
+
+    def owners(self, rows: np.ndarray) -> np.ndarray:
+        """int64 [n]: which videos have these rows of the table, int64 [n]; -1: second copies, and other views."""
+        videos = np.searchsorted(self.videos.begins, rows, side="right") - 1
+        inside = (videos >= 0) & (rows < self.videos.begins[videos] + self.videos.sizes[videos])
+        return np.where(inside, videos, -1)
+
+    def not_finite(self, videos: np.ndarray) -> GridClipError:
+        """What to raise where videos, int64 [n], have vectors that are not finite."""
+        rows, _ = self.read(videos)
+        bad = int((~np.isfinite(rows.vectors).all(axis=1)).sum())
+        names = sorted(self.videos.names.take(pa.array(videos)).to_pylist())
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        return GridClipError(
+            f"{bad:,} vectors of {len(videos):,} videos of the store {self.path} are not finite ({shown}), so "
+            "that they have no scores: embed again with `overwrite=True`"
+        )
 
     def read_block(self, block: range) -> Rows:
         """The videos of a run; several threads may read at once.
