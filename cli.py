@@ -1111,6 +1111,7 @@ def index(store: pathlib.Path, as_json: bool, **options: Any) -> None:
     Lance's own index of the videos' means and of all super images. `search` and `serve` take the best videos from it
     and score them exactly. Videos that come later are all scored, until the command is run again, which adds only them.
     """
+    os.environ.setdefault("LANCE_LOG", "error")  # Lance warns of clusters without vectors, which do no harm here
     found = gridclip.index(store, **options)
     click.echo(json.dumps(found.to_json()) if as_json else str(found))
 

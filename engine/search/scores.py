@@ -2,10 +2,10 @@
 
 The kernels of aggregates.py are made for thousands of queries, and need torch, which takes longer to import than a
 store to be searched. The aggregates that are always there are a few lines of numpy for a few queries; others go through
-those kernels. Both must agree: a test holds them to. Sums are numpy.einsum's, which are no slower than BLAS here and
-start no threads, for which the next rows are read meanwhile, see search.py.
+those kernels. Both must agree: a test holds them to. Sums are numpy's vecdot and einsum, which are no slower than BLAS
+here and start no threads: another one reads the next rows meanwhile, see reader.py.
 
-Rows are worked on a few hundred at a time and in one place in memory, which the cache then holds: at this pace new
+Rows are worked on about a thousand at a time and in one place in memory, which the cache then holds: at this pace new
 memory costs more than the arithmetic.
 """
 
@@ -22,7 +22,7 @@ from ..scoring.candidates import SMALLEST_NORM
 from ..scoring.scoring import Scoring
 
 FEW = 8  # queries that are scored here; more of them are the kernels' work
-ROWS = 256  # that are worked on at once: their float32 stay in a core's cache
+ROWS = 1024  # that are worked on at once: with fewer, the calls of numpy cost more; with more, the cache is too small
 SMALLEST = float(np.finfo(np.float32).tiny)
 
 

@@ -32,7 +32,7 @@ MOST_QUERIES = 64  # that are scored in one pass over the store
 INDEX_FROM_ROWS = 100_000  # super images; fewer are scored as fast without an index
 # Videos of the index that are scored for each one that is shown, and at least: see building.py for what that found.
 CANDIDATES_PER_HIT, CANDIDATES = 10, 100
-WORTHWHILE = 0.25  # of all videos: where more of them were candidates, reading all in their order takes no longer
+WORTHWHILE = 0.1  # of all videos: where more of them were candidates, reading all in their order takes no longer
 
 Way = Literal["exact", "ann"]  # every video is scored, or those that an index names
 

@@ -17,6 +17,7 @@ from ..moments.best import Moment
 from ..store.reader import Rows, SuperImageReader
 
 KEPT_BYTES = 192 << 20  # of float16 vectors that a searcher keeps in memory: 130,000 super images that are 768 wide
+ROWS_AT_ONCE = 8192  # that are read of videos that lie apart
 
 # Vectors float16 [R, D] of whole videos and their offsets in, scores float32 [n, Q] out; NaN: a vector is not finite.
 Scorer = collections.abc.Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -84,9 +85,18 @@ class Snapshot:
         return self._scores(list(self.reader.blocks_of(videos)), rows, scorer)
 
     def scores_of_few(self, videos: np.ndarray, scorer: Scorer) -> Scored:
-        """Of a few videos that lie apart, positions int64 [n], in one read; as `scores`."""
-        rows, _ = self.reader.read(videos)
-        return self._checked(videos, scorer(rows.vectors, rows.offsets))
+        """Of a few videos that lie apart, positions int64 [n], rising; as `scores`."""
+        parts = []
+        for some in np.split(videos, self._cuts(videos)):
+            rows, _ = self.reader.read(some)
+            parts.append(scorer(rows.vectors, rows.offsets))
+        return self._checked(videos, np.concatenate(parts))
+
+    def _cuts(self, videos: np.ndarray) -> np.ndarray:
+        """Where to cut videos, int64 [n], into parts of `ROWS_AT_ONCE` rows and a video."""
+        parts = np.cumsum(self.reader.videos.sizes[videos]) // ROWS_AT_ONCE
+        cuts: np.ndarray = np.flatnonzero(np.diff(parts)) + 1
+        return cuts
 
     def hits(self, scored: Scored, top: int, answer: Answer) -> list[Hit]:
         """The best videos for one query; equal scores in the order of their ids.

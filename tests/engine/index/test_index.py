@@ -21,6 +21,7 @@ from gridclip.engine.index import building
 from gridclip.engine.index.building import Indexed, index_store
 from gridclip.engine.scoring.scoring import Scoring
 from gridclip.engine.search import search as searching
+from gridclip.engine.search import snapshot
 from gridclip.engine.search.search import Hit, Searcher
 from gridclip.engine.store import reader as reading
 from gridclip.engine.store.copies import View
@@ -67,6 +68,8 @@ def store(tmp_path: pathlib.Path) -> Store:
 @pytest.fixture(autouse=True)
 def _small_stores_are_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "INDEX_FROM_ROWS", 0)
+    monkeypatch.setattr(searching, "WORTHWHILE", 0.25)
+    monkeypatch.setattr(snapshot, "ROWS_AT_ONCE", 100)
 
 
 def queries(count: int = 25) -> np.ndarray:
