@@ -982,6 +982,21 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
 
 
 @main.command()
+@_store
+@_view
+@_as_json
+def index(store: pathlib.Path, as_json: bool, **options: Any) -> None:
+    """Make a large store's videos findable without reading all of it.
+
+    Lance's own index of the videos' means and of all super images. `search` and `serve` take the best videos from it
+    and score them exactly. Videos that come later are all scored, until the command is run again, which adds only them.
+    """
+    os.environ.setdefault("LANCE_LOG", "error")  # Lance warns of clusters without vectors, which do no harm here
+    found = gridclip.index(store, **options)
+    click.echo(json.dumps(found.to_json()) if as_json else str(found))
+
+
+@main.command()
 @click.argument("sentence", required=False)
 @_store
 @_model
@@ -1099,21 +1114,6 @@ def serve(
     server.serve(
         encoder, opened, video_dir, started=lambda address: click.echo(f"Serving {store} at {address}"), **options
     )
-
-
-@main.command()
-@_store
-@_view
-@_as_json
-def index(store: pathlib.Path, as_json: bool, **options: Any) -> None:
-    """Make a large store's videos findable without reading all of it.
-
-    Lance's own index of the videos' means and of all super images. `search` and `serve` take the best videos from it
-    and score them exactly. Videos that come later are all scored, until the command is run again, which adds only them.
-    """
-    os.environ.setdefault("LANCE_LOG", "error")  # Lance warns of clusters without vectors, which do no harm here
-    found = gridclip.index(store, **options)
-    click.echo(json.dumps(found.to_json()) if as_json else str(found))
 
 
 @main.command()

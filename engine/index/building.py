@@ -50,7 +50,7 @@ class Indexed:
     size_bytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """As `gridclip index --json` prints it."""
+        """As a dict of plain values."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
