@@ -24,7 +24,7 @@ from .vectors import Rows, nearest
 
 logger = logging.getLogger(__name__)
 
-Versions = tuple[tuple[str, int], ...]
+Versions = tuple[tuple[str, int], ...]  # tables, and which version of each
 
 MEANS_FROM = 0.5  # temperature of the softmax: from here on means alone are asked
 ROWS_PER_VIDEO = 3  # super images that are asked for first, for each video that is wanted
@@ -58,8 +58,8 @@ class Index:
 
     def __init__(self, reader: SuperImageReader, parts: collections.abc.Sequence[_Part]) -> None:
         self._reader, self._parts = reader, parts
-        covered = np.logical_and.reduce([part.covered for part in parts])
-        self.uncovered = np.flatnonzero(~covered)
+        self._covered = np.logical_and.reduce([part.covered for part in parts])
+        self.uncovered = np.flatnonzero(~self._covered)
 
     @classmethod
     def open(cls, reader: SuperImageReader, scoring: Scoring) -> Index | None:
@@ -88,8 +88,8 @@ class Index:
             IndexUnreadable: it is damaged.
         """
         with _reading(self._reader):
-            found = [part.candidates(query, count) for part in self._parts]
-        return np.unique(np.concatenate(found))
+            found = np.unique(np.concatenate([part.candidates(query, count) for part in self._parts]))
+        return found[self._covered[found]]  # one part may have videos that another one lacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _of_super_images(held: tables.Tables, reader: SuperImageReader) -> _Part | N
 def _reading(reader: SuperImageReader) -> collections.abc.Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, GridClipError) as error:
         raise IndexUnreadable(
             f"the index of the store {reader.path} cannot be read: {error}; search without it, `index='exact'`, or "
             "make it anew with gridclip index"

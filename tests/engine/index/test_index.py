@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import gridclip
 import lance
@@ -17,7 +18,7 @@ import pytest
 from gridclip import ArgumentError, GridClipError
 from gridclip.benchmarks.demo import train_tiny_clip as demo
 from gridclip.engine.choices import IndexMode
-from gridclip.engine.index import building
+from gridclip.engine.index import building, means
 from gridclip.engine.index.building import Indexed, index_store
 from gridclip.engine.scoring.scoring import Scoring
 from gridclip.engine.search import search as searching
@@ -174,6 +175,23 @@ def test_what_comes_after_the_index_is_found_and_the_next_run_adds_only_that(sto
     assert len(segments) == 2  # runs that add little share a part
 
 
+def test_a_job_may_append_while_the_index_is_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_means = means.add_means
+
+    def then_append(*arguments: Any) -> lance.LanceDataset:
+        added = add_means(*arguments)
+        store.append_videos([video("meanwhile", 1)])  # in the index of super images, not among the means
+        return added
+
+    monkeypatch.setattr(means, "add_means", then_append)
+    told = index_store(store)
+    assert told.videos == 400
+    query = video("meanwhile", 1).vectors.astype(np.float32).mean(axis=0)
+    for scoring in SCORINGS:
+        hits = searcher(store, scoring).search(query, 10)
+        assert hits[0].video_id == "meanwhile" and assert_found(store, hits, query, scoring) >= 9
+
+
 def test_an_index_is_made_anew_when_the_store_has_outgrown_it(store: Store) -> None:
     index_store(store)
     store.append_videos(videos(range(400, 900)))
@@ -185,14 +203,14 @@ def test_an_index_is_made_anew_when_the_store_has_outgrown_it(store: Store) -> N
 def test_videos_that_are_embedded_again_are_not_found_by_their_old_vectors(store: Store) -> None:
     index_store(store)
     kept = store.path.parent / "means"
-    means = store.path / "video_means_super_unknown.lance"
-    shutil.copytree(means, kept)
+    left_over = store.path / "video_means_super_unknown.lance"
+    shutil.copytree(left_over, kept)
     open_before = searcher(store)
     store.clear_super_images()  # what --overwrite does
-    assert not means.exists()
+    assert not left_over.exists()
     again = [video(f"v{number:04d}", seed=5) for number in range(400)]
     store.append_videos(again)
-    shutil.copytree(kept, means)  # a job was killed while it cleared the store, say
+    shutil.copytree(kept, left_over)  # a job was killed while it cleared the store, say
     with pytest.raises(GridClipError, match="has no index of super images .* run gridclip index, or leave out"):
         searcher(store)
     with pytest.raises(GridClipError, match="has no index"):
@@ -236,12 +254,12 @@ def test_a_run_that_is_killed_leaves_a_store_that_is_searched_and_indexed(
     status = subprocess.run(program, check=False, timeout=60).returncode
     # A name, the table of means and what it is of, an append of means, two indexes, each with the rows it was made of.
     assert status == (9 if steps < 8 else 0)
-    for scoring in (SCORINGS[0], SCORINGS[4]):
+    for scoring in (SCORINGS[0], SCORINGS[2], SCORINGS[4]):
         found = searcher(store, scoring, "auto")
         assert sum(assert_found(store, found.search(query, 10), query, scoring) for query in queries(5)) >= 47
     told = index_store(store)
     assert told.videos == 400
-    for scoring in (SCORINGS[0], SCORINGS[4]):
+    for scoring in (SCORINGS[0], SCORINGS[2], SCORINGS[4]):
         found = searcher(store, scoring)
         assert sum(assert_found(store, found.search(query, 10), query, scoring) for query in queries(5)) >= 47
     assert index_store(store).new_rows == 0
