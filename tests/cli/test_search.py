@@ -158,9 +158,17 @@ def test_the_shell_needs_no_torch(store: str, tiny_model_dir: pathlib.Path, monk
     assert done.exit_code == 0, done.output
 
 
-def test_an_index_is_made_and_demanded(store: str, search, tmp_path: pathlib.Path) -> None:
+def test_an_index_is_made_and_demanded(
+    store: str,
+    search,  # type: ignore[no-untyped-def]
+    tmp_path: pathlib.Path,
+    tiny_model_dir: pathlib.Path,
+) -> None:
     told = search("a circle", "--index", "ann", status=1).output
     assert "has no index of super images at grid size 2 for softmax" in told and "or leave out --index ann" in told
+    words = ["serve", "--store", store, "--model", str(tiny_model_dir), "--port", "0", "--index", "ann"]
+    served = CliRunner().invoke(main, words)
+    assert served.exit_code == 1 and "or leave out --index ann" in served.output
     copy = tmp_path / "store"
     shutil.copytree(store, copy)
     words = ["--store", str(copy)]

@@ -155,7 +155,10 @@ def test_it_finds_what_a_loop_finds_among_the_demos_vectors(
 
 
 @pytest.mark.parametrize("scoring", SCORINGS[:3], ids=str)
-def test_what_comes_after_the_index_is_found_and_the_next_run_adds_only_that(store: Store, scoring: Scoring) -> None:
+def test_what_comes_after_the_index_is_found_and_the_next_run_adds_only_that(
+    store: Store, monkeypatch: pytest.MonkeyPatch, scoring: Scoring
+) -> None:
+    monkeypatch.setattr(means, "MOST_FRAGMENTS", 2)  # then they are joined
     index_store(store)
     late = [video("late", 1), video("v0003", 7), video("later", 2)]  # v0003 is stored already: a second copy
     store.append_videos(late)
@@ -169,10 +172,15 @@ def test_what_comes_after_the_index_is_found_and_the_next_run_adds_only_that(sto
         told = index_store(store)
         assert told.new_videos == new and told.videos == 402
         assert told.new_rows == (sum(len(each.vectors) for each in late) if new else 0)
-    store.append_videos(videos(range(400, 420)))
-    assert index_store(store).new_videos == 20
+    for number in range(400, 405):
+        store.append_videos(videos([number]))
+        assert index_store(store).new_videos == 1
     segments = lance.dataset(str(store.path / "super_images.lance")).describe_indices()[0].segments
     assert len(segments) == 2  # runs that add little share a part
+    files = lance.dataset(str(store.path / "video_means_super_unknown.lance")).get_fragments()
+    assert len(files) < 5  # of seven appends
+    query = video("late", 1).vectors.astype(np.float32).mean(axis=0)
+    assert searcher(store, scoring).search(query, 10)[0].video_id == "late"
 
 
 def test_a_job_may_append_while_the_index_is_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,6 +411,16 @@ def test_a_damaged_index_is_not_needed(store: Store, table: str, caplog: pytest.
     assert "cannot be read" in caplog.text and "every video is scored" in caplog.text
     with pytest.raises(GridClipError, match=r"cannot be read: .*search without it, `index='exact'`"):
         searcher(store, scoring).search(queries(1)[0], 10)
+
+
+def test_a_damaged_table_of_means_is_made_anew(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    index_store(store)
+    for path in (store.path / "video_means_super_unknown.lance" / "_versions").iterdir():
+        path.write_bytes(b"\0" * 40)
+    assert searcher(store, index="auto").way() == "exact"
+    assert "gridclip index makes it anew" in caplog.text
+    assert index_store(store).new_videos == 400
+    assert searcher(store).way() == "ann"
 
 
 def test_vectors_that_are_not_finite_are_told(store: Store) -> None:
