@@ -89,7 +89,8 @@ class Index:
         """
         with _reading(self._reader):
             found = np.unique(np.concatenate([part.candidates(query, count) for part in self._parts]))
-        return found[self._covered[found]]  # one part may have videos that another one lacks
+        both: np.ndarray = found[self._covered[found]]  # one part may have videos that another one lacks
+        return both
 
 
 @dataclasses.dataclass(frozen=True)
