@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .engine.evaluation.predictions import PredictionEvaluation
     from .engine.evaluation.reproduction import Reproduction
     from .engine.features import Imported
+    from .engine.index.building import Indexed
     from .engine.jobs.merge_stores import Merged
     from .engine.jobs.progress import JobSummary
     from .engine.jobs.status import Status
@@ -55,6 +56,7 @@ __all__ = [
     "export_features",
     "export_model",
     "import_features",
+    "index",
     "list_models",
     "load_model",
     "merge_stores",
@@ -797,6 +799,7 @@ def search(
     temperature: float = _choices.TEMPERATURE,
     level: _choices.Level | None = None,
     grid_size: int | None = None,
+    index: _choices.IndexMode = _choices.INDEX,
     refine: int | None = None,
     video_dir: Path | None = None,
     refine_cache_frames: int = _choices.REFINE_CACHE_FRAMES,
@@ -815,6 +818,8 @@ def search(
         moments: how many moments of each, >= 1; of several sentences it is one for each of them.
         aggregate, temperature: as in `evaluate`.
         level, grid_size: as in `evaluate`.
+        index: "exact" scores every video, "ann" those that the store's index names (see `index`), "auto" takes the
+            index for one sentence in more than 100,000 super images, where there is one. Scores are exact in all.
         refine: for stores of a coarse grid and one sentence: the so many best videos are decoded again around their
             best moments, one frame a pass. Their new scores, the mean of the coarse one and that of the best moment
             among the frames, decide their order; they stay before all others.
@@ -827,8 +832,10 @@ def search(
         `score`), best first, and `start_s` and `end_s` of the best one, None where the store has no times.
 
     Raises:
-        ArgumentError: a sentence is empty, or there is neither one nor an image; or `refine` does not go with them.
-        GridClipError: there is no such store, it holds no videos, or it is of another model; or the image is none.
+        ArgumentError: a sentence is empty, or there is neither one nor an image; or `refine` or `index` does not go
+            with them.
+        GridClipError: there is no such store, it holds no videos, it lacks the index that was demanded, or it is of
+            another model; or the image is none.
 
     Example:
         >>> import gridclip
@@ -853,6 +860,7 @@ def search(
         temperature=temperature,
         level=level,
         grid_size=grid_size,
+        index=index,
         device=device,
     )
     if refine is None:
@@ -864,6 +872,34 @@ def search(
     asked = Refining(refine, pathlib.Path(video_dir), encoder, refine_cache_frames)
     refiner = Refiner(found, searcher.view, asked)
     return answer_refined(refiner, searcher, encoder, question, top=top, moments=moments)
+
+
+def index(store: Store | Path, *, level: _choices.Level | None = None, grid_size: int | None = None) -> Indexed:
+    """Makes the index by which `search` finds its candidates in a large store, or adds what has come since.
+
+    Lance's own index (IVF_RQ) of the videos' means and of all super images. Videos that come later are found, too: all
+    of them are scored. Call it again when there are many.
+
+    Args:
+        store: holds super images.
+        level, grid_size: whose videos are to be found, as in `evaluate`.
+
+    Returns:
+        Counts of `videos`, `new_videos`, `rows` and `new_rows`, and `size_bytes`; `str()` of it is one line.
+
+    Raises:
+        GridClipError: there is no such store, it holds no videos, its vectors are damaged or of a width that no index
+            takes (it must be a multiple of 8), or it cannot be written.
+
+    Example:
+        >>> import gridclip
+        >>> done = gridclip.index("store")
+        >>> done.videos, done.new_videos
+        (4, 4)
+    """
+    from .engine.index.building import index_store
+
+    return index_store(_opened(store), level, grid_size)
 
 
 def merge_stores(store: Store | Path, sources: Sequence[Store | Path], *, compact: bool = False) -> Merged:

@@ -261,6 +261,14 @@ _view = _options(
 )
 
 
+_index = click.option(
+    "--index",
+    type=click.Choice(choices.INDEX_MODES),
+    default=choices.INDEX,
+    help="Score every video (exact), or those that `gridclip index` made findable (ann). auto: by the store's size.",
+)
+
+
 class _Mode(click.Choice[str]):
     """How wanted frames are found. `frames` was called `exact`."""
 
@@ -1022,6 +1030,21 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
 
 
 @main.command()
+@_store
+@_view
+@_as_json
+def index(store: pathlib.Path, as_json: bool, **options: Any) -> None:
+    """Make a large store's videos findable without reading all of it.
+
+    Lance's own index of the videos' means and of all super images. `search` and `serve` take the best videos from it
+    and score them exactly. Videos that come later are all scored, until the command is run again, which adds only them.
+    """
+    os.environ.setdefault("LANCE_LOG", "error")  # Lance warns of clusters without vectors, which do no harm here
+    found = gridclip.index(store, **options)
+    click.echo(json.dumps(found.to_json()) if as_json else str(found))
+
+
+@main.command()
 @click.argument("sentence", required=False)
 @_store
 @_model
@@ -1032,6 +1055,7 @@ def compare(first: pathlib.Path, second: pathlib.Path, as_json: bool, **options:
 @click.option("--moments", type=click.IntRange(min=1), default=1, help="Moments of each video to print.")
 @_scoring
 @_view
+@_index
 @click.option("--video-dir", type=_PATH, help="The videos, for links to them (in terminals that have them) and clips.")
 @click.option("--clip-dir", type=_PATH, help="Write the moments that are printed to this folder, as clips (MP4).")
 @_refine
@@ -1091,7 +1115,8 @@ def search(
         files = search_files.Files(videos, clips)
         if as_json:
             cost = {} if refiner is None else {"refined": refiner.cost.to_json()}
-            click.echo(search_text.as_json(hits, {**question.to_json(), **cost}, files))
+            asked_for = {**question.to_json(), "index": questions.way(searcher, question, max(top, refine or 0))}
+            click.echo(search_text.as_json(hits, {**asked_for, **cost}, files))
             continue
         if len(asked) > 1:
             click.echo(style.strong(question.sentences[0]))
@@ -1115,6 +1140,7 @@ def search(
 )
 @_view
 @_scoring
+@_index
 @_num_gpus
 def serve(
     store: pathlib.Path,

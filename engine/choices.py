@@ -80,6 +80,11 @@ OTHER_QUERIES: OtherQueries = "refuse"  # what becomes of queries that only one 
 BENCHMARKS = ("activitynet",)  # of which engine/evaluation/published.py has figures
 REPORT_EXAMPLES = 20  # queries that a report shows with their best videos
 TOP = 10  # videos that a search shows
+IndexMode = Literal[
+    "auto", "exact", "ann"
+]  # score every video, or those that an index names; auto: by the store's size
+INDEX_MODES: tuple[IndexMode, ...] = get_args(IndexMode)
+INDEX: IndexMode = "auto"
 UNWANTED_WEIGHT = 1.0  # of the score of what a search does not want, beside that of what it does
 REFINE_CACHE_FRAMES = 300_000  # that refinement keeps beside a store: 440 MiB where vectors are 768 wide
 

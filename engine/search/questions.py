@@ -16,7 +16,7 @@ from ... import ArgumentError, GridClipError
 from ...dali_pipes.grid import assemble
 from ...dali_pipes.sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX
 from ..encoding.encoder import Encoder
-from .search import Hit, Searcher
+from .search import Hit, Searcher, Way
 
 MOST_PIXELS = 80_000_000  # of a picture that is read: a few kilobytes can claim to be more; Pillow warns from 89 on
 
@@ -73,6 +73,11 @@ def answer(searcher: Searcher, model: Encoder, question: Question, *, top: int, 
         image = still(question.picture, grid_size=searcher.view.grid_size or 1, super_img_size=model.info.image_size)
         wanted = np.concatenate([model.encode_images(image[None]), wanted])
     return searcher.search_terms(wanted, unwanted, top, moments)
+
+
+def way(searcher: Searcher, question: Question, top: int) -> Way:
+    """How a question is searched for: every video is scored, or those that an index names; see `Searcher.way`."""
+    return searcher.way(len(question.sentences) + (question.picture is not None), len(question.unwanted), top)
 
 
 def still(picture: os.PathLike[str] | bytes, *, grid_size: int, super_img_size: int) -> np.ndarray:

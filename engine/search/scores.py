@@ -2,13 +2,17 @@
 
 The kernels of aggregates.py are made for thousands of queries, and need torch, which takes longer to import than a
 store to be searched. The aggregates that are always there are a few lines of numpy for a few queries; others go through
-those kernels. Both must agree: a test holds them to. Sums are numpy.einsum's, which are no slower than BLAS here and
-start no threads: several blocks are worked on at once, see search.py.
+those kernels. Both must agree: a test holds them to. Sums are numpy's vecdot and einsum, which are no slower than BLAS
+here and start no threads: another one reads the next rows meanwhile, see reader.py.
+
+Rows are worked on about a thousand at a time and in one place in memory, which the cache then holds: at this pace new
+memory costs more than the arithmetic.
 """
 
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import itertools
 import math
 
@@ -18,20 +22,49 @@ from ..scoring.candidates import SMALLEST_NORM
 from ..scoring.scoring import Scoring
 
 FEW = 8  # queries that are scored here; more of them are the kernels' work
-ROWS = 256  # that are worked on at once: their float32 stay in a core's cache
+ROWS = 1024  # that are worked on at once: with fewer, the calls of numpy cost more; with more, the cache is too small
 SMALLEST = float(np.finfo(np.float32).tiny)
 
-# Cosines float32 [R, Q] of rows float32 [R, D] that lie video by video, the rows, their offsets, and the temperature.
-Formula = collections.abc.Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Whole videos, one after the other. Its arrays are used again for the next run.
+
+    Attributes:
+        rows: float32 [R, D], as they are stored.
+        scales: float32 [R], what makes each row unit length: 1 / its length; NaN where a row is not finite.
+        offsets: int64 [n + 1], rows of video v are offsets[v] to offsets[v + 1], at least one.
+    """
+
+    rows: np.ndarray
+    scales: np.ndarray
+    offsets: np.ndarray
+
+    def cosines(self, queries: np.ndarray) -> np.ndarray:
+        """float32 [R, Q] with unit vectors [Q, D]."""
+        found = cosines(self.rows, queries)
+        found *= self.scales[:, None]
+        return found
+
+    def sums(self, weights: np.ndarray) -> np.ndarray:
+        """float32 [n, Q, D]: each video's unit vectors, weighted [R, Q] and summed up."""
+        weights = weights * self.scales[:, None]
+        sums = np.empty((len(self.offsets) - 1, weights.shape[1], self.rows.shape[1]), np.float32)
+        bounds = self.offsets.tolist()
+        for video, (first, last) in enumerate(itertools.pairwise(bounds)):
+            np.einsum("lq,ld->qd", weights[first:last], self.rows[first:last], out=sums[video])
+        return sums
+
+
+# Videos, their cosines float32 [R, Q], and the temperature in, scores float32 [n, Q] out.
+Formula = collections.abc.Callable[[Run, np.ndarray, float], np.ndarray]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """float32 [N, D] of unit length, from float16 or float32; rows that are not finite become NaN."""
-    rows = _widened(vectors) if vectors.dtype == np.float16 else vectors.astype(np.float32)
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    if not norms.max(initial=0) < INFINITE:  # unit vectors are far from it
-        norms[~np.isfinite(vectors).all(axis=1)] = np.nan
-    rows /= np.maximum(norms, SMALLEST_NORM)[:, None]
+    rows = np.empty(vectors.shape, np.float32)
+    scales = _widen(vectors, rows)
+    rows *= scales[:, None]
     return rows
 
 
@@ -51,64 +84,56 @@ def scores(
     if formula is None or len(queries) > FEW or device not in (None, "cpu"):
         return _kernel_scores(vectors, offsets, queries, scoring, device)
 
-    def work(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
-        return formula(cosines(rows, queries), rows, own, scoring.temperature)
+    def work(run: Run) -> np.ndarray:
+        return formula(run, run.cosines(queries), scoring.temperature)
 
     return by_runs(vectors, offsets, work)
 
 
 def cosines(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """float32 [R, Q] of unit vectors [R, D] and [Q, D]."""
-    found: np.ndarray = np.einsum("rd,qd->rq", rows, queries)
+    found: np.ndarray = np.vecdot(rows[:, None], queries)
     return found
 
 
-def by_runs(
-    vectors: np.ndarray, offsets: np.ndarray, work: collections.abc.Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Videos through `work`, a few at a time, whose unit vectors [r, D] and offsets go in; [videos, ...] come out."""
+def by_runs(vectors: np.ndarray, offsets: np.ndarray, work: collections.abc.Callable[[Run], np.ndarray]) -> np.ndarray:
+    """Videos through `work`, a few at a time: [videos, ...] from float16 or float32 [R, D] and offsets [videos + 1]."""
+    space = np.empty((max(ROWS, int(np.diff(offsets).max())), vectors.shape[1]), np.float32)
     found, first = [], 0
     while first < len(offsets) - 1:
         last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + ROWS, side="right")) - 1)
-        rows = unit(vectors[offsets[first] : offsets[last]])
-        found.append(work(rows, offsets[first : last + 1] - offsets[first]))
+        some = vectors[offsets[first] : offsets[last]]
+        rows = space[: len(some)]
+        found.append(work(Run(rows, _widen(some, rows), offsets[first : last + 1] - offsets[first])))
         first = last
     return np.concatenate(found)
 
 
-def _softmax(similar: np.ndarray, rows: np.ndarray, offsets: np.ndarray, temperature: float) -> np.ndarray:
+def _softmax(run: Run, similar: np.ndarray, temperature: float) -> np.ndarray:
     """The cosine of the query and the weighted sum; see aggregates.Softmax, which does without the sum itself."""
-    highest = np.maximum.reduceat(similar, offsets[:-1]).repeat(np.diff(offsets), axis=0)
+    begins = run.offsets[:-1]
+    highest = np.maximum.reduceat(similar, begins).repeat(np.diff(run.offsets), axis=0)
     weights = np.exp((similar - highest) / np.float32(max(temperature, SMALLEST)))
-    dots = np.add.reduceat(weights * similar, offsets[:-1])
-    norms = np.linalg.norm(_sums(weights, rows, offsets), axis=2)
+    dots = np.add.reduceat(weights * similar, begins)
+    norms = np.linalg.norm(run.sums(weights), axis=2)
     found: np.ndarray = dots / np.maximum(norms, math.sqrt(SMALLEST))
     return found.clip(-1, 1)
 
 
-def _mean(similar: np.ndarray, rows: np.ndarray, offsets: np.ndarray, temperature: float) -> np.ndarray:
+def _mean(run: Run, similar: np.ndarray, temperature: float) -> np.ndarray:
     """The cosine of the query and the mean."""
-    sizes = np.diff(offsets)[:, None].astype(np.float32)
-    norms = np.linalg.norm(_sums(np.ones((len(rows), 1), np.float32), rows, offsets), axis=2) / sizes
-    found: np.ndarray = np.add.reduceat(similar, offsets[:-1]) / sizes / np.maximum(norms, SMALLEST_NORM)
+    sizes = np.diff(run.offsets)[:, None].astype(np.float32)
+    norms = np.linalg.norm(run.sums(np.ones((len(similar), 1), np.float32)), axis=2) / sizes
+    found: np.ndarray = np.add.reduceat(similar, run.offsets[:-1]) / sizes / np.maximum(norms, SMALLEST_NORM)
     return found
 
 
-def _max(similar: np.ndarray, rows: np.ndarray, offsets: np.ndarray, temperature: float) -> np.ndarray:
-    found: np.ndarray = np.maximum.reduceat(similar, offsets[:-1])
+def _max(run: Run, similar: np.ndarray, temperature: float) -> np.ndarray:
+    found: np.ndarray = np.maximum.reduceat(similar, run.offsets[:-1])
     return found
 
 
 FORMULAS: dict[str, Formula] = {"softmax": _softmax, "mean": _mean, "max": _max}
-
-
-def _sums(weights: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """float32 [n, Q, D]: each video's rows [R, D], weighted [R, Q] and summed up."""
-    sums = np.empty((len(offsets) - 1, weights.shape[1], rows.shape[1]), np.float32)
-    bounds = offsets.tolist()
-    for video, (first, last) in enumerate(itertools.pairwise(bounds)):
-        np.einsum("lq,ld->qd", weights[first:last], rows[first:last], out=sums[video])
-    return sums
 
 
 # A float16 as an integer, moved to where a float32 has its exponent and its fraction, is the same number but for the
@@ -118,14 +143,26 @@ _EXPONENTS_APART = np.float32(2.0 ** (127 - 15))
 INFINITE = 2.0**16
 
 
-def _widened(halves: np.ndarray) -> np.ndarray:
-    """float16 as float32, finite values exactly, others as numbers from `INFINITE` on: six times as fast as numpy's."""
-    bits = halves.view(np.int16).astype(np.int32)  # the sign is drawn out to the left, which the mask takes away again
+def _widen(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Writes vectors, float16 or float32 [R, D], into `rows`, float32; returns float32 [R], see `Run.scales`."""
+    if vectors.dtype == np.float16:
+        _widen_halves(vectors, rows)
+    else:
+        rows[...] = vectors
+    norms = np.sqrt(np.vecdot(rows, rows))
+    if not norms.max(initial=0) < INFINITE:  # unit vectors are far from it
+        norms[~np.isfinite(vectors).all(axis=1)] = np.nan
+    scales: np.ndarray = np.float32(1) / np.maximum(norms, SMALLEST_NORM, dtype=np.float32)
+    return scales
+
+
+def _widen_halves(halves: np.ndarray, values: np.ndarray) -> None:
+    """float16 to float32, finite values exactly, others as numbers from `INFINITE` on: six times as fast as numpy's."""
+    bits = values.view(np.int32)
+    bits[...] = halves.view(np.int16)  # the sign is drawn out to the left, which the mask takes away again
     bits <<= 13
     bits &= _SIGN_AND_VALUE
-    values = bits.view(np.float32)
     values *= _EXPONENTS_APART
-    return values
 
 
 def _kernel_scores(

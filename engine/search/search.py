@@ -1,59 +1,40 @@
 """A store and query vectors in, the best videos with score and best moments out.
 
-Every score that is shown is exact. A store is read a few thousand super images at a time, so that memory does not grow
-with it; a small one is kept in memory after its first search.
+Every score that is shown is exact. Where a store has an index that fits, it names the videos that may be among the
+best, and these are scored with all that came after it was made; otherwise every video is.
 """
 
 from __future__ import annotations
 
-import collections.abc
-import concurrent.futures
-import dataclasses
 import functools
 import logging
-import os
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
-from ... import GridClipError
+from ... import ArgumentError, GridClipError
 from .. import choices
+from ..index.candidates import Index, IndexUnreadable, Versions, has_index, index_versions
 from ..moments.best import Moment, best_moments
 from ..scoring.scoring import Scoring
 from ..store.copies import View
-from ..store.reader import Rows, SuperImageReader
+from ..store.reader import SuperImageReader
 from ..store.store import Store
 from . import scores as search_scores
 from .order import ordered_scores, placement
+from .snapshot import Hit, Scored, Snapshot
+
+__all__ = ["MOST_QUERIES", "Hit", "Searcher", "Way", "search"]
 
 logger = logging.getLogger(__name__)
 
-KEPT_BYTES = 192 << 20  # of float16 vectors that a searcher keeps in memory: 130,000 super images that are 768 wide
 MOST_QUERIES = 64  # that are scored in one pass over the store
+INDEX_FROM_ROWS = 100_000  # super images; fewer are scored as fast without an index
+# Videos of the index that are scored for each one that is shown, and at least: see building.py for what that found.
+CANDIDATES_PER_HIT, CANDIDATES = 10, 100
+WORTHWHILE = 0.1  # of all videos: where more of them were candidates, reading all in their order takes no longer
 
-# Vectors float16 [R, D] of whole videos and their offsets in, scores float32 [n, Q] out; NaN: a vector is not finite.
-Scorer = collections.abc.Callable[[np.ndarray, np.ndarray], np.ndarray]
-# Vectors [L, D] and spans in seconds [L, 2] of one video in, its moments out.
-Answer = collections.abc.Callable[[np.ndarray, np.ndarray], list[Moment]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Hit:
-    """A video that answers a query.
-
-    Attributes:
-        video_id: the video's id.
-        score: cosine of the query and the video's aggregate, -1 to 1; of several sentences see `Searcher.search_terms`.
-        start_s: start of the best moment in seconds, None where the store has no times.
-        end_s: end of the best moment in seconds, None where the store has no times.
-        moments: as many as were asked for, best first; several sentences have one each, in their order.
-    """
-
-    video_id: str
-    score: float
-    start_s: float | None
-    end_s: float | None
-    moments: list[Moment] = dataclasses.field(default_factory=list)
+Way = Literal["exact", "ann"]  # every video is scored, or those that an index names
 
 
 class Searcher:
@@ -63,11 +44,14 @@ class Searcher:
         store: holds super images; nothing is written to it.
         aggregate, temperature: see `Scoring`.
         level, grid_size: which of the store's embeddings, see `Store.read_super_images`.
+        index: "exact": every video is scored; "ann": those that the store's index names (approximate nearest
+            neighbours); "auto": the latter for a large store with an index that fits.
         device: torch's name of where to compute what numpy is not enough for, by default CUDA if there is one.
 
     Raises:
-        ValueError: an argument is out of range.
-        GridClipError: the store holds no videos, or none of this level and grid size, or its rows are damaged.
+        ValueError: an argument is out of range, or no index is made for the aggregate.
+        GridClipError: the store holds no videos, or none of this level and grid size, or its rows are damaged; or there
+            is no index of them.
     """
 
     def __init__(
@@ -78,25 +62,41 @@ class Searcher:
         temperature: float = choices.TEMPERATURE,
         level: choices.Level | None = None,
         grid_size: int | None = None,
+        index: choices.IndexMode = choices.INDEX,
         device: str | None = None,
     ) -> None:
         self.store = store
         self.scoring = Scoring(aggregate, temperature)
         self._device = device
-        self._snapshot = _Snapshot(store.reader(level, grid_size))
-        logger.info("searching %s", self._snapshot.reader.view)
+        if index not in choices.INDEX_MODES:
+            raise ValueError(f"index ({index!r}) must be one of {', '.join(choices.INDEX_MODES)}")
+        if index == "ann" and not has_index(self.scoring):
+            raise ArgumentError(f"`index='ann'`: there is no index for `aggregate={aggregate!r}`; leave it out")
+        self._mode = index
+        self._snapshot = self._opened(store.reader(level, grid_size))
+        logger.info("searching %s, %s", self.view, self.way())
 
     def refresh(self) -> bool:
         """Follows the store to its newest version; whether there was one. Searches that are running keep theirs.
 
         Raises:
-            GridClipError: the store holds no videos any more, or its rows are damaged; the version before stays open.
+            GridClipError: the store holds no videos any more, or its rows are damaged, or the index that was demanded
+                is gone; the version before stays open.
         """
-        newest = self._snapshot.reader.newest()
-        if newest is self._snapshot.reader:
+        now = self._snapshot
+        newest = now.reader.newest()
+        if newest is now.reader and self._index_versions(newest) == now.index_versions:
             return False
-        self._snapshot = _Snapshot(newest)
+        self._snapshot = self._opened(newest, before=now)
         return True
+
+    def way(self, wanted: int = 1, unwanted: int = 0, top: int = choices.TOP) -> Way:
+        """How so many sentences (or pictures) are searched for.
+
+        Raises:
+            ArgumentError: there is no index for several sentences, or unwanted ones, and one was demanded.
+        """
+        return self._way(self._snapshot, wanted, unwanted, top)
 
     @property
     def view(self) -> View:
@@ -130,9 +130,8 @@ class Searcher:
         answers = []
         for first in range(0, len(queries), MOST_QUERIES):
             some = queries[first : first + MOST_QUERIES]
-            found = snapshot.scores(functools.partial(self._scores, queries=some))
-            for query, scores in zip(some, found.T, strict=True):
-                answers.append(snapshot.hits(scores, top, functools.partial(self._moments, query, limit=moments)))
+            for query, scored in zip(some, self._scored(snapshot, some, top), strict=True):
+                answers.append(snapshot.hits(scored, top, functools.partial(self._moments, query, limit=moments)))
         return answers
 
     def search_terms(
@@ -153,8 +152,11 @@ class Searcher:
             unwanted: float [N, D].
             top, moments: as in `search`, as are the errors; `moments` is for one wanted sentence.
         """
+        if len(wanted) == 1 and (unwanted is None or not len(unwanted)):
+            return self.search_many(wanted, top, moments)[0]
         _require_counts(top=top, moments=moments)
         snapshot = self._snapshot
+        self._way(snapshot, len(wanted), 0 if unwanted is None else len(unwanted), top)
         first, against = self._units(wanted, snapshot), None
         if unwanted is not None and len(unwanted):
             against = self._units(unwanted, snapshot)
@@ -171,7 +173,7 @@ class Searcher:
             answer = functools.partial(self._moments, first[0], limit=moments)
         else:
             answer = functools.partial(_placed_moments, first)
-        return snapshot.hits(snapshot.scores(score)[:, 0], top, answer)
+        return snapshot.hits(snapshot.scores(score), top, answer)
 
     def video(self, video_id: str) -> tuple[np.ndarray, np.ndarray]:
         """The embeddings of a video in time order, float16 [L, D], and their spans in seconds, float64 [L, 2].
@@ -188,13 +190,65 @@ class Searcher:
         rows, spans = snapshot.reader.read(np.array([position]))
         return rows.vectors, spans
 
+    def _opened(self, reader: SuperImageReader, before: Snapshot | None = None) -> Snapshot:
+        """A version of the store with its index, where one is to be used."""
+        versions = self._index_versions(reader)
+        index = Index.open(reader, self.scoring) if versions else None
+        if index is None and self._mode == "ann":
+            raise GridClipError(
+                f"the store {self.store.path} has no index of {reader.view} for {self.scoring}: run gridclip index, "
+                "or leave out `index='ann'`"
+            )
+        return Snapshot(reader, index, versions, before)
+
+    def _index_versions(self, reader: SuperImageReader) -> Versions:
+        """Of what an index would be read from; none where none is to be used."""
+        if self._mode == "exact" or (self._mode == "auto" and reader.rows <= INDEX_FROM_ROWS):
+            return ()
+        return index_versions(reader, self.scoring)
+
+    def _way(self, snapshot: Snapshot, wanted: int, unwanted: int, top: int) -> Way:
+        plain = wanted == 1 and not unwanted
+        if self._mode == "ann":
+            if not plain:
+                raise ArgumentError(
+                    "`index='ann'`: there is no index for several sentences in order, or unwanted ones; leave it out"
+                )
+            return "ann"
+        if snapshot.index is None or not plain or _candidates(top) > WORTHWHILE * len(snapshot.reader.videos):
+            return "exact"
+        return "ann"
+
+    def _scored(self, snapshot: Snapshot, queries: np.ndarray, top: int) -> list[Scored]:
+        """For each of the queries [Q, D] the scores [n, 1] of the videos that may be among its best."""
+        if self._way(snapshot, 1, 0, top) == "ann" and snapshot.index is not None:
+            try:
+                return self._scored_by_index(snapshot, snapshot.index, queries, top)
+            except IndexUnreadable as error:
+                if self._mode == "ann":
+                    raise
+                logger.warning("%s: every video is scored", error)
+        found = snapshot.scores(functools.partial(self._scores, queries=queries))
+        return [Scored(found.videos, column[:, None]) for column in found.scores.T]
+
+    def _scored_by_index(self, snapshot: Snapshot, index: Index, queries: np.ndarray, top: int) -> list[Scored]:
+        others = None
+        if len(index.uncovered):
+            others = snapshot.scores_of(index.uncovered, functools.partial(self._scores, queries=queries))
+        answers = []
+        for number, query in enumerate(queries):
+            videos = index.candidates(query, _candidates(top))
+            own = snapshot.scores_of_few(videos, functools.partial(self._scores, queries=query[None]))
+            answers.append(own if others is None else own.with_others(others, number))
+        return answers
+
     def _moments(self, query: np.ndarray, vectors: np.ndarray, spans: np.ndarray, *, limit: int) -> list[Moment]:
         return best_moments(query, vectors, spans, self.scoring, limit=limit)
 
     def _scores(self, vectors: np.ndarray, offsets: np.ndarray, *, queries: np.ndarray) -> np.ndarray:
         return search_scores.scores(vectors, offsets, queries, self.scoring, device=self._device)
 
-    def _units(self, vectors: np.ndarray, snapshot: _Snapshot) -> np.ndarray:
+    def _units(self, vectors: np.ndarray, snapshot: Snapshot) -> np.ndarray:
         """float32 [Q, D] of unit length, checked."""
         queries = np.asarray(vectors, np.float32)
         if not np.isfinite(queries).all():
@@ -220,6 +274,7 @@ def search(
     temperature: float = choices.TEMPERATURE,
     level: choices.Level | None = None,
     grid_size: int | None = None,
+    index: choices.IndexMode = choices.INDEX,
     device: str | None = None,
 ) -> list[Hit]:
     """The best videos for one query, best first; see `Searcher` for the arguments and what is raised."""
@@ -229,87 +284,17 @@ def search(
         temperature=temperature,
         level=level,
         grid_size=grid_size,
+        index=index,
         device=device,
     )
     return searcher.search(query_vector, top, moments)
 
 
-class _Snapshot:
-    """One version of a store, and what was read of it, where that is little."""
-
-    def __init__(self, reader: SuperImageReader) -> None:
-        self.reader = reader
-        self._kept: dict[int, Rows] = {}
-        self._keeps = reader.rows * reader.width * np.dtype(np.float16).itemsize <= KEPT_BYTES
-
-    def scores(self, scorer: Scorer) -> np.ndarray:
-        """float32 [V, Q]: the scores of all videos.
-
-        Raises:
-            GridClipError: the store is damaged, or a vector is not finite.
-        """
-        threads = os.cpu_count() or 1
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            found = np.concatenate(list(pool.map(lambda block: self._score(block, scorer), self.reader.blocks())))
-        bad = np.flatnonzero(np.isnan(found).any(axis=1))
-        if len(bad):
-            raise self._not_finite(bad)
-        return found
-
-    def hits(self, scores: np.ndarray, top: int, answer: Answer) -> list[Hit]:
-        """The best videos by scores [V]; equal scores in the order of their ids.
-
-        Args:
-            scores: float32 [V].
-            top: how many.
-            answer: what finds the moments of a video.
-        """
-        videos = self.reader.videos
-        best = best_positions(scores, videos.names, top)
-        rows, spans = self.reader.read(best)
-        found = []
-        for number, position in enumerate(best.tolist()):
-            own = slice(rows.offsets[number], rows.offsets[number + 1])
-            moments = answer(rows.vectors[own], spans[own])
-            start_s, end_s = (moments[0].start_s, moments[0].end_s) if moments else (None, None)
-            found.append(Hit(videos.names[position].as_py(), float(scores[position]), start_s, end_s, moments))
-        return found
-
-    def _score(self, block: range, scorer: Scorer) -> np.ndarray:
-        rows = self._kept.get(block.start)
-        if rows is None:
-            rows = self.reader.read_block(block)
-            if self._keeps:
-                self._kept[block.start] = rows
-        return scorer(rows.vectors, rows.offsets)
-
-    def _not_finite(self, videos: np.ndarray) -> GridClipError:
-        rows, _ = self.reader.read(videos)
-        bad = int((~np.isfinite(rows.vectors).all(axis=1)).sum())
-        names = sorted(self.reader.videos.names.take(pa.array(videos)).to_pylist())
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        return GridClipError(
-            f"{bad:,} vectors of {len(videos):,} videos of the store {self.reader.path} are not finite ({shown}), so "
-            "that they have no scores: embed again with `overwrite=True`"
-        )
-
-
-def best_positions(scores: np.ndarray, names: pa.Array, top: int) -> np.ndarray:
-    """int64 [min(top, V)]: positions of the largest scores [V], falling; equal ones in the order of their names."""
-    count = min(top, len(scores))
-    lowest = np.partition(scores, len(scores) - count)[len(scores) - count]
-    candidates = np.flatnonzero(scores >= lowest)
-    by_name = np.argsort(np.array(names.take(pa.array(candidates)).to_pylist(), object), kind="stable")
-    candidates = candidates[by_name]
-    best: np.ndarray = candidates[np.argsort(-scores[candidates], kind="stable")[:count]]
-    return best
-
-
 def _ordered(vectors: np.ndarray, offsets: np.ndarray, sentences: np.ndarray) -> np.ndarray:
     """float32 [n, 1]: how well videos show the sentences [M, D] one after the other."""
 
-    def work(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
-        return ordered_scores(search_scores.cosines(rows, sentences), own)[:, None]
+    def work(run: search_scores.Run) -> np.ndarray:
+        return ordered_scores(run.cosines(sentences), run.offsets)[:, None]
 
     return search_scores.by_runs(vectors, offsets, work)
 
@@ -324,6 +309,11 @@ def _placed_moments(sentences: np.ndarray, vectors: np.ndarray, spans: np.ndarra
         Moment(float(spans[place, 0]), float(spans[place, 1]), float(similar[place, number]))
         for number, place in enumerate(places)
     ]
+
+
+def _candidates(top: int) -> int:
+    """How many videos of an index are scored where so many are shown."""
+    return max(CANDIDATES, CANDIDATES_PER_HIT * top)
 
 
 def _require_counts(**counts: int) -> None:

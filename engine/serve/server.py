@@ -44,6 +44,7 @@ def serve(
     temperature: float = choices.TEMPERATURE,
     level: choices.Level | None = None,
     grid_size: int | None = None,
+    index: choices.IndexMode = choices.INDEX,
     started: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serves the page until the process is told to stop.
@@ -54,7 +55,7 @@ def serve(
         video_dir: where the videos' files are; None: there are no pictures and nothing can be played.
         host, port: where to listen; port 0: any free one.
         token: what a visitor has to know; needed where others than this machine reach `host`.
-        aggregate, temperature, level, grid_size: see `Searcher`.
+        aggregate, temperature, level, grid_size, index: see `Searcher`.
         started: is called with the page's address once it can be opened.
 
     Raises:
@@ -67,7 +68,9 @@ def serve(
         import uvicorn
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
-    searcher = Searcher(store, aggregate=aggregate, temperature=temperature, level=level, grid_size=grid_size)
+    searcher = Searcher(
+        store, aggregate=aggregate, temperature=temperature, level=level, grid_size=grid_size, index=index
+    )
     service = make_service(encoder, searcher, store.reader(level, grid_size), video_dir, bounds)
     config = uvicorn.Config(
         service.application(local=is_loopback(host), token=token),

@@ -8,20 +8,28 @@ what it says holds together; `newest` makes one of the newest version, and reads
 
 from __future__ import annotations
 
+import collections
 import collections.abc
+import concurrent.futures
 import dataclasses
+import itertools
 
 import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ... import GridClipError
 from ..choices import Level
 from .copies import View, view_codes, views
 from .tables import LEVEL_COLUMNS, SUPER_IMAGES, Tables, has_levels
+from .vector_files import VectorFiles, vectors_of
 
 ROWS = 4096  # of super images that are read at once: 6 MiB of vectors that are 768 wide
 BYTES_AHEAD = 32 << 20  # that Lance may read before they are asked for; by default 2 GiB
+BLOCKS_AHEAD = 1  # that are read while one is worked on
+
+Scan = collections.abc.Callable[[int, int], np.ndarray]  # first row and count in, float16 [count, D] out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +125,10 @@ class SuperImageReader:
         copies = _joined(self._copies, _read_copies(self._tables, dataset, appended, grid_size))
         return SuperImageReader(self._tables, dataset, copies, self.view)
 
+    def has_rows_of(self, other: SuperImageReader) -> bool:
+        """Whether both have the same rows at the same places, though maybe of two versions."""
+        return self._copies is other._copies and self.view == other.view
+
     @property
     def width(self) -> int:
         """D, the width of the vectors."""
@@ -128,14 +140,45 @@ class SuperImageReader:
         """How many super images all videos have together."""
         return int(self.videos.sizes.sum())
 
-    def blocks(self, first_video: int = 0) -> collections.abc.Iterator[range]:
-        """Cuts the videos from one on into runs of about `ROWS` rows; a longer video is a run of its own."""
-        ends = self.videos.begins + self.videos.sizes
-        while first_video < len(ends):
-            most = int(self.videos.begins[first_video]) + ROWS
+    def blocks(self) -> collections.abc.Iterator[range]:
+        """Cuts the videos into runs of about `ROWS` rows; a longer video is a run of its own."""
+        return self._blocks(0, len(self.videos))
+
+    def blocks_of(self, videos: np.ndarray) -> collections.abc.Iterator[range]:
+        """The same of some videos only.
+
+        Args:
+            videos: int64 [n], positions among `videos`, rising; those that follow each other share runs.
+        """
+        for run in np.split(videos, np.flatnonzero(np.diff(videos) != 1) + 1):
+            if len(run):
+                yield from self._blocks(int(run[0]), int(run[-1]) + 1)
+
+    def _blocks(self, first_video: int, end: int) -> collections.abc.Iterator[range]:
+        begins = self.videos.begins[:end]
+        ends = begins + self.videos.sizes[:end]
+        while first_video < end:
+            most = int(begins[first_video]) + ROWS
             last_video = max(first_video + 1, int(np.searchsorted(ends, most, side="right")))
             yield range(first_video, last_video)
             first_video = last_video
+
+    def owners(self, rows: np.ndarray) -> np.ndarray:
+        """int64 [n]: which videos have these rows of the table, int64 [n]; -1: second copies, and other views."""
+        videos = np.searchsorted(self.videos.begins, rows, side="right") - 1
+        inside = (videos >= 0) & (rows < self.videos.begins[videos] + self.videos.sizes[videos])
+        return np.where(inside, videos, -1)
+
+    def not_finite(self, videos: np.ndarray) -> GridClipError:
+        """What to raise where videos, int64 [n], have vectors that are not finite."""
+        rows, _ = self.read(videos)
+        bad = int((~np.isfinite(rows.vectors).all(axis=1)).sum())
+        names = sorted(self.videos.names.take(pa.array(videos)).to_pylist())
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        return GridClipError(
+            f"{bad:,} vectors of {len(videos):,} videos of the store {self.path} are not finite ({shown}), so "
+            "that they have no scores: embed again with `overwrite=True`"
+        )
 
     def read_block(self, block: range) -> Rows:
         """The videos of a run; several threads may read at once.
@@ -143,12 +186,29 @@ class SuperImageReader:
         Raises:
             GridClipError: the store is damaged or cannot be read.
         """
+        return self._read_block(block, self._scan)
+
+    def read_blocks(self, blocks: collections.abc.Iterable[range]) -> collections.abc.Iterator[Rows]:
+        """The videos of several runs, as `read_block`; the next ones are read while a run is worked on."""
+        files = VectorFiles.of(self.dataset)
+        scan = self._scan if files is None else files.read
+        left = iter(blocks)
+        with concurrent.futures.ThreadPoolExecutor(1, "read") as ahead:  # one thread: the files are for one
+            reads = collections.deque(
+                ahead.submit(self._read_block, block, scan) for block in itertools.islice(left, BLOCKS_AHEAD)
+            )
+            while reads:
+                rows = reads.popleft().result()
+                reads.extend(ahead.submit(self._read_block, block, scan) for block in itertools.islice(left, 1))
+                yield rows
+
+    def _read_block(self, block: range, scan: Scan) -> Rows:
         videos = np.arange(block.start, block.stop)
         begins, sizes = self.videos.begins[videos], self.videos.sizes[videos]
         first_row, offsets = int(begins[0]), _offsets(sizes)
         with self._tables.reading():
             count = int(begins[-1] + sizes[-1]) - first_row
-            vectors = self._scan(first_row, count)
+            vectors = scan(first_row, count)
         if len(vectors) == offsets[-1]:
             return Rows(videos, offsets, vectors)
         return Rows(videos, offsets, vectors[_rows(begins - first_row, offsets)])  # other rows lie between
@@ -164,7 +224,7 @@ class SuperImageReader:
         order = np.argsort(rows)  # Lance takes rows in their order
         with self._tables.reading():
             table = self.dataset.take(rows[order], columns=["start_s", "end_s", "vector"])
-            vectors = _vectors(table["vector"].combine_chunks(), self.width)
+            vectors = vectors_of(table["vector"].combine_chunks())
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         spans = np.stack([table[name].to_numpy() for name in ("start_s", "end_s")], axis=1)
@@ -182,7 +242,7 @@ class SuperImageReader:
             batch_readahead=1,
             fragment_readahead=1,
         )
-        return _vectors(scanner.to_table()["vector"].combine_chunks(), self.width)
+        return vectors_of(scanner.to_table()["vector"].combine_chunks())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,13 +328,6 @@ def _key_batches(
                 raise ValueError(f"{batch[name].null_count} of {len(batch)} rows have no {name}")
         if len(batch):
             yield batch
-
-
-def _vectors(column: pa.FixedSizeListArray, width: int) -> np.ndarray:
-    if column.null_count:
-        raise ValueError(f"{column.null_count} rows have no vector")
-    vectors: np.ndarray = column.flatten().to_numpy().reshape(-1, width)
-    return vectors
 
 
 def _newest(tables: Tables) -> lance.LanceDataset:

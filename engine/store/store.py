@@ -1,10 +1,11 @@
 """Embeddings of whole videos and of queries in, the same out in one fixed order: a directory that many jobs may share.
 
 A store holds `super_images.lance` (super images and cells, of one or several grid sizes: see copies.py) and
-`queries.lance` (Lance datasets) and `store.json` (format, model and sampling settings). One append is one atomic Lance
-commit of whole videos, so a killed job leaves no half video. Writers do not see each other: a video that two of them
-append is stored twice, its first copy is the one that is read, and `compact` drops the others. Readers write nothing
-and take no lock, so that a store may be read-only for them.
+`queries.lance` (Lance datasets), `store.json` (format, model and sampling settings), and what `gridclip index` makes of
+the super images (see engine/index/). One append is one atomic Lance commit of whole videos, so a killed job leaves no
+half video. Writers do not see each other: a video that two of them append is stored twice, its first copy is the one
+that is read, and `compact` drops the others. Readers write nothing and take no lock, so that a store may be read-only
+for them.
 """
 
 from __future__ import annotations
@@ -353,6 +354,7 @@ class Store:
     def clear(self) -> None:
         """Removes everything: super images, queries and fingerprint. Not while another job uses the store."""
         with self._record.locked():
+            self._tables.remove_means()
             self._tables.remove(SUPER_IMAGES)
             self._tables.remove(QUERIES)
             self._record.write(EMPTY)
@@ -360,6 +362,7 @@ class Store:
     def clear_super_images(self) -> None:
         """Removes the super images and the sampling settings, so that queries of the same model stay usable."""
         with self._record.locked():
+            self._tables.remove_means()
             self._tables.remove(SUPER_IMAGES)
             record = self._record.read()
             record["sampling"] = None

@@ -19,6 +19,7 @@ from ..choices import LEVELS, Level
 from .copies import Copies, View, choose, find_copies, view_codes
 
 SUPER_IMAGES, QUERIES = "super_images", "queries"
+VIDEO_MEANS = "video_means"  # begins the names of tables that gridclip index keeps: see engine/index/means.py
 REFINED = "refined"  # frames that were looked at again, a cache: see engine/refinement/cache.py
 # Columns that a dataset must have; further ones are left alone. The vectors' width is the dataset's own.
 KEY_COLUMNS = {
@@ -30,6 +31,7 @@ KEY_COLUMNS = {
         "start_s": pa.float64(),
         "end_s": pa.float64(),
     },
+    VIDEO_MEANS: {"video_id": pa.string()},
     REFINED: {
         "video_id": pa.string(),
         "index": pa.int32(),
@@ -64,7 +66,8 @@ class Tables:
                 dataset = lance.dataset(self.uri(name))
         except (OSError, ValueError) as error:
             raise GridClipError(f"cannot read {self.uri(name)}: {error}") from error
-        wrong = _wrong_columns(dataset.schema, KEY_COLUMNS[name] | (LEVEL_COLUMNS if has_levels(dataset) else {}))
+        columns = KEY_COLUMNS[VIDEO_MEANS if name.startswith(VIDEO_MEANS) else name]
+        wrong = _wrong_columns(dataset.schema, columns | (LEVEL_COLUMNS if has_levels(dataset) else {}))
         if wrong:
             raise GridClipError(
                 f"{self.uri(name)} is not a table of this program ({wrong}): embed again with "
@@ -155,6 +158,23 @@ class Tables:
                     ) from error
                 time.sleep(0.1 * 2**attempt)
 
+    @contextlib.contextmanager
+    def indexing(self) -> collections.abc.Iterator[None]:
+        """Around writes of what an index needs: what Lance or pyarrow raise becomes an error of this program."""
+        try:
+            with lance_calls():
+                yield
+        except (OSError, ValueError) as error:
+            raise GridClipError(
+                f"could not index the store {self.path}: {error}; its videos and what was indexed before are kept: "
+                "make room, or wait for other jobs, then run gridclip index again"
+            ) from error
+
+    def remove_means(self) -> None:
+        """Removes the means of videos, of every view."""
+        for path in self.path.glob(f"{VIDEO_MEANS}*.lance"):
+            self.remove(path.stem)
+
     def remove(self, name: str) -> None:
         try:
             shutil.rmtree(self.uri(name))
@@ -201,6 +221,11 @@ class Tables:
         return GridClipError(
             f"the store {self.path} holds no videos: run gridclip embed-videos, embed-images or import-features first"
         )
+
+
+def video_means(view: View) -> str:
+    """The name of the table with the means of the videos of one view."""
+    return f"{VIDEO_MEANS}_{view.level}_{view.grid_size or 'unknown'}"
 
 
 @contextlib.contextmanager

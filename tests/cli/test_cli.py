@@ -23,8 +23,8 @@ from gridclip.engine.jobs.progress import Interrupted, JobSummary
 from gridclip.export.model_info import ModelInfo
 
 COMMANDS = (
-    "doctor plan inspect models export superimages embed-text embed-images embed-videos evaluate compare search serve "
-    "status merge slurm-script import-features export-features reproduce bench"
+    "doctor plan inspect models export superimages embed-text embed-images embed-videos evaluate compare index search "
+    "serve status merge slurm-script import-features export-features reproduce bench"
 ).split()
 HEAVY = {"av", "decord", "lance", "numpy", "onnx", "onnxruntime", "PIL", "pyarrow", "rich", "tokenizers", "torch"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import sys
 
 import av
@@ -43,7 +44,7 @@ def search(store: str, tiny_model_dir: pathlib.Path):  # type: ignore[no-untyped
 def test_json_is_what_the_library_finds(search, store: str, tiny_model_dir: pathlib.Path) -> None:
     told = json.loads(search("a circle", "--json", "--moments", 2, "--top", 3).stdout)
     hits = gridclip.search(tiny_model_dir, "a circle", store, moments=2, top=3)
-    assert told["sentences"] == ["a circle"] and len(told["results"]) == 3
+    assert told["sentences"] == ["a circle"] and told["index"] == "exact" and len(told["results"]) == 3
     for result, hit in zip(told["results"], hits, strict=True):
         assert result["video_id"] == hit.video_id and result["score"] == pytest.approx(hit.score)
         assert [moment["start_s"] for moment in result["moments"]] == [moment.start_s for moment in hit.moments]
@@ -155,3 +156,30 @@ def test_the_shell_needs_no_torch(store: str, tiny_model_dir: pathlib.Path, monk
     words = ["search", "--store", store, "--model", str(tiny_model_dir), "a circle", "--num-gpus", "0"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
+
+
+def test_an_index_is_made_and_demanded(
+    store: str,
+    search,  # type: ignore[no-untyped-def]
+    tmp_path: pathlib.Path,
+    tiny_model_dir: pathlib.Path,
+) -> None:
+    told = search("a circle", "--index", "ann", status=1).output
+    assert "has no index of super images at grid size 2 for softmax" in told and "or leave out --index ann" in told
+    words = ["serve", "--store", store, "--model", str(tiny_model_dir), "--port", "0", "--index", "ann"]
+    served = CliRunner().invoke(main, words)
+    assert served.exit_code == 1 and "or leave out --index ann" in served.output
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    words = ["--store", str(copy)]
+    first, second = (CliRunner().invoke(main, ["index", *words, *more]) for more in ([], ["--json"]))
+    assert first.exit_code == second.exit_code == 0, first.output + second.output
+    videos = gridclip.Store.open(copy).finished_videos()
+    assert f"{len(videos)} videos ({len(videos)} new)" in first.output
+    done = json.loads(second.stdout)
+    assert (done["videos"], done["new_videos"], done["new_rows"]) == (len(videos), 0, 0)
+    found = json.loads(search("a circle", *words, "--index", "ann", "--json").stdout)
+    exact = json.loads(search("a circle", *words, "--index", "exact", "--json").stdout)
+    assert (found.pop("index"), exact.pop("index")) == ("ann", "exact") and found == exact
+    told = search("a circle", "--then", "a star", *words, "--index", "ann", status=2).output
+    assert "--index ann: there is no index for several sentences in order" in told

@@ -58,6 +58,7 @@ def test_every_default_is_one_of_its_choices() -> None:
         (choices.PRECISION, choices.PRECISIONS),
         (choices.AGGREGATE, choices.AGGREGATES),
         (choices.MISSING, choices.MISSING_RULES),
+        (choices.INDEX, choices.INDEX_MODES),
         (choices.FEATURE_FORMAT, choices.FEATURE_FORMATS),
     ):
         assert default in offered

@@ -13,7 +13,7 @@ from gridclip.engine.search.order import ordered_scores, placement
 from hypothesis import given
 from hypothesis import strategies as st
 
-LENGTHS = [1, 3, 400, 2, 1, 17, 300, 5]
+LENGTHS = [1, 3, 400, 2, 1, 17, 1300, 5]  # of several runs, one longer than a run
 OFFSETS = np.concatenate([[0], np.cumsum(LENGTHS)])
 SCORINGS = [
     Scoring("softmax", 1.0),
@@ -82,7 +82,8 @@ def test_a_video_with_a_vector_that_is_not_finite_has_no_score(scoring: Scoring,
 
 def test_every_float16_is_widened_exactly() -> None:
     halves = np.arange(65536, dtype=np.uint16).view(np.float16)
-    widened, finite = search_scores._widened(halves), np.isfinite(halves)
+    widened, finite = np.empty(halves.shape, np.float32), np.isfinite(halves)
+    search_scores._widen_halves(halves, widened)
     np.testing.assert_array_equal(widened[finite], halves[finite].astype(np.float32))
     assert (np.abs(widened[~finite]) >= search_scores.INFINITE).all()
     assert np.abs(widened[finite]).max() < search_scores.INFINITE

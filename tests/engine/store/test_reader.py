@@ -31,8 +31,11 @@ def store(tmp_path: pathlib.Path) -> Store:
 
 def all_videos(reader: reading.SuperImageReader) -> dict[str, np.ndarray]:
     found = {}
-    for block in reader.blocks():
-        rows = reader.read_block(block)
+    blocks = list(reader.blocks())
+    for block, rows in zip(blocks, reader.read_blocks(blocks), strict=True):
+        alone = reader.read_block(block)
+        np.testing.assert_array_equal(rows.vectors, alone.vectors)
+        np.testing.assert_array_equal(rows.offsets, alone.offsets)
         for number, video in enumerate(rows.videos):
             name = reader.videos.names[int(video)].as_py()
             assert name not in found
@@ -152,3 +155,22 @@ def test_rows_without_an_id_or_a_vector_are_told(tmp_path: pathlib.Path) -> None
     reader = store.reader()
     with pytest.raises(GridClipError, match="1 rows have no vector"):
         all_videos(reader)
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut short", "noise"])
+def test_a_data_file_that_is_damaged_is_told(store: Store, harm: str) -> None:
+    reader = store.reader()
+    file = min((store.path / "super_images.lance" / "data").iterdir())
+    whole = file.read_bytes()
+    if harm == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(whole[: len(whole) // 2] if harm == "cut short" else bytes(len(whole)))
+    with pytest.raises(GridClipError, match="is damaged or cannot be read"):
+        list(reader.read_blocks(reader.blocks()))
+
+
+def test_rows_that_do_not_lie_as_in_the_files_are_read_by_lance(store: Store) -> None:
+    dataset = lance.dataset(str(store.path / "super_images.lance"))
+    dataset.delete("video_id = 'long'")
+    assert_like_the_table(store.reader(), store)
