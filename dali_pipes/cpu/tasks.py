@@ -20,7 +20,8 @@ def embedding_tasks(
 ) -> list[Task[SuperImages]]:
     """Tasks that yield super images of image_size x image_size pixels."""
     task = functools.partial(decode, sampling=sampling, image_size=image_size, on_damage=on_damage)
-    return [Named(DECODERS[name].title, functools.partial(task, decoder=name)) for name in in_turn(decoder)]
+    names = in_turn(decoder, sampling.decode)
+    return [Named(DECODERS[name].title, functools.partial(task, decoder=name)) for name in names]
 
 
 def saving_tasks(
@@ -44,7 +45,7 @@ def saving_tasks(
                 part_dir=part_dir,
             ),
         )
-        for name in in_turn(decoder)
+        for name in in_turn(decoder, sampling.decode)
     ]
 
 

@@ -21,7 +21,7 @@ from . import cluster_nodes, devices, retrying
 from .bookkeeping import Bookkeeping
 from .ledger import embed, open_store, pass_kinds
 from .progress import JobSummary
-from .sources import cpu_video_source, video_source
+from .sources import check_decode, cpu_video_source, video_source
 
 
 def embed_videos(
@@ -79,6 +79,7 @@ def embed_videos(
     """
     if overwrite and num_shards > 1:
         raise ValueError("overwrite and num_shards exclude each other: a shard would remove what the others have done")
+    check_decode(decoder, sampling.decode)
     passes = pass_kinds(sampling, cells)
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
     retrying.check(retry_failed, overwrite)
