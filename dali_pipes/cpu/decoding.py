@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 _HARMLESS = "mmco: unref short failure"
 
 
-# What the fast decode asks of libavcodec: no loop filter but in keyframes. Filtering these costs next to nothing, and
-# what refers to them starts from exact pictures. To filter none is no faster, and the options flags2=+fast and
-# skip_idct=noref gain nothing on the packets that pruning leaves (benchmarks/results/decode_modes.json).
+# What the fast decode asks of libavcodec: no loop filter but in keyframes. To filter these, too, costs 1%, and what
+# refers to them starts from exact pictures. Nothing else is worth it on the packets that pruning leaves, neither the
+# values noref and bidir nor the options flags2=+fast and skip_idct=noref: benchmarks/results/decode_modes.json.
 FAST_OPTIONS = {"skip_loop_filter": "nokey"}
 
 
