@@ -65,6 +65,7 @@ bench: setup
 	$(BIN)/gridclip bench sweep $(LONG) --json benchmarks/results/sweep.json
 	$(BIN)/gridclip bench pipelines --device cpu --json benchmarks/results/pipelines_cpu.json
 	$(BIN)/gridclip bench keyframes $(LONG) --json benchmarks/results/keyframes.json
+	$(BIN)/gridclip bench decode-modes $(LONG) --json benchmarks/results/decode_modes.json
 	$(BIN)/gridclip bench encode $(LONG) --json benchmarks/results/encode_cpu.json
 	$(BIN)/gridclip bench end-to-end --json benchmarks/results/end_to_end.json
 	$(BIN)/gridclip bench scaling $(LONG) --json benchmarks/results/scaling.json

@@ -163,7 +163,8 @@ def superimages(
         save_dir: made if it is missing.
         sampling: which frames, and how they are laid out; default: `Sampling()`, images of 336 x 336 pixels.
         anno_file: only the videos of this annotation file.
-        decoder: "auto", "dali" (NVDEC), "hybrid" (NVDEC and the CPU), "decord" or "pyav" (the CPU).
+        decoder: "auto", "dali" (NVDEC), "hybrid" (NVDEC and the CPU), "decord" or "pyav" (the CPU). With
+            `Sampling(decode="fast")` "auto" is "pyav", and the others are refused.
         num_workers: decoding processes; default: one per CPU core.
         time_limit_s: seconds without a result after which a decoder counts as hung, > 0.
         resume: leave finished folders as they are.
@@ -371,7 +372,8 @@ def embed_videos(
         sampling: which frames, and how they are laid out; default: `Sampling()` of the model's image size. A list has
             one for each model, which may differ in `super_img_size`.
         anno_file: only the videos of this annotation file.
-        decoder: "auto", "dali" (NVDEC), "hybrid" (NVDEC and the CPU), "decord" or "pyav" (the CPU).
+        decoder: "auto", "dali" (NVDEC), "hybrid" (NVDEC and the CPU), "decord" or "pyav" (the CPU). With
+            `Sampling(decode="fast")` "auto" is "pyav", and the others are refused.
         batch_size: super images per pass; default: 100 on a GPU, 8 on the CPU.
         num_workers: decoding processes; default: one per CPU core.
         time_limit_s: seconds without a result after which a decoder counts as hung, > 0.

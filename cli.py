@@ -299,6 +299,12 @@ _keyframes = _options(
     _mode,
     _edit_lists,
     click.option(
+        "--decode",
+        type=click.Choice(choices.DECODE_MODES),
+        default=choices.DECODE,
+        help="fast: leaves out the loop filter but in keyframes, by PyAV on the CPU; faster, not exact.",
+    ),
+    click.option(
         "--max-shift",
         "max_shift_s",
         type=_FiniteRange(min=0),
@@ -620,6 +626,7 @@ def superimages(
     min_frames: int,
     mode: choices.SamplingMode,
     edit_lists: choices.EditLists,
+    decode: choices.Decode,
     max_shift_s: float | None,
     dry_run: bool,
     strict: bool,
@@ -641,6 +648,7 @@ def superimages(
         super_img_size=super_img_size,
         min_frames=min_frames,
         edit_lists=edit_lists,
+        decode=decode,
     )
     if dry_run:
         _say_what_would_be_done("of_superimages", video_dir, save_dir, sampling, **options)
@@ -804,6 +812,7 @@ def embed_videos(
     min_frames: int,
     mode: choices.SamplingMode,
     edit_lists: choices.EditLists,
+    decode: choices.Decode,
     max_shift_s: float | None,
     num_gpus: int,
     provider: choices.Provider,
@@ -823,6 +832,7 @@ def embed_videos(
         "stride": stride,
         "min_frames": min_frames,
         "edit_lists": edit_lists,
+        "decode": decode,
     }
     from .engine.jobs.several_models import check_counts
 
@@ -1336,6 +1346,7 @@ _benchmark("decode", "Frames per second of the decoders.")
 _benchmark("clips", "Processor milliseconds a clip of 1 to 3 seconds: what opening costs.")
 _benchmark("sweep", "How the gain of pruning grows with the interval between wanted frames.")
 _benchmark("keyframes", "What --sampling keyframes gains in speed, and what it costs in recall.")
+_benchmark("decode-modes", "What --decode fast and --sampling keyframes gain in speed, and cost in recall.")
 _benchmark("pipelines", "Frames per second into the encoder: DALI, hybrid, worker processes.")
 _benchmark("encode", "Super images per second of ViT-L/14 in ONNX Runtime and torch.")
 _benchmark("end-to-end", "Videos per second to a store: the two-stage procedure and the fused path.")

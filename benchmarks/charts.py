@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import measure
 from .chart_parts import GRIDCLIP, colour, in_order, legend, line, new_figure, ratio_bars, rc_context, save, title
+from .charts_decode_modes import decode_modes_chart
 from .charts_encode_retrieve import encode_chart, retrieve_chart
 from .charts_end_to_end import end_to_end_chart, scaling_chart
 from .charts_moments import moments_chart
@@ -96,8 +97,10 @@ def sweep_chart(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-# File names of results by how they begin, and who draws them; None is for a result with nothing to draw.
+# File names of results by how they begin, the longer ones first, and who draws them; None is for a result with nothing
+# to draw.
 DRAWN_BY: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
+    "decode_modes": decode_modes_chart,
     "decode": decode_chart,
     "encode": encode_chart,
     "end_to_end": end_to_end_chart,

@@ -29,8 +29,16 @@ from .crew import Crew
 from .decode_peers import Reader, packets_decoded, pruning_seconds, readers_here
 from .floor import FLOOR, floor
 
+VERDICT_PEERS = ("decord", "torchcodec approximate", "PyAV")
 LEAST_S = 0.02  # files that take less say more of opening than of decoding
 PACKAGES = ("av", "decord", "torchcodec", "opencv-python-headless", "spdl-io", "nvidia-dali-cuda130", "numpy")
+
+
+# Peers that could not be brought to a newer version beside the others, and why.
+NOT_NEWER = {
+    "torchcodec": "the wheels of 0.14.0 to 0.17.0 need libnvrtc.so.13, which torch 2.13 for the CPU does not bring",
+    "decord": "0.6.0 is its last release",
+}
 
 
 def run(
@@ -62,6 +70,7 @@ def run(
         results = [_one_file(path, fps, repetitions, readers, crew) for path in paths]
         settings = {"fps": fps, "repetitions": repetitions, "all_cores": len(crew), "frame_size": [446, 336]}
     if target is not None:
+        settings["not_newer"] = NOT_NEWER
         measure.write(target, packages=PACKAGES, settings=settings, results=results)
     return results
 
@@ -177,18 +186,34 @@ def verdict(results: Sequence[Mapping[str, Any]]) -> str:
         results: from `run`; those that take less than LEAST_S say more of starting than of decoding and are left out
             where others are there.
     """
+    if not results:
+        return "no file could be measured: give a folder with videos as --videos"
     decoding = [entry for entry in results if entry["median_s"]["gridclip"] >= LEAST_S] or list(results)
-    parts = []
-    for peer in ("decord", "torchcodec approximate", "PyAV"):
-        ratios = [entry["ratio_to_peer"][peer] for entry in decoding if peer in entry["ratio_to_peer"]]
-        if ratios:
-            parts.append(f"{measure.geometric_mean(ratios):.2f} times as fast as {peer}")
-            break
     decoded, packets = (sum(entry[key] for entry in decoding) for key in ("packets_decoded", "packets"))
-    parts.append(f"{1 - decoded / packets:.0%} of the packets are skipped")
     above = measure.geometric_mean(entry["times_floor"]["gridclip"] for entry in decoding)
-    parts.append(f"{above:.2f} times the time of {FLOOR} on the others")
-    return f"on these files, one core: {'; '.join(parts)}"
+    parts = [
+        _beside_a_peer(decoding),
+        f"{1 - decoded / packets:.0%} of packets are skipped",
+        f"at the floor ({FLOOR} on the others) by {above:.2f}",
+    ]
+    return f"{_on_which(len(decoding), len(results))}, on one core: {'; '.join(parts)}"
+
+
+def _on_which(counted: int, files: int) -> str:
+    """Of which files a sentence is."""
+    if files == 1:
+        return "on your file"
+    return "on your files" if counted == files else f"on {counted} of your {files} files (the others take no time)"
+
+
+def _beside_a_peer(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The speed beside the first peer of VERDICT_PEERS that decoded any of the files, and of how many it is."""
+    for peer in VERDICT_PEERS:
+        ratios = [entry["ratio_to_peer"][peer] for entry in entries if peer in entry["ratio_to_peer"]]
+        if ratios:
+            of = "" if len(ratios) == len(entries) else f" on the {len(ratios)} that it decodes alike"
+            return f"{measure.geometric_mean(ratios):.2f} times as fast as {peer}{of}"
+    return "no other program to compare with"
 
 
 def readable(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -224,8 +249,7 @@ def main() -> None:
     if ratios:
         mean = measure.geometric_mean(ratios)
         print(f"one core, ratio to the best peer: geometric mean {mean:.2f}, least {min(ratios):.2f}")
-    if results:
-        print(verdict(results))
+    print(verdict(results))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -72,22 +73,30 @@ def measured(
     corpus: Corpus, ways: Mapping[str, float | None], fps: float, work_dir: pathlib.Path
 ) -> dict[str, dict[str, object]]:
     """Recall in percent of each way to sample, by temperature and K, and the number of queries that it is of."""
-    encoder = Encoder(_model(work_dir), provider="cpu")
+    encoder = Encoder(model(work_dir), provider="cpu")
     found = {}
     for way, max_shift_s in ways.items():
-        sampling = Sampling(fps=fps, super_img_size=encoder.info.image_size, max_shift_s=max_shift_s)
-        with tempfile.TemporaryDirectory() as folder:
-            store = pathlib.Path(folder) / "store"
-            workers = len(os.sched_getaffinity(0))
-            summary = embed_videos(encoder, corpus.folder, store, sampling=sampling, num_workers=workers)
-            if summary.failures:
-                raise GridClipError(f"{corpus.name}: {summary}")
-            embed_text(encoder, corpus.annotation_file, store)
-            found[way] = _recall(Store.open(store), way)
+        with embedded(corpus, encoder, Sampling(fps=fps, max_shift_s=max_shift_s)) as store:
+            found[way] = recall_of(store, way)
     return found
 
 
-def _recall(store: Store, way: str) -> dict[str, object]:
+@contextlib.contextmanager
+def embedded(corpus: Corpus, encoder: Encoder, sampling: Sampling) -> Iterator[Store]:
+    """A store of a corpus's videos and captions, at the model's image size; it is gone afterwards."""
+    sampling = dataclasses.replace(sampling, super_img_size=encoder.info.image_size)
+    with tempfile.TemporaryDirectory() as folder:
+        store = pathlib.Path(folder) / "store"
+        workers = len(os.sched_getaffinity(0))
+        summary = embed_videos(encoder, corpus.folder, store, sampling=sampling, num_workers=workers)
+        if summary.failures:
+            raise GridClipError(f"{corpus.name}: {summary}")
+        embed_text(encoder, corpus.annotation_file, store)
+        yield Store.open(store)
+
+
+def recall_of(store: Store, way: str) -> dict[str, object]:
+    """Recall in percent by temperature and K, and the number of queries; `way` names it in what is printed."""
     recall: dict[str, object] = {}
     for temperature in TEMPERATURES:
         result = evaluate(store, temperature=temperature, topk=TOP_K)
@@ -97,7 +106,7 @@ def _recall(store: Store, way: str) -> dict[str, object]:
     return recall
 
 
-def _model(work_dir: pathlib.Path) -> pathlib.Path:
+def model(work_dir: pathlib.Path) -> pathlib.Path:
     """The demo's tiny CLIP as a model folder."""
     from ..export.folder import export_model
     from .demo.run import CHECKPOINT

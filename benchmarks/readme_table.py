@@ -17,6 +17,7 @@ from typing import Any
 
 from . import measure
 from .charts import crossing_text
+from .charts_decode_modes import BOTH, EXACT, WAYS
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 BENCHMARKS_README = README.parent / "benchmarks" / "README.md"
@@ -52,6 +53,7 @@ def rows() -> list[Row]:
         _pruning("decode_generated.json", "decode_real_files.json"),
         *(_sweep("sweep.json") if (measure.RESULTS / "sweep.json").exists() else []),
         *_keyframes("keyframes.json"),
+        *_decode_modes("decode_modes.json"),
         *_moments("moments.json"),
         *_pipelines("pipelines_cpu.json"),
         *_encode("encode_cpu.json"),
@@ -169,6 +171,49 @@ def _keyframes_decode(entries: list[dict[str, Any]], way: str, name: str) -> Row
     of = {"generated": "generated files", "real files": "real files", "demo": "ways to encode the demo's videos"}
     what = f"`--sampling keyframes`: decode {len(entries)} {of[entries[0]['set']]}, one core"
     return Row(what, "exact", result, name)
+
+
+def _decode_modes(name: str) -> list[Row]:
+    """What each way beside an exact decode gains and costs, on files and on the demo; nothing before it is run."""
+    if not (measure.RESULTS / name).exists():
+        return []
+    report = _load(name)
+    files, demos = report["results"]["files"], report["results"]["demo"]
+    return [
+        Row(
+            f"{'both' if way == BOTH else f'`{way}`'}: decode {len(files)} files, one core; "
+            f"the demo's videos, {report['settings']['model']}",
+            "exact",
+            "; ".join([_way_on_files(files, way), *(_way_on_demo(demo, way) for demo in demos)]),
+            name,
+        )
+        for way in WAYS[1:]
+    ]
+
+
+def _way_on_files(entries: list[dict[str, Any]], way: str) -> str:
+    gain = measure.geometric_mean(entry["times_as_fast"][way] for entry in entries)
+    least = min(entry["times_as_fast"][way] for entry in entries)
+    most = max(entry["times_as_fast"][way] for entry in entries)
+    found = [entry["pictures"][way] for entry in entries if entry["pictures"][way]["psnr_db"] is not None]
+    pictures = "the same pictures"
+    if found:
+        median_db = statistics.median(each["psnr_db"] for each in found)
+        least_db = min(each["least_psnr_db"] for each in found)
+        pictures = f"PSNR {median_db:.1f} dB in the median of files, {least_db:.1f} of the worst picture"
+    return f"{gain:.2f} times as fast in geometric mean, {least:.2f} to {most:.2f}; {pictures}"
+
+
+def _way_on_demo(demo: dict[str, Any], way: str) -> str:
+    recall, exact, cosine = demo["recall"][way], demo["recall"][EXACT], demo["cosine"][way]
+    losses = ", ".join(
+        f"R@1 {recall[temperature]['R@1']:.1f} for {exact[temperature]['R@1']:.1f} ({temperature})"
+        for temperature in ("temperature 1", "temperature 0.1")
+    )
+    return (
+        f"{demo['name']}: {demo['times_as_fast'][way]:.2f} times as fast, cosine {cosine['mean']:.5f} in the mean and "
+        f"{cosine['least']:.5f} at least, {losses} of {recall['queries']} queries"
+    )
 
 
 def _moments(name: str) -> list[Row]:

@@ -21,6 +21,7 @@ MOST_STRETCHED = 10.0
 
 Mode = Literal["frames", "keyframes", "time"]
 EditLists = Literal["apply", "ignore"]
+Decode = Literal["exact", "fast"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Sampling:
             many as there are cells, so that none do.
         edit_lists: `apply` counts the frames that a player shows; `ignore` counts those that an mp4's edit list hides,
             too, and takes the pictures that decord gives for such numbers, see packets/edit_lists.py.
+        decode: `exact` gives the pictures that the codec's standard defines; `fast` leaves a step of decoding out, so
+            that they differ from these, see cpu/decoding.py. PyAV alone does that.
 
     Raises:
         ValueError: a value is out of range, or max_shift_s or edit_lists and mode contradict each other.
@@ -54,6 +57,7 @@ class Sampling:
     mode: Mode | None = None
     stride: int | None = None
     edit_lists: EditLists = "apply"
+    decode: Decode = "exact"
 
     def __post_init__(self) -> None:
         sizes = self.grid_sizes
@@ -74,6 +78,8 @@ class Sampling:
             raise ValueError(f"mode ({self.mode!r}) must be one of {', '.join(get_args(Mode))}")
         if self.edit_lists not in get_args(EditLists):
             raise ValueError(f"edit_lists ({self.edit_lists!r}) must be one of {', '.join(get_args(EditLists))}")
+        if self.decode not in get_args(Decode):
+            raise ValueError(f"decode ({self.decode!r}) must be one of {', '.join(get_args(Decode))}")
         if self.edit_lists == "ignore" and self.mode == "time":
             raise ValueError("edit_lists (ignore) is about counting frames, and mode is time: hidden ones have no time")
         if (self.mode == "keyframes") != (self.max_shift_s is not None):

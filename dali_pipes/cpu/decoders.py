@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..sampling import Decode
 from . import decoding
 
 # The name of a decoder in DECODERS, or AUTO.
@@ -27,11 +28,13 @@ class CpuDecoder:
         module: what it imports; where that is not installed, `auto` and the others do without it.
         decode_file: how it decodes a pruned segment, remuxed in memory. None: it takes packets (PyAV), and steps in for
             all the others where a segment cannot be remuxed, the positions are not certain, or they fail.
+        takes_fast: whether it can leave steps of decoding out, see Sampling.decode.
     """
 
     title: str
     module: str
     decode_file: DecodeFile | None
+    takes_fast: bool = False
 
     def is_installed(self) -> bool:
         """Whether its module is there; it is not imported: it may crash, and then does so in a worker."""
@@ -40,7 +43,7 @@ class CpuDecoder:
 
 # In this order for AUTO: the next one takes over where one hangs or crashes.
 DECODERS: dict[Decoder, CpuDecoder] = {
-    "pyav": CpuDecoder("PyAV", "av", None),
+    "pyav": CpuDecoder("PyAV", "av", None, takes_fast=True),
     "decord": CpuDecoder("decord", "decord", decoding.decode_with_decord),
 }
 _FIRST = "pyav"
@@ -51,9 +54,18 @@ def takes_files(decoder: Decoder) -> bool:
     return decoder in DECODERS and DECODERS[decoder].decode_file is not None
 
 
-def in_turn(decoder: Decoder) -> list[Decoder]:
-    """The installed decoders to try, the first choice first: all of them for AUTO, PyAV behind a named one."""
+def in_turn(decoder: Decoder, decode: Decode = "exact") -> list[Decoder]:
+    """The installed decoders to try, the first choice first: all of them for AUTO, PyAV behind a named one.
+
+    Those that cannot do `fast` are no choice there: a video must not be of another kind than the rest of its store.
+
+    Raises:
+        ValueError: there is no such decoder, or it cannot do what is asked of it.
+    """
     if decoder != AUTO and decoder not in DECODERS:
         raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join([AUTO, *DECODERS])}")
+    if decode == "fast" and decoder != AUTO and not DECODERS[decoder].takes_fast:
+        raise ValueError(f"decoder ({decoder!r}) decodes exactly, expected one that can do decode='fast': pyav")
     names = DECODERS if decoder == AUTO else dict.fromkeys([decoder, _FIRST])
-    return [name for name in names if DECODERS[name].is_installed()]
+    able = [name for name in names if decode == "exact" or DECODERS[name].takes_fast]
+    return [name for name in able if DECODERS[name].is_installed()]

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream as AvVideoStream
 from ..contract import VideoError
 from ..packets.pruning import Segment
 from ..packets.scan import complaints
-from ..sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX
+from ..sampling import DECODE_HEIGHT_PX, DECODE_WIDTH_PX, Decode
 from .damage import LATEST
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,12 @@ logger = logging.getLogger(__name__)
 # What H.264 decoders also say of healthy streams, after the start of an open GOP: a picture is to be forgotten that
 # came before the start.
 _HARMLESS = "mmco: unref short failure"
+
+
+# What the fast decode asks of libavcodec: no loop filter but in keyframes. To filter these, too, costs 1%, and what
+# refers to them starts from exact pictures. Nothing else is worth it on the packets that pruning leaves, neither the
+# values noref and bidir nor the options flags2=+fast and skip_idct=noref: benchmarks/results/decode_modes.json.
+FAST_OPTIONS = {"skip_loop_filter": "nokey"}
 
 
 class Unprovable(Exception):
@@ -43,6 +49,17 @@ def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     scaled = reformatter.reformat(frame, width, height, format="gbrp", interpolation=Interpolation.BICUBIC, threads=1)
     pixels = scaled.to_ndarray()
     return np.rot90(pixels, turns) if turns else pixels
+
+
+def choose_steps(codec: VideoCodecContext, decode: Decode) -> None:
+    """Sets which steps of decoding a context takes: `exact` all of them, `fast` see FAST_OPTIONS.
+
+    Args:
+        codec: of which no packet has been decoded.
+        decode: see Sampling.
+    """
+    if decode == "fast":
+        codec.options = {**codec.options, **FAST_OPTIONS}
 
 
 def decode_with_pyav(

@@ -46,6 +46,7 @@ def open_reading(
         skim: see `scan.open_video`; DALI asks for what it does without.
     """
     with scan.open_video(path, skim=skim) as (container, stream):
+        decoding.choose_steps(stream.codec_context, sampling.decode)
         summary, table, packets = scan.scan(container, stream)
         if sampling.edit_lists == "ignore":
             summary = edit_lists.counted(summary)
@@ -209,6 +210,7 @@ class Reading:
         reformatter = VideoReformatter()
         self.damage = Damage(len(self.wanted))
         with scan.open_video(self.path) as (container, stream):
+            decoding.choose_steps(stream.codec_context, self.sampling.decode)
             damaged: set[int] = set()
             pictures = decoding.decode_whole(stream.codec_context, scan.demux(container, stream), damaged)
             done = 0

@@ -54,7 +54,8 @@ def tasks(
     task = functools.partial(
         _of_video, positions=positions, sampling=sampling, image_size=image_size, on_damage=on_damage
     )
-    return [Named(DECODERS[name].title, functools.partial(task, decoder=name)) for name in in_turn(decoder)]
+    names = in_turn(decoder, sampling.decode)
+    return [Named(DECODERS[name].title, functools.partial(task, decoder=name)) for name in names]
 
 
 def some_frames(

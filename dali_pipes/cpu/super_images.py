@@ -12,7 +12,7 @@ import numpy as np
 from .. import grid
 from ..contract import Notice, SuperImages, VideoFile
 from ..layout import Layout, Part, SuperImageSize
-from ..sampling import Sampling
+from ..sampling import Decode, Sampling
 from . import decoders
 from .damage import OnDamage
 from .reading import Decoder, open_reading
@@ -140,8 +140,13 @@ def _resized(images: np.ndarray, image_size: int) -> np.ndarray:
 
 
 def frames(
-    path: pathlib.Path, fps: float, *, decoder: Decoder = "auto", max_shift_s: float | None = None
+    path: pathlib.Path,
+    fps: float,
+    *,
+    decoder: Decoder = "auto",
+    max_shift_s: float | None = None,
+    decode: Decode = "exact",
 ) -> Iterator[np.ndarray]:
     """Yields a video's wanted frames in order, each uint8 [336, 446, 3]; raises VideoError. See Sampling."""
-    with open_reading(path, Sampling(fps=fps, max_shift_s=max_shift_s), skim=True) as reading:
+    with open_reading(path, Sampling(fps=fps, max_shift_s=max_shift_s, decode=decode), skim=True) as reading:
         yield from reading.frames(decoder)

@@ -27,7 +27,8 @@ def embedding_tasks(
     task = functools.partial(
         decode, sampling=sampling, image_size=image_size, on_damage=on_damage, more_sizes=more_sizes
     )
-    return [Named(DECODERS[name].title, functools.partial(task, decoder=name)) for name in in_turn(decoder)]
+    names = in_turn(decoder, sampling.decode)
+    return [Named(DECODERS[name].title, functools.partial(task, decoder=name)) for name in names]
 
 
 def saving_tasks(
@@ -51,7 +52,7 @@ def saving_tasks(
                 part_dir=part_dir,
             ),
         )
-        for name in in_turn(decoder)
+        for name in in_turn(decoder, sampling.decode)
     ]
 
 

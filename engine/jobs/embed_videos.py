@@ -26,7 +26,7 @@ from .bookkeeping import Bookkeeping
 from .ledger import embed, open_store, pass_kinds
 from .progress import JobSummary
 from .several_models import OpenTarget, Target
-from .sources import cpu_video_source, video_source
+from .sources import check_decode, cpu_video_source, video_source
 
 
 def embed_videos(
@@ -84,6 +84,7 @@ def embed_videos(
     """
     if overwrite and num_shards > 1:
         raise ValueError("overwrite and num_shards exclude each other: a shard would remove what the others have done")
+    check_decode(decoder, sampling.decode)
     passes = pass_kinds(sampling, cells)
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
     retrying.check(retry_failed, overwrite)
@@ -179,6 +180,7 @@ def embed_videos_with_models(
     passes = pass_kinds(sampling, cells)
     several_models.check(targets, passes)
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
+    check_decode(decoder, targets[0].sampling.decode)
     retrying.check(retry_failed, overwrite)
     listing = list_videos(video_dir, annotated)
     listings = [listing] * len(targets)

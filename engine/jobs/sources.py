@@ -21,7 +21,7 @@ from ...dali_pipes.layout import SuperImageSize
 from ...dali_pipes.nvdali import sources
 from ...dali_pipes.processes import pool
 from ...dali_pipes.sampling import Sampling
-from ..choices import Decoder
+from ..choices import DECODE, Decode, Decoder
 from ..routing import Facts, route
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def video_source(
     Args:
         decoder: `auto` is `hybrid` where there is a GPU and DALI, else the fastest decoder on the CPU. `dali` without a
             GPU is DALI's CPU variant, for VP8, VP9 and MJPEG. `decord` and `pyav` are the CPU's.
+        sampling: which frames, and how they are laid out; with its `decode="fast"`, `auto` is PyAV.
         image_size: super images are resized to it.
         device_id: the GPU; None: no GPU is used.
         num_workers, time_limit_s: see `pool.run`.
@@ -50,9 +51,9 @@ def video_source(
         more_sizes: further sizes of each chunk, from the same decoded frames: its `other_images`.
 
     Raises:
-        GridClipError: DALI or decord was asked for by name and cannot be used.
+        GridClipError: DALI or decord was asked for by name and cannot be used, or not for such a sampling.
     """
-    if uses_dali(decoder, device_id):
+    if uses_dali(decoder, device_id, sampling.decode):
         return functools.partial(
             sources.decode_videos,
             sampling=sampling,
@@ -66,7 +67,7 @@ def video_source(
             time_limit_s=time_limit_s,
         )
     if device_id is not None and decoder == "auto":
-        logger.warning("videos are decoded on the CPU: %s", sources.why_not())
+        logger.warning("videos are decoded on the CPU: %s", _dali_obstacle(sampling.decode))
     on_cpu = cast(CpuDecoder, decoder)
     return cpu_video_source(
         on_cpu,
@@ -79,7 +80,7 @@ def video_source(
     )
 
 
-def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
+def uses_dali(decoder: Decoder, device_id: int | None, decode: Decode = DECODE) -> bool:
     """Whether DALI decodes videos; raises GridClipError where a decoder was asked for by name and cannot be used."""
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder ({decoder!r}) must be one of {', '.join(get_args(Decoder))}")
@@ -89,20 +90,35 @@ def uses_dali(decoder: Decoder, device_id: int | None) -> bool:
             f"`decoder={decoder!r}`: {named.title} is not installed: pip install {named.module}, "
             "or use `decoder='pyav'`"
         )
-    choice = route(_facts(device_id, decoder)).videos
+    check_decode(decoder, decode)
+    choice = route(_facts(device_id, decoder, decode)).videos
     if choice.path is None:
         raise GridClipError(f"`decoder={decoder!r}`: {choice.why_not}; or use `decoder='pyav'`")
     return choice.path in ("dali", "hybrid")
 
 
-def _facts(device_id: int | None, decoder: Decoder = "auto") -> Facts:
+def check_decode(decoder: Decoder, decode: Decode) -> None:
+    """Raises GridClipError where a decoder was asked for by name that cannot leave steps of decoding out."""
+    if decode == "fast" and decoder not in ("auto", "pyav"):
+        raise GridClipError(
+            f"`decoder={decoder!r}` decodes exactly, PyAV alone does `decode='fast'`: use `decoder='pyav'`, or "
+            "`decode='exact'`"
+        )
+
+
+def _dali_obstacle(decode: Decode) -> str | None:
+    """Why DALI cannot be used; None where it can."""
+    return "DALI decodes exactly, and `decode='fast'` was asked for" if decode == "fast" else sources.why_not()
+
+
+def _facts(device_id: int | None, decoder: Decoder = "auto", decode: Decode = DECODE) -> Facts:
     """What decoding needs to know: whoever gives a GPU wants the pixels there."""
     no_gpu = None if device_id is not None else "no GPU is used"
     return Facts(
         decoder=decoder,
         gpu_obstacle=no_gpu,
         cuda_obstacle=no_gpu,
-        dali_obstacle=sources.why_not(),
+        dali_obstacle=_dali_obstacle(decode),
         has_decord=DECODERS["decord"].is_installed(),
     )
 

@@ -35,7 +35,7 @@ from .metrics import shown
 from .notices import NoticeLog, notices_path
 from .progress import Interrupted, JobSummary, Tally
 from .sharing import SharedFolder
-from .sources import uses_dali, video_source
+from .sources import check_decode, uses_dali, video_source
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ def make_super_images(
         raise ValueError("resume and overwrite exclude each other")
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
     retrying.check(retry_failed, overwrite)
+    check_decode(decoder, sampling.decode)
     listing = list_videos(video_dir, annotated)
     save_dir = save_dir.absolute()
     if retry_failed is not None:
@@ -258,7 +259,7 @@ def _save(
 ) -> FolderNews:
     """Numbers of super images, notices, then Finished or Failure, of every video: saved where decoded, or here."""
     device_id = sources.first_gpu()
-    if not uses_dali(decoder, device_id):
+    if not uses_dali(decoder, device_id, sampling.decode):
         return pool.run(
             videos,
             tasks.saving_tasks(sampling, cast(CpuDecoder, decoder), save_dir, part_dir, on_damage),

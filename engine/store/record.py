@@ -19,7 +19,7 @@ LOCK_FILE = ".lock"
 # Not the name: `ViT-L/14` and `ViT-L-14.pt` are the same weights. What says most about a difference comes first.
 MODEL_SETTINGS = ("precision", "image_size", "context_length", "embed_dim", "fingerprint")
 # Sampling settings that are recorded only where a job has others.
-SAMPLING_DEFAULTS: dict[str, Any] = {"cells": False, "stride": None}
+SAMPLING_DEFAULTS: dict[str, Any] = {"cells": False, "stride": None, "decode": "exact"}
 EMPTY: dict[str, Any] = {"format": FORMAT, "model": None, "sampling": None}
 
 

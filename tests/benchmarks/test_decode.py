@@ -121,12 +121,33 @@ def test_the_verdict_leaves_out_files_that_only_start() -> None:
         "times_floor": {"gridclip": 1.25},
     }
     short = {**long, "median_s": {"gridclip": 0.002}, "times_floor": {"gridclip": 9.0}, "packets": 36}
-    sentence = decode.verdict([long, short])
-    assert sentence == (
-        "on these files, one core: 2.00 times as fast as decord; 64% of the packets are skipped; "
-        "1.25 times the time of libavcodec alone on the others"
+    assert decode.verdict([long, long]) == (
+        "on your files, on one core: 2.00 times as fast as decord; 64% of packets are skipped; "
+        "at the floor (libavcodec alone on the others) by 1.25"
     )
-    assert "9.00 times" in decode.verdict([short])
+    assert decode.verdict([long, short]).startswith(
+        "on 1 of your 2 files (the others take no time), on one core: 2.00 times as fast as decord; 64% of"
+    )
+    assert decode.verdict([short, short]).startswith("on your files, ") and "by 9.00" in decode.verdict([short])
+
+
+def test_the_verdict_where_peers_or_files_are_missing() -> None:
+    entry = {
+        "median_s": {"gridclip": 1.0},
+        "ratio_to_peer": {"decord": 2.0, "PyAV": 3.0},
+        "packets_decoded": 10,
+        "packets": 10,
+        "times_floor": {"gridclip": 1.0},
+    }
+    bare, other = ({**entry, "ratio_to_peer": ratios} for ratios in ({}, {"PyAV": 3.0, "OpenCV": 1.0}))
+    assert decode.verdict([entry]) == (
+        "on your file, on one core: 2.00 times as fast as decord; 0% of packets are skipped; "
+        "at the floor (libavcodec alone on the others) by 1.00"
+    )
+    assert "2.00 times as fast as decord on the 1 that it decodes alike; " in decode.verdict([entry, other])
+    assert "3.00 times as fast as PyAV; " in decode.verdict([other])
+    assert "on your file, on one core: no other program to compare with; 0% of packets" in decode.verdict([bare])
+    assert decode.verdict([]) == "no file could be measured: give a folder with videos as --videos"
 
 
 def test_sweep_report(small_videos: pathlib.Path, tmp_path: pathlib.Path) -> None:

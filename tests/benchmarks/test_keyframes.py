@@ -74,7 +74,7 @@ def test_demo_videos_with_keyframes_at_a_fixed_distance(tmp_path: pathlib.Path) 
 
 
 def test_recall_of_two_videos(tmp_path: pathlib.Path, tiny_model_dir: pathlib.Path, monkeypatch) -> None:
-    monkeypatch.setattr(keyframes_recall, "_model", lambda work_dir: tiny_model_dir)
+    monkeypatch.setattr(keyframes_recall, "model", lambda work_dir: tiny_model_dir)
     assert keyframes_recall.why_not() is None
     corpus = next(keyframes_recall.corpora(tmp_path, 2, long=False))
     assert len(corpus.videos) == 2

@@ -195,7 +195,7 @@ def test_embed_videos(monkeypatch: pytest.MonkeyPatch, encoder: Recorder) -> Non
     for mode, expected in {"exact": "frames", "frames": "frames", "time": "time"}.items():  # exact: the older name
         assert run(*f"embed-videos --model m --video-dir v --sampling {mode}".split()).exit_code == 0
         assert job.arguments["sampling"] == Sampling(super_img_size=224, mode=expected)
-    assert "exact" not in run("embed-videos", "--help").output.replace("not exact", "")
+    assert "--sampling [frames|keyframes|time]" in run("embed-videos", "--help").output
     refused = run(*"embed-videos --model m --video-dir v --sampling time --max-shift 1".split())
     assert refused.exit_code == 2 and "--sampling time frames do not move" in " ".join(refused.output.split())
     assert run(*"embed-videos --model m --video-dir v --store s --num-shards 4 --shard-id 3".split()).exit_code == 0
@@ -496,3 +496,9 @@ def test_edit_lists(superimages: Recorder) -> None:
     assert superimages.arguments["sampling"] == Sampling(edit_lists="ignore")
     refused = run(*"superimages --video-dir v --save-dir s --edit-lists ignore --sampling time".split())
     assert refused.exit_code == 2 and "hidden ones have no time" in " ".join(refused.output.split())
+
+
+def test_decode(superimages: Recorder) -> None:
+    assert run(*"superimages --video-dir v --save-dir s --decode fast".split()).exit_code == 0
+    assert superimages.arguments["sampling"] == Sampling(decode="fast")
+    assert run(*"superimages --video-dir v --save-dir s --decode quick".split()).exit_code == 2

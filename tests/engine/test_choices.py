@@ -31,7 +31,9 @@ def test_sampling() -> None:
         min_frames=choices.MIN_FRAMES,
         mode=choices.SAMPLING_MODE,
         edit_lists=choices.EDIT_LISTS,
+        decode=choices.DECODE,
     )
+    assert get_args(sampling.Decode) == choices.DECODE_MODES
     assert get_args(sampling.EditLists) == choices.EDIT_LIST_RULES
     assert sampling.Sampling() == by_default
 
