@@ -29,6 +29,14 @@ class PeakMemory:
         return _memory("VmHWM") - self._start_bytes
 
 
+def peak_bytes() -> int:
+    """What this process has held at most since it began; Linux only.
+
+    Not `getrusage`'s figure, which begins with what the process held that started this one.
+    """
+    return _memory("VmHWM")
+
+
 def _give_back_freed() -> None:
     """Empties glibc's store of freed memory, which would be taken for memory in use, and hide what is built from it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
