@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from .. import grid
 from ..contract import Notice, SuperImages, VideoFile
 from ..layout import Layout, Part
+from ..processes.stretches import Stretch
 from ..sampling import Sampling
 from . import decoders
 from .damage import OnDamage
+from .dividing import Share
 from .reading import Decoder, open_reading
 
 # Super images handed on at once (one block where that has more): bounds what a worker holds, whatever the video.
@@ -28,6 +30,7 @@ def super_images(
     decoder: Decoder = "auto",
     skip: int = 0,
     on_damage: OnDamage = "nearest",
+    stretch: Stretch | None = None,
 ) -> Iterator[SuperImages | Notice]:
     """Yields a video's super images in order, in chunks of bounded size, and what is to be known about the video.
 
@@ -38,23 +41,32 @@ def super_images(
         decoder: `auto` is PyAV, the faster of the two on the same packets; `decord` gives the reference's bits.
         skip: leaves out this many super images at the start, and the notices.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
+        stretch: how far to go, and who else makes parts of the video; None: to its end, nobody.
 
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
+        Indivisible: other processes make parts of the video, and it must be decoded as a whole.
     """
-    with open_reading(video.place, sampling, on_damage, skim=True) as reading:
+    stretch = stretch or Stretch()
+    with open_reading(video.place, sampling, on_damage, skim=True, scanned=stretch.known()) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
-        first_frame = reading.layout().frame_of(skip)
-        frames = reading.frames(decoder, first=first_frame, cells=sampling.block)
-        yield from pack(video.video_id, reading.layout(), frames, first_frame=first_frame)
+        share = Share(reading, stretch, reading.layout().frame_of(skip))
+        yield from pack(video.video_id, reading.layout(), share.frames(decoder), first_frame=share.first, end=share.end)
         yield from reading.damage_notices(video.video_id)
         if reading.stood_in is not None:
             named = decoders.DECODERS[decoder].title
             yield Notice(video.video_id, "decoder", f"PyAV stood in for {named}: {reading.stood_in}")
 
 
-def pack(video_id: str, layout: Layout, frames: Iterator[np.ndarray], *, first_frame: int) -> Iterator[SuperImages]:
+def pack(
+    video_id: str,
+    layout: Layout,
+    frames: Iterator[np.ndarray],
+    *,
+    first_frame: int,
+    end: Callable[[], int] | None = None,
+) -> Iterator[SuperImages]:
     """Yields chunks of the super images that consecutive wanted frames make.
 
     Args:
@@ -63,18 +75,21 @@ def pack(video_id: str, layout: Layout, frames: Iterator[np.ndarray], *, first_f
         frames: uint8 [H, W, 3] each, to the end of a block or of the video; to the end of the video where super images
             overlap, for they look ahead.
         first_frame: the position of the first of them, where a block begins.
+        end: tells the position of the last one that begins a super image, plus one, which may become smaller while
+            frames are read; None: they go to the end of the video.
     """
     at_once, overlap = _frames_at_once(layout.sampling), layout.sampling.overlap
     begin = first_frame
     held: list[np.ndarray] = []
     while True:
         held += itertools.islice(frames, at_once + overlap - len(held))
-        end = begin + min(at_once, len(held))
-        parts = layout.parts(begin, end) if held else ()
+        stop = begin + min(at_once, len(held))
+        stop = stop if end is None else min(stop, end())
+        parts = layout.parts(begin, stop) if held else ()
         if not parts:
             return
         start_s, end_s = layout.spans_s(parts)
-        images = [_lay_out(held, end - begin, part, layout.sampling) for part in parts]
+        images = [_lay_out(held, stop - begin, part, layout.sampling) for part in parts]
         yield SuperImages(
             video_id,
             layout.before(begin),
@@ -83,9 +98,9 @@ def pack(video_id: str, layout: Layout, frames: Iterator[np.ndarray], *, first_f
             start_s,
             end_s,
             parts,
-            layout.bounds_s[begin : end + 1],
+            layout.bounds_s[begin : stop + 1],
         )
-        begin, held = end, held[at_once:]
+        begin, held = stop, held[at_once:]
 
 
 def _frames_at_once(sampling: Sampling) -> int:

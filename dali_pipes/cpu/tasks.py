@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from ..contract import Compressed, Notice, SuperImages, VideoFile
 from ..image_folders import grids, jpeg
-from ..processes.pool import Named, Task
+from ..processes.pool import Divisible, Named, Task
+from ..processes.stretches import Stretch
 from ..sampling import Sampling
 from . import super_images
 from .damage import OnDamage
@@ -18,9 +19,9 @@ from .decoders import DECODERS, Decoder, in_turn
 def embedding_tasks(
     sampling: Sampling, decoder: Decoder, image_size: int, on_damage: OnDamage = "nearest"
 ) -> list[Task[SuperImages]]:
-    """Tasks that yield super images of image_size x image_size pixels."""
+    """Tasks that yield super images of image_size x image_size pixels; several processes may share a video."""
     task = functools.partial(decode, sampling=sampling, image_size=image_size, on_damage=on_damage)
-    return [Named(DECODERS[name].title, functools.partial(task, decoder=name)) for name in in_turn(decoder)]
+    return [Divisible(DECODERS[name].title, functools.partial(task, decoder=name)) for name in in_turn(decoder)]
 
 
 def saving_tasks(
@@ -65,9 +66,11 @@ def decode(
     decoder: Decoder,
     image_size: int,
     on_damage: OnDamage = "nearest",
+    stretch: Stretch | None = None,
 ) -> Iterator[SuperImages | Notice]:
     """The super images of a video and notices, made at sampling.super_img_size and resized to image_size."""
-    for event in super_images.super_images(video, sampling, decoder=decoder, skip=skip, on_damage=on_damage):
+    made = super_images.super_images(video, sampling, decoder=decoder, skip=skip, on_damage=on_damage, stretch=stretch)
+    for event in made:
         yield event if isinstance(event, Notice) else super_images.resize(event, image_size)
 
 

@@ -93,7 +93,7 @@ def decode_videos(
         max_items=limits.items,
         num_threads=_num_threads(device_id, num_pipelines),
     )
-    on_cpu = tasks.embedding_tasks(sampling, "auto", image_size, on_damage)
+    on_cpu = pool.undivided(tasks.embedding_tasks(sampling, "auto", image_size, on_damage))
 
     def start() -> Mapping[str, DecoderLimits] | None:
         pipeline = build()
@@ -180,7 +180,7 @@ def _video_tasks(
         limits=limits,
         on_damage=on_damage,
     )
-    on_cpu = tasks.embedding_tasks(sampling, "auto", image_size, on_damage)
+    on_cpu = pool.undivided(tasks.embedding_tasks(sampling, "auto", image_size, on_damage))
     return [pool.Named("the search for what DALI decodes", read), *on_cpu]
 
 
