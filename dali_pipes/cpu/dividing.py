@@ -108,7 +108,9 @@ class Share:
             return []
         targets = cost[-1] * np.arange(1, parts) / parts
         nearest = np.unique(np.abs(cost[:-1, None] - targets).argmin(axis=0))
-        return [places[number].first for number in nearest if number]
+        cuts = [places[number].first for number in nearest if number]
+        # Where super images overlap, none may begin at the last frames.
+        return [cut for cut in cuts if self._layout.before(cut) < self._layout.total]
 
     @property
     def _pixels(self) -> int:
