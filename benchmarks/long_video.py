@@ -45,16 +45,22 @@ def repeated(source: pathlib.Path, target: pathlib.Path, minutes: float) -> path
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name("unfinished-" + target.name)
     with av.open(str(source)) as old:
-        packets = [packet for packet in old.demux(video=0) if packet.size and packet.pts is not None]
+        packets = [
+            (packet, packet.pts, packet.dts, packet.duration or 0)
+            for packet in old.demux(video=0)
+            if packet.size and packet.pts is not None and packet.dts is not None
+        ]
+        time_base = old.streams.video[0].time_base
+        assert time_base is not None
         template = old.streams.video[0]
         with av.open(str(unfinished), "w") as new:
             stream = new.add_stream_from_template(template, opaque=True)
-            step = max(packet.pts + (packet.duration or 0) for packet in packets) - min(p.pts for p in packets)
-            for offset in range(0, int(minutes * 60 / float(packets[0].time_base)), step):
-                for packet in packets:
+            step = max(pts + duration for _, pts, _, duration in packets) - min(pts for _, pts, _, _ in packets)
+            for offset in range(0, int(minutes * 60 / time_base), step):
+                for packet, pts, dts, duration in packets:
                     copy = av.Packet(bytes(packet))
-                    copy.pts, copy.dts, copy.time_base = packet.pts + offset, packet.dts + offset, packet.time_base
-                    copy.duration, copy.is_keyframe, copy.stream = packet.duration, packet.is_keyframe, stream
+                    copy.pts, copy.dts, copy.time_base = pts + offset, dts + offset, time_base
+                    copy.duration, copy.is_keyframe, copy.stream = duration, packet.is_keyframe, stream
                     new.mux_one(copy)
     unfinished.rename(target)
     return target
@@ -164,6 +170,8 @@ class _Core:
 
 def simulate(videos: Sequence[Costs], cores: int, *, least_s: float, join_s: float) -> dict[str, float]:
     """A job in order of the list; a core without a video gets half of what the core with the most left has left.
+
+    All processes are up: the third of a second in which one starts is not counted.
 
     Args:
         least_s: no part is shorter; infinity: whole videos.

@@ -31,7 +31,7 @@ def saving_tasks(
     part_dir: pathlib.Path,
     on_damage: OnDamage = "nearest",
 ) -> list[Task[int]]:
-    """Tasks that write JPEG folders; see `grids.save`."""
+    """Tasks that write JPEG folders; see `grids.save`. One process writes the folder of a video, however long it is."""
     return [
         Named(
             DECODERS[name].title,
