@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from ..contract import Notice, VideoError
 from ..layout import Layout
-from ..packets import edit_lists, remux, scan
+from ..packets import edit_lists, jumping, remux, scan
 from ..packets.keyframes import nearest_keyframes
 from ..packets.pruning import Segment, plan_segments
 from ..packets.scan import PacketTable, VideoStream
@@ -31,9 +31,18 @@ logger = logging.getLogger(__name__)
 Decoder = decoders.Decoder
 
 
+def _allow(reason: str) -> None:
+    return
+
+
 @contextlib.contextmanager
 def open_reading(
-    path: Place, sampling: Sampling, on_damage: OnDamage = "fail", *, skim: bool = False
+    path: Place,
+    sampling: Sampling,
+    on_damage: OnDamage = "fail",
+    *,
+    skim: bool = False,
+    scanned: tuple[VideoStream, PacketTable] | None = None,
 ) -> Iterator[Reading]:
     """Opens and scans a video; raises VideoError, also where it has no wanted frame.
 
@@ -44,10 +53,11 @@ def open_reading(
             nearest frame that can stands for it, if one is at most a sampling period away; the video is lost where
             none is, or where more than MOST_DAMAGED of its wanted frames, and more than one, cannot be decoded.
         skim: see `scan.open_video`; DALI asks for what it does without.
+        scanned: what another process has found out about the same file, `Reading.scanned`; None: it is scanned.
     """
     with scan.open_video(path, skim=skim) as (container, stream):
         decoding.choose_steps(stream.codec_context, sampling.decode)
-        summary, table, packets = scan.scan(container, stream)
+        summary, table, packets = scan.scan(container, stream) if scanned is None else (*scanned, None)
         if sampling.edit_lists == "ignore":
             summary = edit_lists.counted(summary)
         if reason := why_none(summary, sampling):
@@ -109,6 +119,11 @@ class Reading:
     def __post_init__(self) -> None:
         self.damage = Damage(len(self.wanted))
 
+    @property
+    def scanned(self) -> tuple[VideoStream, PacketTable]:
+        """What `open_reading` can do with instead of a scan."""
+        return self.summary, self.table
+
     def layout(self) -> Layout:
         """The video's super images; their times are the planned ones: the part of the video that they stand for."""
         end_s = max(self.summary.duration_s, float(self.planned_s[-1]))
@@ -146,9 +161,25 @@ class Reading:
         logger.warning("%s: %s", self.path, detail)
         yield Notice(video_id, "rate", detail)
 
-    def frames(self, decoder: Decoder, *, first: int = 0, cells: int = 1) -> Iterator[np.ndarray]:
-        """The wanted frames from position `first` on, each uint8 [336, 446, 3]."""
-        segments = plan_segments(self.table, self.wanted, cells=cells, first=first)
+    def frames(
+        self,
+        decoder: Decoder,
+        *,
+        first: int = 0,
+        end: int | None = None,
+        cells: int = 1,
+        before_whole_file: Callable[[str], None] = _allow,
+    ) -> Iterator[np.ndarray]:
+        """The wanted frames from position `first` on, each uint8 [336, 446, 3].
+
+        Args:
+            decoder: what decodes.
+            first: a multiple of cells.
+            end: the position before which the last one is; None: to the end of the video.
+            cells: see plan_segments.
+            before_whole_file: is told why the whole file must be decoded; what it raises ends the frames.
+        """
+        segments = plan_segments(self.table, self.wanted[:end], cells=cells, first=first)
         feed = self.feed(segments)
         done = first
         try:
@@ -158,15 +189,16 @@ class Reading:
                     yield frame
                     done += 1
         except decoding.Unprovable as error:
+            before_whole_file(str(error))
             logger.info("%s: %s; decoding the whole file", self.path, error)
             self.decoded_packets += len(self.table.facts)
             if decoders.takes_files(decoder):
                 self.stood_in = self.stood_in or str(error)
-            yield from self.whole_file(done)
+            yield from itertools.islice(self.whole_file(done), None if end is None else end - done)
 
     def feed(self, segments: list[Segment]) -> Feed:
         """Where the packets of these segments come from, each segment asked for once, in this order."""
-        return _MemoryFeed(self.packets) if self.packets is not None else _FileFeed(self.path, segments)
+        return _MemoryFeed(self.packets) if self.packets is not None else _FileFeed(self.path, self.table, segments)
 
     def decode(self, segment: Segment, feed: Feed, decoder: Decoder) -> Iterator[np.ndarray]:
         """The wanted frames of one segment; raises decoding.Unprovable where only `whole_file` tells what they are."""
@@ -277,28 +309,29 @@ class _MemoryFeed:
 
 
 class _FileFeed:
-    """The packets of a large file, demuxed a second time, segment after segment, in one pass."""
+    """The packets of a large file, demuxed a second time, segment after segment, in one pass from the first of them."""
 
-    def __init__(self, path: Place, segments: list[Segment]) -> None:
+    def __init__(self, path: Place, table: PacketTable, segments: list[Segment]) -> None:
         self._segments = segments
-        self._source = self._demux(path)
+        self._source = jumping.packets_from(path, table, int(segments[0].packets[0]) if segments else 0)
         self._next = 0
         self._ahead: dict[int, Packet[AvVideoStream]] = {}  # read already, needed by this segment or those that follow
-
-    @staticmethod
-    def _demux(path: Place) -> Iterator[Packet[AvVideoStream]]:
-        with scan.open_video(path) as (container, stream):
-            yield from scan.demux(container, stream)
 
     def packets(self, segment: Segment) -> Iterator[Packet[AvVideoStream]]:
         later = [other.packets for other in self._segments if other.first > segment.first]
         following = set(np.concatenate(later[:2]).tolist()) if later else set()
         for position in segment.packets.tolist():
             while self._next <= position:
-                packet = next(self._source, None)
-                if packet is None:
-                    raise VideoError("demux", "the file became shorter while it was read")
-                if self._next == position or self._next in following:
-                    self._ahead[self._next] = packet
-                self._next += 1
+                read, packet = self._read()
+                if read == position or read in following:
+                    self._ahead[read] = packet
+                self._next = read + 1
             yield self._ahead[position] if position in following else self._ahead.pop(position)
+
+    def _read(self) -> tuple[int, Packet[AvVideoStream]]:
+        try:
+            return next(self._source)
+        except StopIteration:
+            raise VideoError("demux", "the file became shorter while it was read") from None
+        except jumping.Elsewhere as error:
+            raise decoding.Unprovable(str(error)) from error
