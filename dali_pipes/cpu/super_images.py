@@ -15,7 +15,7 @@ from ..layout import Layout, Part
 from ..sampling import Sampling
 from . import decoders
 from .damage import OnDamage
-from .reading import Decoder, open_reading
+from .reading import Decoder, open_needed
 
 # Super images handed on at once (one block where that has more): bounds what a worker holds, whatever the video.
 CHUNK_SUPER_IMAGES = 16
@@ -42,7 +42,7 @@ def super_images(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with open_reading(video.place, sampling, on_damage, skim=True) as reading:
+    with open_needed(video.place, sampling, on_damage, skim=True) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
         first_frame = reading.layout().frame_of(skip)
@@ -113,5 +113,5 @@ def frames(
     path: pathlib.Path, fps: float, *, decoder: Decoder = "auto", max_shift_s: float | None = None
 ) -> Iterator[np.ndarray]:
     """Yields a video's wanted frames in order, each uint8 [336, 446, 3]; raises VideoError. See Sampling."""
-    with open_reading(path, Sampling(fps=fps, max_shift_s=max_shift_s), skim=True) as reading:
+    with open_needed(path, Sampling(fps=fps, max_shift_s=max_shift_s), skim=True) as reading:
         yield from reading.frames(decoder)
