@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 from av.container import InputContainer
@@ -183,8 +184,9 @@ class IndexFeed:
                 yield position, data[offset : offset + int(self._index.sizes[position])]
 
     def _packet(self, position: int, data: memoryview) -> VideoPacket:
-        packet: VideoPacket = Packet(bytes(data))
-        packet.time_base = self._stream.time_base
+        packet: VideoPacket = cast("VideoPacket", Packet(bytes(data)))
+        if self._stream.time_base is not None:
+            packet.time_base = self._stream.time_base
         packet.pts, packet.dts = int(self._index.pts[position]), int(self._index.dts[position])
         packet.is_keyframe = bool(self._index.keyframes[position])
         return packet

@@ -137,7 +137,7 @@ def _flat(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 def _track_id(header: memoryview) -> int:
     """Of a track header box (8.3.2); -1 where there is none."""
-    at = 20 if header[:1] == b"\1" else 12
+    at = 20 if bytes(header[:1]) == b"\1" else 12
     return int.from_bytes(header[at : at + 4], "big") if len(header) >= at + 4 else -1
 
 
