@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -17,11 +18,14 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from ..contract import Notice, VideoError
 from ..layout import Layout
-from ..packets import edit_lists, jumping, remux, scan
+from ..opening import opened, seekable
+from ..packets import edit_lists, jumping, needed, remux, scan
 from ..packets.keyframes import nearest_keyframes
 from ..packets.pruning import Segment, plan_segments
+from ..packets.sample_table import Doubt
 from ..packets.scan import PacketTable, VideoStream
 from ..places import Place
+from ..read_ahead import ReadAhead, ReadFailed
 from ..sampling import Sampling, count_wanted, frames_at, rate_differs, wanted_frames, wanted_times, why_none
 from . import damage, decoders, decoding
 from .damage import MOST_DAMAGED, Damage, OnDamage
@@ -56,17 +60,82 @@ def open_reading(
         scanned: what another process has found out about the same file, `Reading.scanned`; None: it is scanned.
     """
     with scan.open_video(path, skim=skim) as (container, stream):
-        decoding.choose_steps(stream.codec_context, sampling.decode)
         summary, table, packets = scan.scan(container, stream) if scanned is None else (*scanned, None)
-        if sampling.edit_lists == "ignore":
-            summary = edit_lists.counted(summary)
-        if reason := why_none(summary, sampling):
-            raise VideoError("sample", reason)
-        planned_s, planned = _planned(summary, table, sampling)
-        shift_s = sampling.max_shift_s
-        wanted = planned if shift_s is None else nearest_keyframes(table, planned, shift_s)
-        farthest_s = 1 / sampling.fps if on_damage == "nearest" else None
-        yield Reading(path, stream, summary, table, packets, sampling, planned_s, planned, wanted, farthest_s)
+        yield _sampled(path, stream, summary, table, _MemoryFeed.of(packets), sampling, on_damage)
+
+
+@contextlib.contextmanager
+def open_needed(
+    path: Place,
+    sampling: Sampling,
+    on_damage: OnDamage = "fail",
+    *,
+    skim: bool = False,
+    only: np.ndarray | None = None,
+) -> Iterator[Reading]:
+    """As open_reading, but no more of the file is read than wanted frames need, where its header tells what that is.
+
+    Of a packet that has not been read the table knows its size and times only; the frames are those of open_reading.
+
+    Args:
+        path, sampling, on_damage, skim: see open_reading.
+        only: int64 [m], ascending, positions among the wanted frames of those that will be read; None: all of them.
+    """
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(opened(path))
+        container, stream = stack.enter_context(scan.open_source(source, path.name, skim=skim))
+        plan = found = None
+        try:
+            file = source if isinstance(source, ReadAhead) else stack.enter_context(seekable(path))
+            plan = needed.plan(container, stream, file, functools.partial(_frames_of, sampling=sampling, only=only))
+            found = needed.read(container, stream, file, plan)
+        except (Doubt, ReadFailed) as doubt:
+            logger.debug("%s: all of it is read: %s", path, doubt)
+            if plan is not None:  # FFmpeg is not at the first packet any more
+                stack.close()
+                container, stream = stack.enter_context(scan.open_video(path, skim=skim))
+        if found is not None:
+            yield _sampled(path, stream, found.summary, found.table, found.feed, sampling, on_damage)
+        else:
+            summary, table, packets = scan.scan(container, stream)
+            yield _sampled(path, stream, summary, table, _MemoryFeed.of(packets), sampling, on_damage)
+
+
+def _frames_of(summary: VideoStream, table: PacketTable, *, sampling: Sampling, only: np.ndarray | None) -> np.ndarray:
+    """The frames to read of a video whose packets are known by its header; raises Doubt."""
+    if sampling.max_shift_s is not None and not table.keyframes.all():
+        raise Doubt("decoding may start at other packets than those that its header lists")
+    if sampling.edit_lists == "ignore" and summary.cut_off:
+        raise Doubt("which frame a number means depends on its packets")
+    if why_none(summary, sampling):
+        raise Doubt("it has no wanted frame")
+    _, frames = _planned(summary, table, sampling)
+    chosen = frames if only is None else frames[only[only < len(frames)]]
+    if not len(chosen):
+        raise Doubt("it has none of these frames")
+    return chosen
+
+
+def _sampled(
+    path: Place,
+    stream: AvVideoStream,
+    summary: VideoStream,
+    table: PacketTable,
+    kept: Feed | None,
+    sampling: Sampling,
+    on_damage: OnDamage,
+) -> Reading:
+    """A video whose packets are known and none decoded, ready for its wanted frames; raises VideoError for none."""
+    decoding.choose_steps(stream.codec_context, sampling.decode)
+    if sampling.edit_lists == "ignore":
+        summary = edit_lists.counted(summary)
+    if reason := why_none(summary, sampling):
+        raise VideoError("sample", reason)
+    planned_s, planned = _planned(summary, table, sampling)
+    shift_s = sampling.max_shift_s
+    wanted = planned if shift_s is None else nearest_keyframes(table, planned, shift_s)
+    farthest_s = 1 / sampling.fps if on_damage == "nearest" else None
+    return Reading(path, stream, summary, table, kept, sampling, planned_s, planned, wanted, farthest_s)
 
 
 def _planned(summary: VideoStream, table: PacketTable, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +158,7 @@ class Reading:
         path: where it lies.
         stream: its video stream, opened.
         summary, table: see `scan.scan`.
-        packets: all of them where they fit into memory.
+        kept: gives the packets of any segment; None: they did not fit into memory, and the file is read again.
         sampling: which frames are wanted.
         planned_s: float64 [n], seconds from the video's start that the wanted frames stand for: the times asked for
             where they are wanted by time, else the planned frames' own.
@@ -106,7 +175,7 @@ class Reading:
     stream: AvVideoStream
     summary: VideoStream
     table: PacketTable
-    packets: list[Packet[AvVideoStream]] | None
+    kept: Feed | None
     sampling: Sampling
     planned_s: np.ndarray
     planned: np.ndarray
@@ -198,7 +267,7 @@ class Reading:
 
     def feed(self, segments: list[Segment]) -> Feed:
         """Where the packets of these segments come from, each segment asked for once, in this order."""
-        return _MemoryFeed(self.packets) if self.packets is not None else _FileFeed(self.path, self.table, segments)
+        return self.kept if self.kept is not None else _FileFeed(self.path, self.table, segments)
 
     def decode(self, segment: Segment, feed: Feed, decoder: Decoder) -> Iterator[np.ndarray]:
         """The wanted frames of one segment; raises decoding.Unprovable where only `whole_file` tells what they are."""
@@ -303,6 +372,10 @@ class _MemoryFeed:
 
     def __init__(self, packets: list[Packet[AvVideoStream]]) -> None:
         self._packets = packets
+
+    @classmethod
+    def of(cls, packets: list[Packet[AvVideoStream]] | None) -> _MemoryFeed | None:
+        return None if packets is None else cls(packets)
 
     def packets(self, segment: Segment) -> Iterator[Packet[AvVideoStream]]:
         return (self._packets[position] for position in segment.packets)

@@ -17,7 +17,7 @@ from ..sampling import Decode, Sampling
 from . import decoders
 from .damage import OnDamage
 from .dividing import Share
-from .reading import Decoder, open_reading
+from .reading import Decoder, open_needed, open_reading
 
 # Super images handed on at once (one block where that has more): bounds what a worker holds, whatever the video.
 CHUNK_SUPER_IMAGES = 16
@@ -50,7 +50,12 @@ def super_images(
         Indivisible: other processes make parts of the video, and it must be decoded as a whole.
     """
     stretch = stretch or Stretch()
-    with open_reading(video.place, sampling, on_damage, skim=True, scanned=stretch.known()) as reading:
+    known = stretch.known()
+    with (
+        open_needed(video.place, sampling, on_damage, skim=True)
+        if known is None
+        else open_reading(video.place, sampling, on_damage, skim=True, scanned=known)
+    ) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
         share = Share(reading, stretch, reading.layout().frame_of(skip))
@@ -164,5 +169,5 @@ def frames(
     decode: Decode = "exact",
 ) -> Iterator[np.ndarray]:
     """Yields a video's wanted frames in order, each uint8 [336, 446, 3]; raises VideoError. See Sampling."""
-    with open_reading(path, Sampling(fps=fps, max_shift_s=max_shift_s, decode=decode), skim=True) as reading:
+    with open_needed(path, Sampling(fps=fps, max_shift_s=max_shift_s, decode=decode), skim=True) as reading:
         yield from reading.frames(decoder)
