@@ -59,6 +59,7 @@ def rows() -> list[Row]:
         *_encode("encode_cpu.json"),
         *_end_to_end("end_to_end.json"),
         *_growth("scaling.json"),
+        *_long_video("long_video.json"),
         *_retrieve("retrieve_cpu.json"),
     ]
 
@@ -301,6 +302,23 @@ def _encode_peers(entries: Mapping[str, Mapping[str, Any]], eager: str, name: st
 
 def _precision(candidate: str) -> str:
     return candidate.rsplit(maxsplit=1)[-1]
+
+
+def _long_video(name: str) -> list[Row]:
+    """One video by two workers, measured, and jobs on many cores, simulated."""
+    results = _load(name)["results"]
+    one, two = results["by_workers"]["1"], results["by_workers"]["2"]
+    more = two["worker_cpu_s"] / one["worker_cpu_s"] - 1
+    took = f"{one['seconds'] / two['seconds']:.2f} times as fast, {more:.1%} more processor time, the same bits"
+    rows = [Row("one long video (480p), 2 workers", "one", took, name)]
+    for job, found in results.get("simulated", {}).items():
+        gains = [
+            f"{cores} cores {each['whole']['seconds'] / each['divided']['seconds']:.2f} times as fast, "
+            f"tail {each['divided']['tail_s']:.1f} s instead of {each['whole']['tail_s']:.1f}"
+            for cores, each in found.items()
+        ]
+        rows.append(Row(f"simulated: {job}", "whole videos", "; ".join(gains), name))
+    return rows
 
 
 def _retrieve(name: str) -> list[Row]:

@@ -17,7 +17,10 @@ from .contract import VideoError
 from .errors import GridClipError
 from .ordinary_file import refuse_special_file
 from .places import Place, RemoteFile, TarMember
-from .read_ahead import Fetch, ReadAhead, ReadFailed
+from .read_ahead import FIRST_BYTES, Fetch, ReadAhead, ReadFailed
+
+# See ReadAhead: of a file on a disk. A request to a store takes much longer.
+LOCAL_JUMP_BYTES = 32 << 10
 
 
 @contextlib.contextmanager
@@ -62,7 +65,7 @@ def _file(place: Place) -> tuple[ReadAhead, contextlib.AbstractContextManager[ob
     whole, offset = (place.tar, place.offset) if isinstance(place, TarMember) else (place, 0)
     if isinstance(whole, RemoteFile):
         size = place.size if isinstance(place, TarMember) else remote.size_of(whole)
-        return _of(functools.partial(_fetch, whole, offset), size), contextlib.nullcontext()
+        return _of(functools.partial(_fetch, whole, offset), size, FIRST_BYTES), contextlib.nullcontext()
     try:
         descriptor = os.open(whole, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
@@ -70,14 +73,14 @@ def _file(place: Place) -> tuple[ReadAhead, contextlib.AbstractContextManager[ob
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, descriptor)
         size = place.size if isinstance(place, TarMember) else os.fstat(descriptor).st_size
-        file = _of(functools.partial(_read, descriptor, offset), size)
+        file = _of(functools.partial(_read, descriptor, offset), size, LOCAL_JUMP_BYTES)
         return file, stack.pop_all()
 
 
-def _of(fetch: Fetch, size: int) -> ReadAhead:
+def _of(fetch: Fetch, size: int, jump_bytes: int) -> ReadAhead:
     if size == 0:
         raise ReadFailed(errno.ENODATA, "empty file")
-    return ReadAhead(fetch, size)
+    return ReadAhead(fetch, size, jump_bytes)
 
 
 def _fetch(file: RemoteFile, offset: int, start: int, stop: int) -> bytes:

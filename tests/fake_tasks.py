@@ -144,3 +144,105 @@ def kill_once(left: pathlib.Path) -> None:
     left.write_text(" ".join(rest))
     if name:
         os.kill(os.getpid(), getattr(signal, f"SIG{name}"))
+
+
+UNITS = 40
+
+
+def in_parts(video, *, skip, stretch=None):
+    """Yields the numbers of its units, and gives parts away; whoever begins waits until somebody asks for one.
+
+    At a unit that the video's id names (`segfault-25`) it does what `by_name` does. Its file notes who yielded what.
+    """
+    from gridclip.dali_pipes.processes.stretches import Stretch
+
+    stretch = stretch or Stretch()
+    kind, _, fault_at = video.video_id.partition("-")
+    number, end = skip, stretch.end or UNITS
+    stretch.report(end - number)
+    waits = skip == 0 and not kind.startswith("whole")
+    deadline = time.monotonic() + 3
+    while number < end:
+        helpers = stretch.asking()
+        while waits and not helpers and time.monotonic() < deadline:
+            time.sleep(0.001)
+            helpers = stretch.asking()
+        waits = False
+        if helpers:
+            parts = min(helpers + 1, end - number)
+            stretch.give([number + (end - number) * part // parts for part in range(1, parts)], {"units": UNITS})
+            end = stretch.end or UNITS
+            stretch.report(end - number)
+        if fault_at and number == int(fault_at):
+            _fail_at(kind, stretch)
+        if video.path.name != "x":
+            with video.path.open("a") as log:
+                log.write(f"{os.getpid()} {number}\n")
+        yield number
+        time.sleep(0.005)
+        number += 1
+
+
+def _fail_at(kind, stretch):
+    if kind == "indivisible":
+        stretch.keep_whole("a frame is damaged")
+    elif kind == "unknown":
+        assert stretch.known() == {"units": UNITS}
+    elif kind == "slow":
+        time.sleep(1000)
+    else:
+        from gridclip.dali_pipes.contract import VideoFile
+
+        list(by_name(VideoFile(kind, pathlib.Path("x")), skip=2))
+
+
+def in_parts_once(video, *, skip, stretch=None):
+    """As in_parts, but its fault comes once: the file beside the video's remembers it."""
+    mark = video.path.with_suffix(".mark")
+    fault_at = int(video.video_id.partition("-")[2])
+    for number in in_parts(_without_fault(video), skip=skip, stretch=stretch):
+        if number == fault_at and not mark.exists():
+            mark.touch()
+            _fail_at(video.video_id.partition("-")[0], stretch)
+        yield number
+
+
+def without_fault(video, *, skip, stretch=None):
+    yield from in_parts(_without_fault(video), skip=skip, stretch=stretch)
+
+
+def big_parts(video, *, skip, stretch=None):
+    for _ in in_parts(video, skip=skip, stretch=stretch):
+        yield np.zeros(3_000_000, np.uint8)
+
+
+def _without_fault(video):
+    import dataclasses
+
+    return dataclasses.replace(video, video_id=video.video_id.partition("-")[0])
+
+
+def parts_of_decodes(video, *, skip, stretch=None, **settings):
+    """tasks.decode, which gives parts away however short they are; whoever begins waits until somebody asks for one."""
+    from gridclip.dali_pipes.cpu import dividing, tasks
+
+    dividing.LEAST_COST = 1.0
+    if stretch is not None and skip == 0:
+        asking, deadline = stretch.asking, time.monotonic() + 1.5
+
+        def patient() -> int:
+            helpers = asking()
+            while not helpers and stretch.end is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+                helpers = asking()
+            return helpers
+
+        stretch.asking = patient
+    yield from tasks.decode(video, skip=skip, stretch=stretch, **settings)
+
+
+def crashing_parts_of_car(video, *, skip, stretch=None, **settings):
+    """parts_of_decodes, but whoever makes a later part of car-detection crashes."""
+    if skip and video.video_id == "car-detection":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    yield from parts_of_decodes(video, skip=skip, stretch=stretch, **settings)

@@ -101,6 +101,9 @@ class Av1Reader:
         held = _Buffer(len(self._references) - 1, frame.key or frame.shows_buffer is not None)
         self._buffers = [held if refreshes >> index & 1 else buffer for index, buffer in enumerate(self._buffers)]
 
+    def resume(self) -> None:
+        self._buffers = [_Buffer(_NEVER, key=False)] * _BUFFERS
+
     def finish(self, facts: np.ndarray) -> None:
         pass
 

@@ -117,6 +117,9 @@ class H264Reader:
         bits.u(self._sps.frame_num_bits)
         return bool(bits.u(1))
 
+    def resume(self) -> None:
+        self._last_frame_num = -1
+
     def finish(self, facts: np.ndarray) -> None:
         pass
 

@@ -81,6 +81,9 @@ class HevcReader:
         self._restarts = ends
         return facts
 
+    def resume(self) -> None:
+        self._restarts = False  # an end of sequence just before would be in a packet that was read, see packets.needed
+
     def finish(self, facts: np.ndarray) -> None:
         facts[np.array(self._layers, int) == self._highest_layer] |= DISPOSABLE
 

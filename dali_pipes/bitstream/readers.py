@@ -56,6 +56,14 @@ class NamesReferences(Protocol):
         """
 
 
+@runtime_checkable
+class Resumes(Protocol):
+    """A PacketReader that remembers something of the packets it has read, other than parameter sets."""
+
+    def resume(self) -> None:
+        """Forgets it: packets have been left out, and the next one is one at which decoding starts."""
+
+
 # By FFmpeg's name of the codec: what makes a reader of the stream's headers (FFmpeg's extradata).
 READERS: dict[str, Callable[[bytes], PacketReader]] = {
     "h264": H264Reader,

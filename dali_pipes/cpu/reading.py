@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -17,11 +18,14 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from ..contract import Notice, VideoError
 from ..layout import Layout
-from ..packets import edit_lists, remux, scan
+from ..opening import opened, seekable
+from ..packets import edit_lists, jumping, needed, remux, scan
 from ..packets.keyframes import nearest_keyframes
 from ..packets.pruning import Segment, plan_segments
+from ..packets.sample_table import Doubt
 from ..packets.scan import PacketTable, VideoStream
 from ..places import Place
+from ..read_ahead import ReadAhead, ReadFailed
 from ..sampling import Sampling, count_wanted, frames_at, rate_differs, wanted_frames, wanted_times, why_none
 from . import damage, decoders, decoding
 from .damage import MOST_DAMAGED, Damage, OnDamage
@@ -31,9 +35,18 @@ logger = logging.getLogger(__name__)
 Decoder = decoders.Decoder
 
 
+def _allow(reason: str) -> None:
+    return
+
+
 @contextlib.contextmanager
 def open_reading(
-    path: Place, sampling: Sampling, on_damage: OnDamage = "fail", *, skim: bool = False
+    path: Place,
+    sampling: Sampling,
+    on_damage: OnDamage = "fail",
+    *,
+    skim: bool = False,
+    scanned: tuple[VideoStream, PacketTable] | None = None,
 ) -> Iterator[Reading]:
     """Opens and scans a video; raises VideoError, also where it has no wanted frame.
 
@@ -44,19 +57,85 @@ def open_reading(
             nearest frame that can stands for it, if one is at most a sampling period away; the video is lost where
             none is, or where more than MOST_DAMAGED of its wanted frames, and more than one, cannot be decoded.
         skim: see `scan.open_video`; DALI asks for what it does without.
+        scanned: what another process has found out about the same file, `Reading.scanned`; None: it is scanned.
     """
     with scan.open_video(path, skim=skim) as (container, stream):
-        decoding.choose_steps(stream.codec_context, sampling.decode)
-        summary, table, packets = scan.scan(container, stream)
-        if sampling.edit_lists == "ignore":
-            summary = edit_lists.counted(summary)
-        if reason := why_none(summary, sampling):
-            raise VideoError("sample", reason)
-        planned_s, planned = _planned(summary, table, sampling)
-        shift_s = sampling.max_shift_s
-        wanted = planned if shift_s is None else nearest_keyframes(table, planned, shift_s)
-        farthest_s = 1 / sampling.fps if on_damage == "nearest" else None
-        yield Reading(path, stream, summary, table, packets, sampling, planned_s, planned, wanted, farthest_s)
+        summary, table, packets = scan.scan(container, stream) if scanned is None else (*scanned, None)
+        yield _sampled(path, stream, summary, table, _MemoryFeed.of(packets), sampling, on_damage)
+
+
+@contextlib.contextmanager
+def open_needed(
+    path: Place,
+    sampling: Sampling,
+    on_damage: OnDamage = "fail",
+    *,
+    skim: bool = False,
+    only: np.ndarray | None = None,
+) -> Iterator[Reading]:
+    """As open_reading, but no more of the file is read than wanted frames need, where its header tells what that is.
+
+    Of a packet that has not been read the table knows its size and times only; the frames are those of open_reading.
+
+    Args:
+        path, sampling, on_damage, skim: see open_reading.
+        only: int64 [m], ascending, positions among the wanted frames of those that will be read; None: all of them.
+    """
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(opened(path))
+        container, stream = stack.enter_context(scan.open_source(source, path.name, skim=skim))
+        plan = found = None
+        try:
+            file = source if isinstance(source, ReadAhead) else stack.enter_context(seekable(path))
+            plan = needed.plan(container, stream, file, functools.partial(_frames_of, sampling=sampling, only=only))
+            found = needed.read(container, stream, file, plan)
+        except (Doubt, ReadFailed) as doubt:
+            logger.debug("%s: all of it is read: %s", path, doubt)
+            if plan is not None:  # FFmpeg is not at the first packet any more
+                stack.close()
+                container, stream = stack.enter_context(scan.open_video(path, skim=skim))
+        if found is not None:
+            yield _sampled(path, stream, found.summary, found.table, found.feed, sampling, on_damage)
+        else:
+            summary, table, packets = scan.scan(container, stream)
+            yield _sampled(path, stream, summary, table, _MemoryFeed.of(packets), sampling, on_damage)
+
+
+def _frames_of(summary: VideoStream, table: PacketTable, *, sampling: Sampling, only: np.ndarray | None) -> np.ndarray:
+    """The frames to read of a video whose packets are known by its header; raises Doubt."""
+    if sampling.max_shift_s is not None and not table.keyframes.all():
+        raise Doubt("decoding may start at other packets than those that its header lists")
+    if sampling.edit_lists == "ignore" and summary.cut_off:
+        raise Doubt("which frame a number means depends on its packets")
+    if why_none(summary, sampling):
+        raise Doubt("it has no wanted frame")
+    _, frames = _planned(summary, table, sampling)
+    chosen = frames if only is None else frames[only[only < len(frames)]]
+    if not len(chosen):
+        raise Doubt("it has none of these frames")
+    return chosen
+
+
+def _sampled(
+    path: Place,
+    stream: AvVideoStream,
+    summary: VideoStream,
+    table: PacketTable,
+    kept: Feed | None,
+    sampling: Sampling,
+    on_damage: OnDamage,
+) -> Reading:
+    """A video whose packets are known and none decoded, ready for its wanted frames; raises VideoError for none."""
+    decoding.choose_steps(stream.codec_context, sampling.decode)
+    if sampling.edit_lists == "ignore":
+        summary = edit_lists.counted(summary)
+    if reason := why_none(summary, sampling):
+        raise VideoError("sample", reason)
+    planned_s, planned = _planned(summary, table, sampling)
+    shift_s = sampling.max_shift_s
+    wanted = planned if shift_s is None else nearest_keyframes(table, planned, shift_s)
+    farthest_s = 1 / sampling.fps if on_damage == "nearest" else None
+    return Reading(path, stream, summary, table, kept, sampling, planned_s, planned, wanted, farthest_s)
 
 
 def _planned(summary: VideoStream, table: PacketTable, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +158,7 @@ class Reading:
         path: where it lies.
         stream: its video stream, opened.
         summary, table: see `scan.scan`.
-        packets: all of them where they fit into memory.
+        kept: gives the packets of any segment; None: they did not fit into memory, and the file is read again.
         sampling: which frames are wanted.
         planned_s: float64 [n], seconds from the video's start that the wanted frames stand for: the times asked for
             where they are wanted by time, else the planned frames' own.
@@ -96,7 +175,7 @@ class Reading:
     stream: AvVideoStream
     summary: VideoStream
     table: PacketTable
-    packets: list[Packet[AvVideoStream]] | None
+    kept: Feed | None
     sampling: Sampling
     planned_s: np.ndarray
     planned: np.ndarray
@@ -108,6 +187,11 @@ class Reading:
 
     def __post_init__(self) -> None:
         self.damage = Damage(len(self.wanted))
+
+    @property
+    def scanned(self) -> tuple[VideoStream, PacketTable]:
+        """What `open_reading` can do with instead of a scan."""
+        return self.summary, self.table
 
     def layout(self) -> Layout:
         """The video's super images; their times are the planned ones: the part of the video that they stand for."""
@@ -146,9 +230,25 @@ class Reading:
         logger.warning("%s: %s", self.path, detail)
         yield Notice(video_id, "rate", detail)
 
-    def frames(self, decoder: Decoder, *, first: int = 0, cells: int = 1) -> Iterator[np.ndarray]:
-        """The wanted frames from position `first` on, each uint8 [336, 446, 3]."""
-        segments = plan_segments(self.table, self.wanted, cells=cells, first=first)
+    def frames(
+        self,
+        decoder: Decoder,
+        *,
+        first: int = 0,
+        end: int | None = None,
+        cells: int = 1,
+        before_whole_file: Callable[[str], None] = _allow,
+    ) -> Iterator[np.ndarray]:
+        """The wanted frames from position `first` on, each uint8 [336, 446, 3].
+
+        Args:
+            decoder: what decodes.
+            first: a multiple of cells.
+            end: the position before which the last one is; None: to the end of the video.
+            cells: see plan_segments.
+            before_whole_file: is told why the whole file must be decoded; what it raises ends the frames.
+        """
+        segments = plan_segments(self.table, self.wanted[:end], cells=cells, first=first)
         feed = self.feed(segments)
         done = first
         try:
@@ -158,15 +258,16 @@ class Reading:
                     yield frame
                     done += 1
         except decoding.Unprovable as error:
+            before_whole_file(str(error))
             logger.info("%s: %s; decoding the whole file", self.path, error)
             self.decoded_packets += len(self.table.facts)
             if decoders.takes_files(decoder):
                 self.stood_in = self.stood_in or str(error)
-            yield from self.whole_file(done)
+            yield from itertools.islice(self.whole_file(done), None if end is None else end - done)
 
     def feed(self, segments: list[Segment]) -> Feed:
         """Where the packets of these segments come from, each segment asked for once, in this order."""
-        return _MemoryFeed(self.packets) if self.packets is not None else _FileFeed(self.path, segments)
+        return self.kept if self.kept is not None else _FileFeed(self.path, self.table, segments)
 
     def decode(self, segment: Segment, feed: Feed, decoder: Decoder) -> Iterator[np.ndarray]:
         """The wanted frames of one segment; raises decoding.Unprovable where only `whole_file` tells what they are."""
@@ -272,33 +373,38 @@ class _MemoryFeed:
     def __init__(self, packets: list[Packet[AvVideoStream]]) -> None:
         self._packets = packets
 
+    @classmethod
+    def of(cls, packets: list[Packet[AvVideoStream]] | None) -> _MemoryFeed | None:
+        return None if packets is None else cls(packets)
+
     def packets(self, segment: Segment) -> Iterator[Packet[AvVideoStream]]:
         return (self._packets[position] for position in segment.packets)
 
 
 class _FileFeed:
-    """The packets of a large file, demuxed a second time, segment after segment, in one pass."""
+    """The packets of a large file, demuxed a second time, segment after segment, in one pass from the first of them."""
 
-    def __init__(self, path: Place, segments: list[Segment]) -> None:
+    def __init__(self, path: Place, table: PacketTable, segments: list[Segment]) -> None:
         self._segments = segments
-        self._source = self._demux(path)
+        self._source = jumping.packets_from(path, table, int(segments[0].packets[0]) if segments else 0)
         self._next = 0
         self._ahead: dict[int, Packet[AvVideoStream]] = {}  # read already, needed by this segment or those that follow
-
-    @staticmethod
-    def _demux(path: Place) -> Iterator[Packet[AvVideoStream]]:
-        with scan.open_video(path) as (container, stream):
-            yield from scan.demux(container, stream)
 
     def packets(self, segment: Segment) -> Iterator[Packet[AvVideoStream]]:
         later = [other.packets for other in self._segments if other.first > segment.first]
         following = set(np.concatenate(later[:2]).tolist()) if later else set()
         for position in segment.packets.tolist():
             while self._next <= position:
-                packet = next(self._source, None)
-                if packet is None:
-                    raise VideoError("demux", "the file became shorter while it was read")
-                if self._next == position or self._next in following:
-                    self._ahead[self._next] = packet
-                self._next += 1
+                read, packet = self._read()
+                if read == position or read in following:
+                    self._ahead[read] = packet
+                self._next = read + 1
             yield self._ahead[position] if position in following else self._ahead.pop(position)
+
+    def _read(self) -> tuple[int, Packet[AvVideoStream]]:
+        try:
+            return next(self._source)
+        except StopIteration:
+            raise VideoError("demux", "the file became shorter while it was read") from None
+        except jumping.Elsewhere as error:
+            raise decoding.Unprovable(str(error)) from error

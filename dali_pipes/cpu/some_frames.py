@@ -16,7 +16,7 @@ from ..processes.pool import Named, Task
 from ..sampling import Sampling
 from .damage import OnDamage
 from .decoders import DECODERS, Decoder, in_turn
-from .reading import open_reading
+from .reading import open_needed
 
 CHUNK_FRAMES = 16  # handed on at once
 
@@ -79,7 +79,7 @@ def some_frames(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has none of these frames.
     """
-    with open_reading(video.place, sampling, on_damage) as reading:
+    with open_needed(video.place, sampling, on_damage, only=positions[skip:]) as reading:
         bounds_s = reading.layout().bounds_s
         asked, positions = positions, positions[positions < len(reading.wanted)]
         if not len(positions):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from .. import grid
 from ..contract import Notice, SuperImages, VideoFile
 from ..layout import Layout, Part, SuperImageSize
+from ..processes.stretches import Stretch
 from ..sampling import Decode, Sampling
 from . import decoders
 from .damage import OnDamage
-from .reading import Decoder, open_reading
+from .dividing import Share
+from .reading import Decoder, open_needed, open_reading
 
 # Super images handed on at once (one block where that has more): bounds what a worker holds, whatever the video.
 CHUNK_SUPER_IMAGES = 16
@@ -29,6 +31,7 @@ def super_images(
     skip: int = 0,
     on_damage: OnDamage = "nearest",
     more_sizes: Sequence[SuperImageSize] = (),
+    stretch: Stretch | None = None,
 ) -> Iterator[SuperImages | Notice]:
     """Yields a video's super images in order, in chunks of bounded size, and what is to be known about the video.
 
@@ -40,16 +43,30 @@ def super_images(
         skip: leaves out this many super images at the start, and the notices.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
         more_sizes: see `pack`.
+        stretch: how far to go, and who else makes parts of the video; None: to its end, nobody.
 
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
+        Indivisible: other processes make parts of the video, and it must be decoded as a whole.
     """
-    with open_reading(video.place, sampling, on_damage, skim=True) as reading:
+    stretch = stretch or Stretch()
+    known = stretch.known()
+    with (
+        open_needed(video.place, sampling, on_damage, skim=True)
+        if known is None
+        else open_reading(video.place, sampling, on_damage, skim=True, scanned=known)
+    ) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
-        first_frame = reading.layout().frame_of(skip)
-        frames = reading.frames(decoder, first=first_frame, cells=sampling.block)
-        yield from pack(video.video_id, reading.layout(), frames, first_frame=first_frame, more_sizes=more_sizes)
+        share = Share(reading, stretch, reading.layout().frame_of(skip))
+        yield from pack(
+            video.video_id,
+            reading.layout(),
+            share.frames(decoder),
+            first_frame=share.first,
+            end=share.end,
+            more_sizes=more_sizes,
+        )
         yield from reading.damage_notices(video.video_id)
         if reading.stood_in is not None:
             named = decoders.DECODERS[decoder].title
@@ -62,6 +79,7 @@ def pack(
     frames: Iterator[np.ndarray],
     *,
     first_frame: int,
+    end: Callable[[], int] | None = None,
     more_sizes: Sequence[SuperImageSize] = (),
 ) -> Iterator[SuperImages]:
     """Yields chunks of the super images that consecutive wanted frames make.
@@ -72,6 +90,8 @@ def pack(
         frames: uint8 [H, W, 3] each, to the end of a block or of the video; to the end of the video where super images
             overlap, for they look ahead.
         first_frame: the position of the first of them, where a block begins.
+        end: tells the position of the last one that begins a super image, plus one, which may become smaller while
+            frames are read; None: they go to the end of the video.
         more_sizes: further sizes to lay the same frames out in: a chunk's `other_images`.
     """
     at_once, overlap = _frames_at_once(layout.sampling), layout.sampling.overlap
@@ -79,8 +99,9 @@ def pack(
     held: list[np.ndarray] = []
     while True:
         held += itertools.islice(frames, at_once + overlap - len(held))
-        end = begin + min(at_once, len(held))
-        parts = layout.parts(begin, end) if held else ()
+        stop = begin + min(at_once, len(held))
+        stop = stop if end is None else min(stop, end())
+        parts = layout.parts(begin, stop) if held else ()
         if not parts:
             return
         start_s, end_s = layout.spans_s(parts)
@@ -88,14 +109,14 @@ def pack(
             video_id,
             layout.before(begin),
             layout.total,
-            _lay_out_all(held, end - begin, parts, layout.sampling),
+            _lay_out_all(held, stop - begin, parts, layout.sampling),
             start_s,
             end_s,
             parts,
-            layout.bounds_s[begin : end + 1],
-            tuple(_in_size(held, end - begin, parts, layout.sampling, size) for size in more_sizes),
+            layout.bounds_s[begin : stop + 1],
+            tuple(_in_size(held, stop - begin, parts, layout.sampling, size) for size in more_sizes),
         )
-        begin, held = end, held[at_once:]
+        begin, held = stop, held[at_once:]
 
 
 def _frames_at_once(sampling: Sampling) -> int:
@@ -148,5 +169,5 @@ def frames(
     decode: Decode = "exact",
 ) -> Iterator[np.ndarray]:
     """Yields a video's wanted frames in order, each uint8 [336, 446, 3]; raises VideoError. See Sampling."""
-    with open_reading(path, Sampling(fps=fps, max_shift_s=max_shift_s, decode=decode), skim=True) as reading:
+    with open_needed(path, Sampling(fps=fps, max_shift_s=max_shift_s, decode=decode), skim=True) as reading:
         yield from reading.frames(decoder)

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from ..contract import Compressed, Notice, SuperImages, VideoFile
 from ..image_folders import grids, jpeg
 from ..layout import SuperImageSize
-from ..processes.pool import Named, Task
+from ..processes.pool import Divisible, Named, Task
+from ..processes.stretches import Stretch
 from ..sampling import Sampling
 from . import super_images
 from .damage import OnDamage
@@ -23,12 +24,12 @@ def embedding_tasks(
     on_damage: OnDamage = "nearest",
     more_sizes: Sequence[SuperImageSize] = (),
 ) -> list[Task[SuperImages]]:
-    """Tasks that yield super images of image_size x image_size pixels, and in further sizes."""
+    """Tasks that yield super images in these sizes, in pixels; several processes may share a video."""
     task = functools.partial(
         decode, sampling=sampling, image_size=image_size, on_damage=on_damage, more_sizes=more_sizes
     )
     names = in_turn(decoder, sampling.decode)
-    return [Named(DECODERS[name].title, functools.partial(task, decoder=name)) for name in names]
+    return [Divisible(DECODERS[name].title, functools.partial(task, decoder=name)) for name in names]
 
 
 def saving_tasks(
@@ -38,7 +39,7 @@ def saving_tasks(
     part_dir: pathlib.Path,
     on_damage: OnDamage = "nearest",
 ) -> list[Task[int]]:
-    """Tasks that write JPEG folders; see `grids.save`."""
+    """Tasks that write JPEG folders; see `grids.save`. One process writes the folder of a video, however long it is."""
     return [
         Named(
             DECODERS[name].title,
@@ -74,11 +75,13 @@ def decode(
     image_size: int,
     on_damage: OnDamage = "nearest",
     more_sizes: Sequence[SuperImageSize] = (),
+    stretch: Stretch | None = None,
 ) -> Iterator[SuperImages | Notice]:
     """The super images of a video and notices, made at sampling.super_img_size and resized to image_size."""
-    for event in super_images.super_images(
-        video, sampling, decoder=decoder, skip=skip, on_damage=on_damage, more_sizes=more_sizes
-    ):
+    made = super_images.super_images(
+        video, sampling, decoder=decoder, skip=skip, on_damage=on_damage, more_sizes=more_sizes, stretch=stretch
+    )
+    for event in made:
         yield event if isinstance(event, Notice) else super_images.resize(event, image_size)
 
 

@@ -14,7 +14,7 @@ from ..bitstream.readers import may_hold_fields
 from ..contract import CompressedSegment, Notice, SuperImages, VideoFile
 from ..cpu import decoding
 from ..cpu.damage import OnDamage
-from ..cpu.reading import Feed, Reading, open_reading
+from ..cpu.reading import Feed, Reading, open_needed
 from ..cpu.super_images import pack, resize
 from ..layout import Layout, SuperImageSize
 from ..packets import remux
@@ -70,7 +70,7 @@ def read_compressed(
     Raises:
         VideoError: the video cannot be opened, demuxed or decoded, or has no wanted frame.
     """
-    with open_reading(video.place, sampling, on_damage) as reading:
+    with open_needed(video.place, sampling, on_damage) as reading:
         if not skip:
             yield from reading.notices(video.video_id)
         layout = reading.layout()

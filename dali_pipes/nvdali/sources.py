@@ -97,7 +97,7 @@ def decode_videos(
         num_threads=_num_threads(device_id, num_pipelines),
         more_sizes=more_sizes,
     )
-    on_cpu = tasks.embedding_tasks(sampling, "auto", image_size, on_damage, more_sizes)
+    on_cpu = pool.undivided(tasks.embedding_tasks(sampling, "auto", image_size, on_damage, more_sizes))
 
     def start() -> Mapping[str, DecoderLimits] | None:
         pipeline = build()
@@ -186,7 +186,7 @@ def _video_tasks(
         on_damage=on_damage,
         more_sizes=more_sizes,
     )
-    on_cpu = tasks.embedding_tasks(sampling, "auto", image_size, on_damage, more_sizes)
+    on_cpu = pool.undivided(tasks.embedding_tasks(sampling, "auto", image_size, on_damage, more_sizes))
     return [pool.Named("the search for what DALI decodes", read), *on_cpu]
 
 

@@ -8,7 +8,7 @@ import math
 import pathlib
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import av
@@ -136,8 +136,23 @@ def open_video(place: Place, *, skim: bool = False) -> Iterator[tuple[InputConta
         skim: does without what only pictures tell before one is decoded (the codec context's pixel format and colours),
             which costs more than all the rest of opening a small file.
     """
+    with opened(place) as source, open_source(source, place.name, skim=skim) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def open_source(
+    source: str | ReadAhead, name: str, *, skim: bool = False
+) -> Iterator[tuple[InputContainer, AvVideoStream]]:
+    """As open_video, for what `opening.opened` yields of a place.
+
+    Args:
+        source: what FFmpeg reads.
+        name: the place's, for its suffix.
+        skim: see open_video.
+    """
     with contextlib.ExitStack() as stack:
-        container = _opened_container(stack.enter_context(opened(place)), place.name, _SKIM if skim else {})
+        container = _opened_container(source, name, _SKIM if skim else {})
         stack.enter_context(_counting)
         stack.enter_context(container)
         stream = container.streams.best("video")
@@ -237,8 +252,7 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
         VideoError: the container is damaged or cut off, or holds no video packet.
     """
     context = stream.codec_context
-    codec = context.codec.canonical_name
-    reader = make_reader(codec, context.extradata or b"")
+    reader = make_reader(context.codec.canonical_name, context.extradata or b"")
     facts: list[int] = []
     keyframes: list[bool] = []
     times: list[int | None] = []
@@ -248,7 +262,8 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
     end = 0
     complained, _ = complaints()
     for packet in demux(container, stream):
-        facts.append(_read_facts(reader, packet))
+        fact = read_facts(reader, memoryview(packet), packet.is_keyframe)
+        facts.append(fact | CUT_OFF if packet.is_discard else fact)
         keyframes.append(packet.is_keyframe)
         pts = packet.pts
         times.append(pts)
@@ -264,29 +279,50 @@ def scan(container: InputContainer, stream: AvVideoStream) -> tuple[VideoStream,
         raise VideoError("demux", "no video packet in the file")
     if complaints()[0] != complained:  # the container is damaged: who knows what is missing between two packets
         facts[-1] |= BAD_CONTAINER
-    table = _packet_table(reader, facts, keyframes, times, sizes, float(stream.time_base or 0))
+    every = np.array(facts, np.uint16)
+    reader.finish(every)
+    references = reader.references() if isinstance(reader, NamesReferences) else None
+    table = packet_table(
+        every, keyframes, times, sizes, stream, reordering_declared=reader.reordering_declared, references=references
+    )
+    summary, table = summarised(stream, table, end)
+    _check_complete(container, stream, len(facts), end * float(stream.time_base or 0))
+    return summary, table, kept
+
+
+def summarised(stream: AvVideoStream, table: PacketTable, end: int) -> tuple[VideoStream, PacketTable]:
+    """The stream's summary, and the table with times of its own where the container gives none.
+
+    Args:
+        stream: they are of.
+        table: of all its packets.
+        end: of the packet that is shown last, in the stream's time base.
+
+    Raises:
+        VideoError: no packet shows a picture.
+    """
     frame_count = len(table.shown)
     if not frame_count:
         raise VideoError("demux", "no packet that shows a picture")
     avg_fps = _average_rate(stream, table)
     if table.times_s[-1] > 0:
-        first = min(pts for pts, fact in zip(times, table.facts, strict=True) if pts is not None and not fact & HIDDEN)
+        first = int(table.pts[table.shown].min())
         duration_s = max((end - first) * float(stream.time_base or 0), float(table.times_s[-1]))
     else:
         table = dataclasses.replace(table, times_s=np.arange(frame_count) / avg_fps)
         duration_s = frame_count / avg_fps
-    _check_complete(container, stream, len(facts), end * float(stream.time_base or 0))
     cut_off = int(((table.facts & HIDDEN) == CUT_OFF).sum())
-    summary = VideoStream(frame_count, avg_fps, duration_s, codec, context.width, context.height, cut_off)
-    return summary, table, kept
+    context = stream.codec_context
+    codec = context.codec.canonical_name
+    return VideoStream(frame_count, avg_fps, duration_s, codec, context.width, context.height, cut_off), table
 
 
-def _read_facts(reader: PacketReader, packet: VideoPacket) -> int:
+def read_facts(reader: PacketReader, packet: memoryview, keyframe: bool) -> int:
+    """What a reader says of the next packet, DAMAGED where its bytes are not what the codec's syntax allows."""
     try:
-        facts = reader.read(memoryview(packet), packet.is_keyframe)
-    except (ValueError, IndexError):  # the header is not what the codec's syntax allows
-        facts = DAMAGED
-    return facts | CUT_OFF if packet.is_discard else facts
+        return reader.read(packet, keyframe)
+    except (ValueError, IndexError):
+        return DAMAGED
 
 
 def _check_complete(container: InputContainer, stream: AvVideoStream, packet_count: int, end_s: float) -> None:
@@ -316,16 +352,25 @@ def summarise(place: Place) -> VideoStream:
         return scan(container, stream)[0]
 
 
-def _packet_table(
-    reader: PacketReader,
-    facts_list: list[int],
-    keyframes: list[bool],
-    times: list[int | None],
-    sizes: list[int],
-    time_base: float,
+def packet_table(
+    facts: np.ndarray,
+    keyframes: Sequence[bool],
+    times: Sequence[int | None],
+    sizes: Sequence[int],
+    stream: AvVideoStream,
+    *,
+    reordering_declared: bool,
+    references: list[tuple[int, ...]] | None,
 ) -> PacketTable:
-    facts = np.array(facts_list, np.uint16)
-    reader.finish(facts)
+    """The table of a stream's packets.
+
+    Args:
+        facts: uint16 [P], as a reader finished them, with CUT_OFF; gets UNDECODABLE.
+        keyframes, times, sizes: by packet; a time is None where the container gives none.
+        stream: they are of.
+        reordering_declared, references: as the reader says.
+    """
+    time_base = float(stream.time_base or 0)
     facts[_find_undecodable(facts, keyframes, times)] |= UNDECODABLE
     hidden = (facts & HIDDEN) != 0
     timed = all(pts is not None for pts, skip in zip(times, hidden, strict=True) if not skip)
@@ -351,12 +396,12 @@ def _packet_table(
         times_s=times_s,
         ordered=ordered,
         prunable=not (facts & UNSAFE).any(),
-        reordering_declared=reader.reordering_declared,
-        references=reader.references() if isinstance(reader, NamesReferences) else None,
+        reordering_declared=reordering_declared,
+        references=references,
     )
 
 
-def _find_undecodable(facts: np.ndarray, keyframes: list[bool], times: list[int | None]) -> np.ndarray:
+def _find_undecodable(facts: np.ndarray, keyframes: Sequence[bool], times: Sequence[int | None]) -> np.ndarray:
     """bool [P]: what comes before the first keyframe, and its leading pictures if it opens an open GOP.
 
     Such is a stream that was recorded or cut out in the middle of a GOP: decoders leave these pictures out, or show

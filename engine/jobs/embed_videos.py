@@ -180,7 +180,7 @@ def embed_videos_with_models(
     passes = pass_kinds(sampling, cells)
     several_models.check(targets, passes)
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
-    check_decode(decoder, targets[0].sampling.decode)
+    check_decode(decoder, sampling.decode)
     retrying.check(retry_failed, overwrite)
     listing = list_videos(video_dir, annotated)
     listings = [listing] * len(targets)

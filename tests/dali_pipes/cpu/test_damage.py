@@ -153,7 +153,7 @@ def test_leading_pictures_without_time_stamps_are_no_frames(tmp_path: pathlib.Pa
             new.mux_one(packet)
     pictures = every_picture(path)
     with reading.open_reading(path, Sampling(fps=12), "fail") as video:
-        missing = [packet.pts is None for packet in video.packets or []]
+        missing = [packet.pts is None for packet in video.kept._packets or []]
         assert 0 < sum(missing) == len(missing) - video.summary.frame_count
         frames = list(video.frames("auto", cells=4))
         for packet, frame in zip(video.table.shown[video.wanted].tolist(), frames, strict=True):

@@ -239,7 +239,7 @@ def test_a_file_that_nothing_reads_is_recorded_once(generated, tmp_path):
     [("h264_10bits.mp4", "yuv420p10le"), ("bbb480.mp4", None), ("crystal.webm", None), ("av1_video.mkv", None)],
 )
 def test_what_is_not_for_nvdec(shared_data, name, reason):
-    with segments.open_reading(shared_data / "videos" / name, SAMPLING) as reading:
+    with segments.open_needed(shared_data / "videos" / name, SAMPLING) as reading:
         obstacle = segments.why_not(reading, "gpu")
         assert (obstacle is None) if reason is None else reason in obstacle
         assert (segments.why_not(reading, "cpu") is None) == name.endswith(".webm")
@@ -251,9 +251,9 @@ def test_turned_videos_are_not_for_dali(tmp_path):
     source = write(tmp_path, Recipe("upright.mp4", options=(("preset", "ultrafast"),)))
     for turns in (1, 2, 3):
         turned = rotated(source, tmp_path / "turned.mp4", turns)
-        with segments.open_reading(turned, SAMPLING) as reading:
+        with segments.open_needed(turned, SAMPLING) as reading:
             assert "turned" in segments.why_not(reading, "gpu")
-    with segments.open_reading(source, SAMPLING) as reading:
+    with segments.open_needed(source, SAMPLING) as reading:
         assert segments.why_not(reading, "gpu") is None
 
 
@@ -329,14 +329,14 @@ def test_interlaced_streams_are_not_for_dali(tmp_path, name, interlaced):
     if codec != "mpeg4":
         options.append(("preset", "ultrafast"))
     recipe = Recipe(name, codec, frames=12, gop=6, b_frames=0, interlaced=interlaced, options=tuple(options))
-    with segments.open_reading(write(tmp_path, recipe), SAMPLING) as reading:
+    with segments.open_needed(write(tmp_path, recipe), SAMPLING) as reading:
         assert may_hold_fields(reading.summary.codec, reading.stream.codec_context) == interlaced
         obstacle = segments.why_not(reading, "gpu")
         assert obstacle == "its frames may be interlaced" if interlaced else obstacle is None
 
 
 def test_full_range_mjpeg_is_not_for_nvdec(generated):
-    with segments.open_reading(generated / "mjpeg.avi", SAMPLING) as reading:
+    with segments.open_needed(generated / "mjpeg.avi", SAMPLING) as reading:
         assert "full range" in segments.why_not(reading, "gpu")
         assert segments.why_not(reading, "cpu") is None
 
@@ -350,7 +350,7 @@ def test_what_the_card_does_not_decode_goes_to_the_workers(generated):
     for limits, kind in cards:
         (run,) = segments.read_compressed(video, **options, limits=limits)
         assert type(run) is kind
-    with segments.open_reading(video.path, SAMPLING) as reading:
+    with segments.open_needed(video.path, SAMPLING) as reading:
         assert segments.why_not(reading, "gpu", {}) == "DALI does not decode vp9 on this GPU"
         assert "320 x 180" in segments.why_not(reading, "gpu", {"vp9": small})
 

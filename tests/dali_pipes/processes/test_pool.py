@@ -14,7 +14,7 @@ import pytest
 from gridclip import GridClipError
 from gridclip.dali_pipes.contract import Failure, Finished, Notice, Restarted, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images, tasks
-from gridclip.dali_pipes.processes import child, pool
+from gridclip.dali_pipes.processes import child, pool, serving
 from gridclip.dali_pipes.sampling import Sampling
 
 TESTS = pathlib.Path(__file__).parents[2]
@@ -186,7 +186,7 @@ def test_log_records_of_workers_arrive_with_the_video(fakes, caplog):
 def test_a_decoder_that_complains_for_ever_counts_as_hung(fakes, caplog):
     found = collect(pool.run([video("v")], [fakes.complaining], num_workers=1, time_limit_s=0.5))
     assert found == {"v": [Failure("v", "decode", "nothing decoded for 0.5 s")]}
-    assert sum("once more" in record.getMessage() for record in caplog.records) == pool.MAX_LOG_RECORDS
+    assert sum("once more" in record.getMessage() for record in caplog.records) == serving.MAX_LOG_RECORDS
 
 
 def test_a_worker_killed_while_it_starts_is_started_again(fakes, monkeypatch, tmp_path):
