@@ -1355,6 +1355,7 @@ _benchmark("gpu", "Prove the GPU path on this machine: frames, embeddings, ranks
 _benchmark("moments", "Recall and moments of every way to score, over encoder passes, on long generated videos.")
 _benchmark("retrieve", "Seconds to rank ActivityNet's videos for its captions.")
 _benchmark("books", "Videos per second, memory and resume of everything but decoding and encoding.")
+_benchmark("search", "Recall, latency, memory and disk of exact search and the index, beside faiss and a product.")
 _benchmark("serve", "Milliseconds of the page's answers to many clients at once, errors and memory.")
 
 

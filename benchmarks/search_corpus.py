@@ -6,9 +6,9 @@ axes count, as in embeddings of pictures) and whose expected squared length is 1
 
     m + sqrt(.15) z_topic + sqrt(.15) z_video + sqrt(.12) z_scene + sqrt(.08) z_own,   made unit length,
 
-with one vector m of squared length .5 in all of them, as pictures of one model have. So the expected cosine of two super
-images is about .50 in unlike videos, .65 in videos of one topic, .80 in one video and .92 in one scene. A video has 1 to
-29 super images (15 in the mean) in three scenes, a topic 64 videos. A query is
+with one vector m of squared length .5 in all of them, as pictures of one model have. So the expected cosine of two
+super images is about .50 in unlike videos, .65 in videos of one topic, .80 in one video and .92 in one scene. A video
+has 1 to 29 super images (15 in the mean) in three scenes, a topic 64 videos. A query is
 
     NEAR (x - m) / |x - m| + sqrt(1 - NEAR^2) z,   made unit length,
 
@@ -26,7 +26,9 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +43,13 @@ SEED = 0
 TOP = 10
 SECONDS = 8.0  # of a super image
 BLOCK_ROWS = 1 << 16  # that meet the queries at once, in float32
-AGGREGATES = ("max", "softmax")
+BEST_SUPER_IMAGE = "max"
+# Ways to score a video, each with what a `Searcher` and a `Scoring` are given for it; the second one is the default.
+SCORINGS: Mapping[str, Mapping[str, Any]] = {
+    BEST_SUPER_IMAGE: {"aggregate": "max"},
+    "softmax": {"aggregate": "softmax", "temperature": 1.0},
+    "softmax, temperature 0.1": {"aggregate": "softmax", "temperature": 0.1},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +79,7 @@ class Corpus:
         return np.load(self.folder / "queries.npy")
 
     def exact(self, wanted: str) -> np.ndarray:
-        """int64 [Q, TOP]: the nearest "super_images", or the best videos by an aggregate of AGGREGATES, best first."""
+        """int64 [Q, TOP]: the nearest "super_images", or the best videos by one of SCORINGS, best first."""
         return np.load(self.folder / "exact.npz")[wanted]
 
     @property
@@ -102,7 +110,8 @@ def make_demo(folder: pathlib.Path, *, videos: int, queries: int, say: Callable[
 def _made(folder: pathlib.Path, write: Callable[[pathlib.Path], None]) -> Corpus:
     corpus = Corpus(folder)
     if not (folder / "facts.json").exists():  # which is written last
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(corpus.store, ignore_errors=True)  # of a run that was ended
         write(folder)
         _write_answers(corpus)
         _write_facts(corpus)
@@ -124,7 +133,7 @@ def _lengths(super_images: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
-    """What all blocks have in common: m [D], the matrix [D, D] that makes z of standard normal numbers, topics [T, D]."""
+    """What all blocks have in common: m [D], the matrix [D, D] that makes z of normal numbers, topics [T, D]."""
 
     common: np.ndarray
     spread: np.ndarray
@@ -183,7 +192,8 @@ def _write_demo(folder: pathlib.Path, *, videos: int, queries: int, say: Callabl
     from .moments_videos import make_set
 
     model = folder / "model"
-    export_model(str(CHECKPOINT), model)
+    if not (model / "model.json").exists():
+        export_model(str(CHECKPOINT), model)
     embedded = embed(make_set("held", videos, seed=SEED), Encoder(model), folder, say=say, grid_sizes=(2,))
     table = embedded.tables["super", 2]
     _write_vectors(folder, table.offsets, table.vectors.shape[1], iter([table.vectors]))
@@ -226,9 +236,9 @@ def _write_answers(corpus: Corpus) -> None:
         nearest = np.argpartition(-similar, count - 1, axis=1)[:, :count]
         scores = np.take_along_axis(similar, nearest, 1)
         best["super_images"] = _merged(best.get("super_images"), scores, nearest + offsets[first])
-        for aggregate in AGGREGATES:
-            scores, videos = best_videos(queries, rows, own, Scoring(aggregate), top=TOP, device="cpu")
-            best[aggregate] = _merged(best.get(aggregate), scores, videos + first)
+        for name, options in SCORINGS.items():
+            scores, videos = best_videos(queries, rows, own, Scoring(**options), top=TOP, device="cpu")
+            best[name] = _merged(best.get(name), scores, videos + first)
     np.savez(corpus.folder / "exact.npz", **{name: numbers for name, (_, numbers) in best.items()})
 
 

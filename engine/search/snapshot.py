@@ -88,7 +88,7 @@ class Snapshot:
         """Of a few videos that lie apart, positions int64 [n], rising; as `scores`."""
         parts = []
         for some in np.split(videos, self._cuts(videos)):
-            rows, _ = self.reader.read(some)
+            rows = self.reader.read_vectors(some)
             parts.append(scorer(rows.vectors, rows.offsets))
         return self._checked(videos, np.concatenate(parts))
 

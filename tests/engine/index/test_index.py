@@ -70,6 +70,8 @@ def store(tmp_path: pathlib.Path) -> Store:
 def _small_stores_are_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "INDEX_FROM_ROWS", 0)
     monkeypatch.setattr(searching, "WORTHWHILE", 0.25)
+    monkeypatch.setattr(searching, "CANDIDATES", 100)  # few beside the videos
+    monkeypatch.setattr(searching, "CANDIDATES_PER_HIT", 10)
     monkeypatch.setattr(snapshot, "ROWS_AT_ONCE", 100)
 
 
