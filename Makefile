@@ -57,6 +57,7 @@ kills: setup
 	PYTHONPATH=tests $(BIN)/python -m kills --runs $(RUNS) --seed $(SEED) --keep $(FINDS)/kills --json bench-kills.json
 
 bench-long: LONG := --long
+bench-long: SEARCHED := --super-images 1e4,1e5,1e6
 bench-long: bench
 
 bench: setup
@@ -71,6 +72,7 @@ bench: setup
 	$(BIN)/gridclip bench scaling $(LONG) --json benchmarks/results/scaling.json
 	$(BIN)/gridclip bench moments --json benchmarks/results/moments.json
 	$(BIN)/gridclip bench retrieve --json benchmarks/results/retrieve_cpu.json
+	$(BIN)/gridclip bench search $(SEARCHED) --json benchmarks/results/search.json
 	$(BIN)/python -m gridclip.benchmarks.charts
 	$(BIN)/python -m gridclip.benchmarks.readme_table
 

@@ -19,6 +19,7 @@ from .charts_decode_modes import decode_modes_chart
 from .charts_encode_retrieve import encode_chart, retrieve_chart
 from .charts_end_to_end import end_to_end_chart, scaling_chart
 from .charts_moments import moments_chart
+from .charts_search import search_chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,6 +108,7 @@ DRAWN_BY: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "moments": moments_chart,
     "retrieve": retrieve_chart,
     "scaling": scaling_chart,
+    "search": search_chart,
     "sweep": sweep_chart,
 }
 

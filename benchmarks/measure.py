@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import random
+import shlex
 import statistics
 import sys
 import time
@@ -86,7 +87,7 @@ def write(path: pathlib.Path, *, packages: Iterable[str], settings: Mapping[str,
     if not program.startswith("gridclip "):  # run as a module: its path says nothing elsewhere
         program = f"python -m gridclip.benchmarks.{pathlib.Path(program).stem}"
     report = {
-        "command": " ".join([program, *sys.argv[1:]]),
+        "command": " ".join([program, *map(shlex.quote, sys.argv[1:])]),
         "machine": machine(),
         "versions": versions(packages),
         "settings": dict(settings),

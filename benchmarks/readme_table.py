@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import measure
+from . import measure, search_table
 from .charts import crossing_text
 from .charts_decode_modes import BOTH, EXACT, WAYS
 
@@ -61,6 +61,7 @@ def rows() -> list[Row]:
         *_growth("scaling.json"),
         *_long_video("long_video.json"),
         *_retrieve("retrieve_cpu.json"),
+        *_search("search.json"),
     ]
 
 
@@ -70,8 +71,8 @@ def headlines(readme: str) -> str:
 
 
 def everything(readme: str) -> str:
-    """The text of benchmarks/README.md with its table made anew."""
-    return _rewritten(readme, rows(), "results")
+    """The text of benchmarks/README.md with its tables made anew."""
+    return search_table.rewritten(_rewritten(readme, rows(), "results"), _load("search.json"))
 
 
 def _rewritten(readme: str, shown: Sequence[Row], results: str) -> str:
@@ -359,3 +360,16 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def _search(name: str) -> list[Row]:
+    """A row for each corpus; the headline is the largest one."""
+    report = _load(name)
+    rows = []
+    for entry in report["results"]:
+        searched = f"{entry['videos']:,} videos, {entry['super_images']:,} super images ({entry['corpus']})"
+        headline = entry is search_table.largest(report)
+        rows.append(
+            Row(f"find the 10 best of {searched}", "faiss, a product", search_table.outcome(entry), name, headline)
+        )
+    return rows

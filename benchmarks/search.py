@@ -40,14 +40,14 @@ THREAD_NAMES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "L
 # written down before the first run. A product reads 4 bytes a number at 15 GB/s; exact search took 1.4 us of processor
 # time a super image at 750,000; the index of 50,000 means took 3 ms, and scoring 100 videos some 5.
 PREDICTED: Mapping[str, Mapping[str, Any]] = {
-    "numpy product, max": {"p50_ms": [2, 20, 205], "recall_videos": 1},
-    "gridclip exact, max": {"p50_ms": [10, 100, 1000], "recall_videos": 1},
-    "gridclip exact, softmax": {"p50_ms": [12, 120, 1200], "recall_videos": 1},
-    "gridclip index, max": {"p50_ms": [7, 12, 70], "recall_videos": 0.99},
-    "gridclip index, softmax": {"p50_ms": [7, 8, 10], "recall_videos": 0.99},
-    "gridclip index, softmax, temperature 0.1": {"p50_ms": [10, 18, 80], "recall_videos": 0.99},
-    "faiss IVF-PQ, max": {"p50_ms": [1, 2, 5], "recall_videos": 0.85},
-    "faiss HNSW, max": {"p50_ms": [1, 2, 4], "recall_videos": 0.99},
+    "numpy product, max": {"p50_ms": {"1e4": 2, "1e5": 20, "1e6": 205}, "recall_videos": 1},
+    "gridclip exact, max": {"p50_ms": {"1e4": 10, "1e5": 100, "1e6": 1000}, "recall_videos": 1},
+    "gridclip exact, softmax": {"p50_ms": {"1e4": 12, "1e5": 120, "1e6": 1200}, "recall_videos": 1},
+    "gridclip index, max": {"p50_ms": {"1e4": 7, "1e5": 12, "1e6": 70}, "recall_videos": 0.99},
+    "gridclip index, softmax": {"p50_ms": {"1e4": 7, "1e5": 8, "1e6": 10}, "recall_videos": 0.99},
+    "gridclip index, softmax, temperature 0.1": {"p50_ms": {"1e4": 10, "1e5": 18, "1e6": 80}, "recall_videos": 0.99},
+    "faiss IVF-PQ, max": {"p50_ms": {"1e4": 1, "1e5": 2, "1e6": 5}, "recall_videos": 0.85},
+    "faiss HNSW, max": {"p50_ms": {"1e4": 1, "1e5": 2, "1e6": 4}, "recall_videos": 0.99},
 }
 
 

@@ -43,6 +43,7 @@ SEED = 0
 TOP = 10
 SECONDS = 8.0  # of a super image
 BLOCK_ROWS = 1 << 16  # that meet the queries at once, in float32
+READ_ROWS = 1 << 14
 BEST_SUPER_IMAGE = "max"
 # Ways to score a video, each with what a `Searcher` and a `Scoring` are given for it; the second one is the default.
 SCORINGS: Mapping[str, Mapping[str, Any]] = {
@@ -64,9 +65,19 @@ class Corpus:
         return self.folder / "store"
 
     @property
-    def vectors(self) -> np.ndarray:
+    def vectors(self) -> np.memmap:
         """float16 [R, D], mapped from the file."""
-        return np.load(self.folder / "vectors.npy", mmap_mode="r")
+        mapped: np.memmap = np.load(self.folder / "vectors.npy", mmap_mode="r")
+        return mapped
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The same as float32 [<= READ_ROWS, D], by and by; read, for what is mapped counts as a process's memory."""
+        rows, width = self.vectors.shape
+        with (self.folder / "vectors.npy").open("rb") as file:
+            file.seek(self.vectors.offset)
+            for first in range(0, rows, READ_ROWS):
+                count = min(READ_ROWS, rows - first) * width
+                yield np.fromfile(file, np.float16, count).reshape(-1, width).astype(np.float32)
 
     @property
     def offsets(self) -> np.ndarray:

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .search_corpus import BEST_SUPER_IMAGE, SCORINGS, TOP, Corpus, video_number
+from .search_corpus import BEST_SUPER_IMAGE, READ_ROWS, SCORINGS, TOP, Corpus, video_number
 
 if TYPE_CHECKING:
     from ..engine.choices import IndexMode
 
 NEAREST = 200  # super images that a peer is asked for: ten videos' worth, and some
 FREE_SHARE = 0.6  # of the memory that is free, for a system that holds all vectors in float32
-ROWS_AT_ONCE = 1 << 15  # that become float32
 CODE_AXES = 8  # of a vector that share a byte of product quantisation
 CODES = 256  # of a byte
 LIST_POINTS = 64  # vectors that train each centroid of faiss' lists, or codes; its guide asks for 39 and more
@@ -93,10 +92,11 @@ class Product:
             os.link(corpus.folder / name, folder / name)
 
     def open(self, folder: pathlib.Path, scoring: str) -> Callable[[Effort], Ask]:
-        mapped, offsets = np.load(folder / "vectors.npy", mmap_mode="r"), np.load(folder / "offsets.npy")
-        vectors = np.empty(mapped.shape, np.float32)
-        for first in range(0, len(vectors), ROWS_AT_ONCE):
-            vectors[first : first + ROWS_AT_ONCE] = mapped[first : first + ROWS_AT_ONCE]
+        held = Corpus(folder)  # as far as vectors and offsets go
+        vectors, offsets, row = np.empty(held.vectors.shape, np.float32), held.offsets, 0
+        for block in held.blocks():
+            vectors[row : row + len(block)] = block
+            row += len(block)
 
         def ask(query: np.ndarray) -> Answer:
             similar = vectors @ query
@@ -181,14 +181,15 @@ class Faiss:
     def build(self, corpus: Corpus, folder: pathlib.Path) -> None:
         import faiss
 
-        vectors, settings = corpus.vectors, self.settings(corpus)
-        index = faiss.index_factory(vectors.shape[1], settings["factory"], faiss.METRIC_INNER_PRODUCT)
+        (rows, width), factory = corpus.vectors.shape, self.settings(corpus)["factory"]
+        index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
             index.do_polysemous_training = False  # for a filter that is not used; it takes most of the time
-            some = np.random.default_rng(0).permutation(len(vectors))[: LIST_POINTS * max(index.nlist, CODES)]
-            index.train(vectors[np.sort(some)].astype(np.float32))
-        for first in range(0, len(vectors), ROWS_AT_ONCE):
-            index.add(vectors[first : first + ROWS_AT_ONCE].astype(np.float32))
+            chosen = np.random.default_rng(0).random(rows) < LIST_POINTS * max(index.nlist, CODES) / rows
+            parts = np.split(chosen, range(READ_ROWS, rows, READ_ROWS))
+            index.train(np.concatenate([block[part] for block, part in zip(corpus.blocks(), parts, strict=True)]))
+        for block in corpus.blocks():
+            index.add(block)
         faiss.write_index(index, str(folder / "index.faiss"))
         os.link(corpus.folder / "offsets.npy", folder / "offsets.npy")
 
