@@ -250,7 +250,8 @@ def _write_answers(corpus: Corpus) -> None:
         for name, options in SCORINGS.items():
             scores, videos = best_videos(queries, rows, own, Scoring(**options), top=TOP, device="cpu")
             best[name] = _merged(best.get(name), scores, videos + first)
-    np.savez(corpus.folder / "exact.npz", **{name: numbers for name, (_, numbers) in best.items()})
+    answers: dict[str, Any] = {name: numbers for name, (_, numbers) in best.items()}
+    np.savez(corpus.folder / "exact.npz", **answers)
 
 
 def _runs(offsets: np.ndarray) -> Iterator[tuple[int, int]]:

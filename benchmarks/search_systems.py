@@ -56,9 +56,14 @@ class System(Protocol):
         efforts: settings of a search, from little work to much; one that is empty where there is nothing to set.
     """
 
-    name: str
-    scorings: tuple[str, ...]
-    efforts: tuple[Effort, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def scorings(self) -> tuple[str, ...]: ...
+
+    @property
+    def efforts(self) -> tuple[Effort, ...]: ...
 
     def settings(self, corpus: Corpus) -> dict[str, Any]:
         """Of the build, for the report."""
