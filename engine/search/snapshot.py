@@ -17,7 +17,7 @@ from ..moments.best import Moment
 from ..store.reader import Rows, SuperImageReader
 
 KEPT_BYTES = 192 << 20  # of float16 vectors that a searcher keeps in memory: 130,000 super images that are 768 wide
-ROWS_AT_ONCE = 8192  # that are read of videos that lie apart
+ROWS_AT_ONCE = 1024  # that are read of videos that lie apart: with more, new memory costs more than Lance's calls
 
 # Vectors float16 [R, D] of whole videos and their offsets in, scores float32 [n, Q] out; NaN: a vector is not finite.
 Scorer = collections.abc.Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -25,7 +25,7 @@ from .copies import View, view_codes, views
 from .tables import LEVEL_COLUMNS, SUPER_IMAGES, Tables, has_levels
 from .vector_files import VectorFiles, vectors_of
 
-ROWS = 4096  # of super images that are read at once: 6 MiB of vectors that are 768 wide
+ROWS = 2048  # of super images that are read at once: 3 MiB of vectors that are 768 wide, which caches hold
 BYTES_AHEAD = 32 << 20  # that Lance may read before they are asked for; by default 2 GiB
 BLOCKS_AHEAD = 1  # that are read while one is worked on
 
@@ -330,7 +330,13 @@ def _key_batches(
 ) -> collections.abc.Iterator[pa.RecordBatch]:
     levels = LEVEL_COLUMNS if has_levels(dataset) else {}
     scanner = dataset.scanner(
-        columns=["video_id", "index", *levels], fragments=fragments, scan_in_order=True, batch_size=16 * ROWS
+        columns=["video_id", "index", *levels],
+        fragments=fragments,
+        scan_in_order=True,
+        batch_size=16 * ROWS,
+        io_buffer_size=BYTES_AHEAD,
+        batch_readahead=1,
+        fragment_readahead=1,
     )
     for batch in scanner.to_batches():
         for name in ("video_id", "index"):
