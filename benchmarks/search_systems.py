@@ -223,7 +223,7 @@ def systems() -> list[System]:
         Exact(),
         Indexed(),
         Faiss("faiss IVF-PQ", "IVF{lists},PQ{codes}", tuple({"nprobe": each} for each in (8, 32, 128)), whole=False),
-        Faiss("faiss HNSW", "HNSW32,Flat", tuple({"efSearch": each} for each in (256, 512, 1024)), whole=True),
+        Faiss("faiss HNSW", "HNSW32,Flat", tuple({"efSearch": each} for each in (256, 1024, 2048, 4096)), whole=True),
     ]
 
 

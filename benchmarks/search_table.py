@@ -55,13 +55,14 @@ def table(report: Mapping[str, Any]) -> list[str]:
 
 
 def outcome(entry: Mapping[str, Any]) -> str:
-    """The row of one corpus: recall, milliseconds and MiB of every way to find videos by their best super image."""
+    """The row of one corpus: recall, milliseconds and MiB of the peers, and of GridCLIP as they are and by default."""
     parts = []
-    for name, system in entry["systems"].items():
-        for scoring, asked in system["asked"].items():
+    for name, asked in ways(entry).items():
+        if "temperature" not in name:
             best = chosen_effort(asked)
-            shown = name if len(system["asked"]) == 1 else f"{name} ({scoring})"
-            parts.append(f"{shown} {best['recall_videos']:.3f}, {best['p50_ms']:.3g} ms, {asked['peak_mib']:,} MiB")
+            system, _, scoring = name.partition(", ")
+            shown = f"{system} ({scoring})" if system.startswith("gridclip") else system
+            parts.append(f"{shown} {best['recall_videos']:.3f}, {short(best['p50_ms'])} ms, {asked['peak_mib']:,} MiB")
     return "recall@10, p50, memory: " + "; ".join(parts)
 
 
@@ -69,6 +70,11 @@ def largest(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """The largest corpus of generated vectors."""
     entries: Sequence[Mapping[str, Any]] = [each for each in report["results"] if each["corpus"] == "generated"]
     return max(entries, key=lambda entry: entry["super_images"])
+
+
+def short(value: float) -> str:
+    """Three digits that count: "1,070", "31.4", "0.25"; less than a thousandth is nothing."""
+    return f"{float(f'{value:.3g}'):,.12g}" if value >= 0.001 else "0"
 
 
 def _predicted(report: Mapping[str, Any], entry: Mapping[str, Any], name: str) -> tuple[float, float] | None:
@@ -85,7 +91,7 @@ def _cells(
 ) -> list[str]:
     best = chosen_effort(asked)
     setting = "".join(f", {key} {value}" for key, value in best["effort"].items())
-    recall, speed = f"{best['recall_videos']:.3f}", f"{best['p50_ms']:.3g}, {best['p95_ms']:.3g}"
+    recall, speed = f"{best['recall_videos']:.3f}", f"{short(best['p50_ms'])}, {short(best['p95_ms'])}"
     if predicted is not None:
         recall += f" ({predicted[0]:g})"
         speed += f" ({predicted[1]:g})"
@@ -93,9 +99,9 @@ def _cells(
         name + setting,
         recall,
         speed,
-        f"{best['cpu_ms']:.3g}",
+        short(best["cpu_ms"]),
         f"{asked['peak_mib']:,}",
         f"{asked['first_s']:.2f} s, {asked['first_peak_mib']:,} MiB",
-        f"{system['build_s']:.3g} s, {system['build_peak_mib']:,} MiB",
+        f"{short(system['build_s'])} s, {system['build_peak_mib']:,} MiB",
         f"{system['disk_mib']:,.0f}",
     ]

@@ -226,9 +226,13 @@ def report(**left_out: str) -> dict[str, Any]:
 def test_the_table_has_the_largest_corpus_beside_what_was_predicted() -> None:
     head, _, index, _, peer, gone = search_table.table(report(other="not installed"))
     assert {line.count("|") for line in (head, index, peer, gone)} == {head.count("|")}
-    assert "| gridclip index, max, n 0 | 0.995 (0.99) | 1e+03, 2e+03 (70) |" in index.replace("1000", "1e+03")
+    assert "| gridclip index, max, n 0 | 0.995 (0.99) | 1,000, 2,000 (70) |" in index
     assert "| faiss IVF-PQ, max, n 1 | 0.750 (0.85) | 1, 2 (5) | 1 | 2,000 | 0.50 s, 90 MiB | 1.5 s, 50 MiB |" in peer
     assert "| other | left out: not installed |" in gone
+
+
+def test_figures_are_short() -> None:
+    assert [search_table.short(value) for value in (1071.4, 31.36, 0.25, 6e-05)] == ["1,070", "31.4", "0.25", "0"]
 
 
 def test_the_chart_shows_every_size_and_every_effort() -> None:

@@ -89,6 +89,9 @@ def test_blocks_hold_every_video_once_and_whole(store: Store, monkeypatch: pytes
 def test_videos_come_in_the_order_asked_for(store: Store) -> None:
     reader = store.reader()
     rows, spans = reader.read(np.array([3, 0, 2]))
+    vectors = reader.read_vectors(np.array([3, 0, 2]))
+    np.testing.assert_array_equal(vectors.vectors, rows.vectors)
+    np.testing.assert_array_equal(vectors.offsets, rows.offsets)
     parts = [reader.read(np.array([video])) for video in (3, 0, 2)]
     np.testing.assert_array_equal(rows.vectors, np.concatenate([part.vectors for part, _ in parts]))
     np.testing.assert_array_equal(spans, np.concatenate([own for _, own in parts]))
