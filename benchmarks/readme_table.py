@@ -353,6 +353,12 @@ def _scaling(entries: Sequence[Mapping[str, Any]], name: str) -> list[Row]:
     return [Row(what, "the bare matrix product", f"{took}; {largest['peak_mib']} MiB", name)]
 
 
+def _search(name: str) -> list[Row]:
+    report = _load(name)
+    found = search_table.rows(report)
+    return [Row(what, beside, told, name, headline) for what, beside, told, headline in found]
+
+
 def main() -> None:
     for path, made_anew in ((README, headlines), (BENCHMARKS_README, everything)):
         path.write_text(made_anew(path.read_text("utf-8")), "utf-8")
@@ -360,16 +366,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-def _search(name: str) -> list[Row]:
-    """A row for each corpus; the headline is the largest one."""
-    report = _load(name)
-    rows = []
-    for entry in report["results"]:
-        searched = f"{entry['videos']:,} videos, {entry['super_images']:,} super images ({entry['corpus']})"
-        headline = entry is search_table.largest(report)
-        rows.append(
-            Row(f"find the 10 best of {searched}", "faiss, a product", search_table.outcome(entry), name, headline)
-        )
-    return rows

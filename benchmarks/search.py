@@ -1,7 +1,7 @@
 """Numbers of super images in; recall, latency, memory, build time and disk of ways to find a query's best videos out.
 
     gridclip bench search                                       1e4 and 1e5 super images and the demo's: ten minutes
-    gridclip bench search --super-images 1e4,1e5,1e6            an hour or less, 10 GB of disk
+    gridclip bench search --super-images 1e4,1e5,1e6            half an hour or less, 10 GB of disk
     gridclip bench search --super-images 1e4,1e5,1e6 --resume   goes on with what the JSON file lacks
 
 GridCLIP's exact search and its index are asked beside a plain matrix product and faiss' IVF-PQ and HNSW, which

@@ -54,6 +54,16 @@ def table(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """What was measured on each corpus, beside what, the outcome, and whether it is a headline: the largest one is."""
+    found = []
+    for entry in report["results"]:
+        searched = f"{entry['videos']:,} videos, {entry['super_images']:,} super images ({entry['corpus']})"
+        headline = entry is largest(report)
+        found.append((f"find the 10 best of {searched}", "faiss, a matrix product", outcome(entry), headline))
+    return found
+
+
 def outcome(entry: Mapping[str, Any]) -> str:
     """The row of one corpus: recall, milliseconds and MiB of the peers, and of GridCLIP as they are and by default."""
     parts = []
@@ -73,8 +83,8 @@ def largest(report: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def short(value: float) -> str:
-    """Three digits that count: "1,070", "31.4", "0.25"; less than a thousandth is nothing."""
-    return f"{float(f'{value:.3g}'):,.12g}" if value >= 0.001 else "0"
+    """Three digits that count: "1,070", "31.4", "0.25"; less than a hundredth is nothing."""
+    return f"{float(f'{value:.3g}'):,.12g}" if value >= 0.01 else "0"
 
 
 def _predicted(report: Mapping[str, Any], entry: Mapping[str, Any], name: str) -> tuple[float, float] | None:

@@ -231,6 +231,13 @@ def test_the_table_has_the_largest_corpus_beside_what_was_predicted() -> None:
     assert "| other | left out: not installed |" in gone
 
 
+def test_a_row_for_each_corpus() -> None:
+    small, large = search_table.rows({**report(), "results": [{**each, "videos": 7} for each in report()["results"]]})
+    assert (small[0], small[-1]) == ("find the 10 best of 7 videos, 10,000 super images (generated)", False)
+    expected = "gridclip index (max) 0.995, 1,000 ms, 2,000 MiB; gridclip index (softmax) 1.000, 3 ms, 2,000 MiB; faiss"
+    assert expected in large[2] and large[-1]
+
+
 def test_figures_are_short() -> None:
     assert [search_table.short(value) for value in (1071.4, 31.36, 0.25, 6e-05)] == ["1,070", "31.4", "0.25", "0"]
 
