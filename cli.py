@@ -1343,6 +1343,7 @@ def _benchmark(name: str, help: str, module: str | None = None) -> None:
 
 
 _benchmark("decode", "Frames per second of the decoders.")
+_benchmark("reading", "Bytes of a file that are read: all of it, and what wanted frames need.")
 _benchmark("clips", "Processor milliseconds a clip of 1 to 3 seconds: what opening costs.")
 _benchmark("sweep", "How the gain of pruning grows with the interval between wanted frames.")
 _benchmark("keyframes", "What --sampling keyframes gains in speed, and what it costs in recall.")

@@ -60,6 +60,7 @@ def rows() -> list[Row]:
         *_end_to_end("end_to_end.json"),
         *_growth("scaling.json"),
         *_long_video("long_video.json"),
+        *_reading("reading.json"),
         *_retrieve("retrieve_cpu.json"),
         *_search("search.json"),
     ]
@@ -319,6 +320,21 @@ def _long_video(name: str) -> list[Row]:
             for cores, each in found.items()
         ]
         rows.append(Row(f"simulated: {job}", "whole videos", "; ".join(gains), name))
+    return rows
+
+
+def _reading(name: str) -> list[Row]:
+    """A row per rate: bytes and seconds of the files whose wanted frames are found by their index."""
+    report = _load(name)
+    rows = []
+    for fps in report["settings"]["fps"]:
+        entries = [entry for entry in report["results"]["files"] if entry["fps"] == fps]
+        shares = {e["file"]: e["bytes_read"]["needed"] / e["bytes_read"]["scan"] for e in entries if e["by_index"]}
+        faster = [e["median_s"]["scan"] / e["median_s"]["needed"] for e in entries if e["by_index"]]
+        result = "; ".join(f"`{file}` {share:.1%}" for file, share in shares.items())
+        result += f" of the bytes ({measure.geometric_mean(faster):.2f} times as fast)"
+        what = f"read {len(shares)} of {len(entries)} files by their index, {fps:g} fps, not in memory"
+        rows.append(Row(what, "a scan of the whole file", result, name))
     return rows
 
 
