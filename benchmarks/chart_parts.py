@@ -48,10 +48,10 @@ def title(figure: Figure, text: str, report: Mapping[str, Any]) -> None:
     figure.suptitle(f"{text}\n{machine_line(report)}", fontsize=11)
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    """The legend of one panel, below all of them."""
+def legend(figure: Figure, axes: Axes, *, columns: int | None = None) -> None:
+    """The legend of one panel, below all of them; in one row unless told."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns or len(labels), frameon=False)
 
 
 def machine_line(report: Mapping[str, Any]) -> str:

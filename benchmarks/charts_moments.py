@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 METRICS = {
     "R@1": "R@1 of videos, percent",
-    "vcmr_R@1_iou_0.5": "R@1 of moments among all videos (IoU 0.5), percent",
+    "vcmr_R@1_iou_0.5": "R@1 of moments, IoU 0.5, percent",
 }
 LEVELS = {"super": ("super images", GRIDCLIP, "o"), "cell": ("frames out of super images (cells)", "#009E73", "s")}
 REFINED = ("the same, and the best videos looked at again frame by frame", "#D55E00", "D")
@@ -23,6 +23,8 @@ PROCEDURE = ("super", "softmax", 1.0)  # level, aggregate, temperature
 def moments_chart(report: Mapping[str, Any]) -> Figure:
     """Two panels over encoder passes, with 95% intervals: the procedure's scoring, and each level's best one."""
     held = report["results"]["held"]
+    from matplotlib.ticker import NullLocator
+
     figure, panels = new_figure(len(METRICS), rows_per_panel=16)
     for axes, (metric, label) in zip(panels, METRICS.items(), strict=True):
         procedure = [row for row in held if (row["level"], row["aggregate"], row["temperature"]) == PROCEDURE]
@@ -33,11 +35,14 @@ def moments_chart(report: Mapping[str, Any]) -> Figure:
         refined = [entry["held"] for purpose, entry in chosen if purpose.startswith("refined") and "cell" in purpose]
         _line(axes, refined, metric, REFINED)
         axes.set_xscale("log")
+        axes.set_xticks(sorted({row["encoder_passes"] for row in procedure}))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("encoder passes (4 x 4 to 1 x 1 frames in one)")
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
         axes.grid(color="#DDDDDD", linewidth=0.6)
-    legend(figure, panels[0])
+    legend(figure, panels[0], columns=2)
     facts = report["results"]["sets"]["held"]
     title(
         figure,
