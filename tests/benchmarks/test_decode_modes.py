@@ -76,6 +76,7 @@ def test_a_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "0.8750, 0.9375 | 89.0, 94.0 |" in table[3]
 
 
+@pytest.mark.may_skip  # matplotlib is in the extra "bench" only
 def test_the_chart_has_every_way() -> None:
     pytest.importorskip("matplotlib")
     figure = charts_decode_modes.decode_modes_chart(report([]))

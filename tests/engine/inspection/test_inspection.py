@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import av
@@ -14,8 +15,9 @@ from click.testing import CliRunner
 from generated_videos import STRUCTURES, write
 from gridclip import GridClipError, cli
 from gridclip.dali_pipes.bitstream import facts
-from gridclip.dali_pipes.cpu.reading import open_reading
+from gridclip.dali_pipes.cpu.reading import Feed, open_reading
 from gridclip.dali_pipes.packets import scan
+from gridclip.dali_pipes.packets.pruning import Segment
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.inspection import inspection
 from gridclip.engine.inspection import reasons as inspection_reasons
@@ -32,23 +34,24 @@ def structures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Pa
     return {recipe.name: write(folder, recipe) for recipe in STRUCTURES}
 
 
-class Counted(list[Any]):
-    """A list that notes which of its items are asked for."""
+class Counted:
+    """A feed that notes which packets are taken out of it."""
 
-    def __init__(self, items: list[Any]) -> None:
-        super().__init__(items)
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
         self.asked: set[int] = set()
 
-    def __getitem__(self, index: Any) -> Any:
-        self.asked.add(int(index))
-        return super().__getitem__(index)
+    def packets(self, segment: Segment) -> Iterator[Packet[AvVideoStream]]:
+        for position, packet in zip(segment.packets.tolist(), self.feed.packets(segment), strict=True):
+            self.asked.add(position)
+            yield packet
 
 
 def count_decoded(path: pathlib.Path, fps: float) -> tuple[int, int]:
     """(packets that the decoder is really given, frames that come out)."""
     with open_reading(path, Sampling(fps=fps)) as video:
-        assert video.packets is not None
-        video.packets = counted = Counted(video.packets)
+        assert video.kept is not None
+        video.kept = counted = Counted(video.kept)
         return sum(1 for _ in video.frames("pyav", cells=4)), len(counted.asked)
 
 
