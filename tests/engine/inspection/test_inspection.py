@@ -41,7 +41,7 @@ class Counted:
         self.feed = feed
         self.asked: set[int] = set()
 
-    def packets(self, segment: Segment) -> Iterator[Packet[AvVideoStream]]:
+    def packets(self, segment: Segment) -> Iterator[Any]:
         for position, packet in zip(segment.packets.tolist(), self.feed.packets(segment), strict=True):
             self.asked.add(position)
             yield packet
