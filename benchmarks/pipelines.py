@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 from gridclip.dali_pipes.contract import CompressedImages, CompressedSegment, SuperImages, VideoFile
-from gridclip.dali_pipes.cpu import super_images, tasks
-from gridclip.dali_pipes.image_folders import grids, jpeg
+from gridclip.dali_pipes.cpu import tasks
+from gridclip.dali_pipes.image_folders.jpeg_decoding import decode
 from gridclip.dali_pipes.nvdali import sources
 from gridclip.dali_pipes.nvdali.jpeg_pipeline import JpegPipeline
 from gridclip.dali_pipes.nvdali.video_pipeline import VideoPipeline
@@ -37,6 +37,7 @@ from . import corpus, measure
 PACKAGES = ("nvidia-dali-cuda130", "torch", "torchcodec", "PyNvVideoCodec", "av", "numpy")
 GRID_SIZE = 2
 SAMPLING = Sampling(grid_size=GRID_SIZE, super_img_size=224)
+JPEG_SAMPLING = Sampling(fps=4)  # of the JPEG files
 CLIPS = {
     "cpu": [corpus.Clip("libvpx-vp9", 720, gop_s=5, b_frames=0), corpus.Clip("libvpx", 480, gop_s=5, b_frames=0)],
     "gpu": [
@@ -150,20 +151,12 @@ def _scaled(frames: torch.Tensor) -> int:
     return super_image_count(len(frames), GRID_SIZE)
 
 
-def jpeg_rates(
-    folder: pathlib.Path, paths: Sequence[pathlib.Path], device_id: int | None, repetitions: int
-) -> dict[str, Any]:
-    """Files per second of 336-pixel JPEG super images, over what can be set."""
-    save_dir = folder / "jpegs"
-    save_dir.mkdir(parents=True, exist_ok=True)
-    sampling = Sampling(fps=4)
-    files = []
+def jpeg_rates(paths: Sequence[pathlib.Path], device_id: int | None, repetitions: int) -> dict[str, Any]:
+    """Files per second of 336-pixel JPEG super images, in memory, over what can be set."""
+    files: list[bytes] = []
     for number, path in enumerate(paths):
-        video = VideoFile(str(number), path)
-        if not (save_dir / video.video_id).is_dir():
-            decode = functools.partial(super_images.super_images, sampling=sampling)
-            list(grids.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
-        files += [file.read_bytes() for file in sorted((save_dir / video.video_id).glob("*.jpg"))]
+        made = tasks.compress(VideoFile(str(number), path), skip=0, sampling=JPEG_SAMPLING, decoder="pyav")
+        files += [file for chunk in made if isinstance(chunk, CompressedImages) for file in chunk.files]
     batch = (files * (256 // len(files) + 1))[:256]
     times = np.zeros(len(batch))
     run = CompressedImages("jpegs", 0, len(batch), times, times, 1.0, 1, batch)
@@ -175,9 +168,10 @@ def jpeg_rates(
         )
         pipeline.decode([run])
         candidates[f"DALI, hw_decoder_load {load}"] = functools.partial(_decoded, pipeline, run)
-    candidates["jpeg4py, one core"] = lambda: [jpeg.read_image(file) for file in _some(save_dir)]
+    some = batch[:64]
+    candidates["jpeg4py, one core"] = lambda: [decode(file) for file in some]
     seconds = measure.interleaved(candidates, repetitions=repetitions)
-    counts = dict.fromkeys(candidates, len(batch)) | {"jpeg4py, one core": len(_some(save_dir))}
+    counts = dict.fromkeys(candidates, len(batch)) | {"jpeg4py, one core": len(some)}
     medians = measure.medians(seconds)
     return {
         "files_per_second": {name: round(counts[name] / value, 1) for name, value in medians.items()},
@@ -189,10 +183,6 @@ def _decoded(pipeline: JpegPipeline, run: CompressedImages) -> None:
     (images,) = pipeline.decode([run])
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
-
-
-def _some(save_dir: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(save_dir.glob("*/*.jpg"))[:64]
 
 
 def run(paths: Sequence[pathlib.Path], device_id: int | None, *, repetitions: int, num_workers: int) -> object:
@@ -248,7 +238,7 @@ def main() -> None:
         paths = _copies([corpus.make(clip, args.work_dir / "videos") for clip in CLIPS[args.device]], copies)
     results = {
         "videos": run(paths, device_id, repetitions=args.repetitions, num_workers=args.num_workers),
-        "jpeg": jpeg_rates(args.work_dir, paths[:3], device_id, args.repetitions),
+        "jpeg": jpeg_rates(paths[:3], device_id, args.repetitions),
     }
     settings = {
         "device": args.device,

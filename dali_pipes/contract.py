@@ -115,9 +115,7 @@ class SuperImages:
         if len(self.parts) < 2:
             yield self.parts[0].grid_size if self.parts else None, self
             return
-        begin = 0
-        for part in self.parts:
-            rows = slice(begin, begin + part.count)
+        for part, rows in _rows(self.parts):
             yield (
                 part.grid_size,
                 dataclasses.replace(
@@ -130,7 +128,6 @@ class SuperImages:
                     other_images=tuple(images[rows] for images in self.other_images),
                 ),
             )
-            begin += part.count
 
     def in_size(self, number: int) -> SuperImages:
         """The chunk in one size alone: 0 is that of `images`, then come the others in their order."""
@@ -253,3 +250,20 @@ class CompressedImages(Compressed):
     """
 
     files: list[bytes]
+
+    def by_grid(self) -> Iterator[tuple[int, CompressedImages]]:
+        """(grid size, the files of this size as the chunk that they are alone) for each size; it must be known."""
+        for part, rows in _rows(self.parts):
+            start_s, end_s, files = self.start_s[rows], self.end_s[rows], self.files[rows]
+            chunk = dataclasses.replace(
+                self, first=part.first, start_s=start_s, end_s=end_s, parts=(part,), files=files
+            )
+            yield part.grid_size, chunk
+
+
+def _rows(parts: tuple[Part, ...]) -> Iterator[tuple[Part, slice]]:
+    """Which super images of a chunk its parts are."""
+    begin = 0
+    for part in parts:
+        yield part, slice(begin, begin + part.count)
+        begin += part.count

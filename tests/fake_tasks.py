@@ -224,7 +224,20 @@ def _without_fault(video):
 
 def parts_of_decodes(video, *, skip, stretch=None, **settings):
     """tasks.decode, which gives parts away however short they are; whoever begins waits until somebody asks for one."""
-    from gridclip.dali_pipes.cpu import dividing, tasks
+    from gridclip.dali_pipes.cpu import tasks
+
+    yield from tasks.decode(video, skip=skip, stretch=_generous(stretch, skip), **settings)
+
+
+def parts_of_files(video, *, skip, stretch=None, **settings):
+    """tasks.compress in the same way."""
+    from gridclip.dali_pipes.cpu import tasks
+
+    yield from tasks.compress(video, skip=skip, stretch=_generous(stretch, skip), **settings)
+
+
+def _generous(stretch, skip):
+    from gridclip.dali_pipes.cpu import dividing
 
     dividing.LEAST_COST = 1.0
     if stretch is not None and skip == 0:
@@ -238,7 +251,7 @@ def parts_of_decodes(video, *, skip, stretch=None, **settings):
             return helpers
 
         stretch.asking = patient
-    yield from tasks.decode(video, skip=skip, stretch=stretch, **settings)
+    return stretch
 
 
 def crashing_parts_of_car(video, *, skip, stretch=None, **settings):

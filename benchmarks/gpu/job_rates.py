@@ -20,6 +20,7 @@ from gridclip.engine.jobs.embed_videos import embed_videos
 from gridclip.engine.jobs.ledger import batch_size_for
 from gridclip.engine.jobs.progress import JobSummary
 from gridclip.engine.jobs.sources import video_source
+from gridclip.engine.jobs.super_images import make_super_images
 
 from .. import measure, pipelines
 from ..resources import Watch as ProcessWatch
@@ -37,16 +38,17 @@ DECODERS: tuple[Decoder, ...] = ("dali", "hybrid")
 def run_images(work: Work) -> Iterator[Check]:
     """Step E3: JPEG files per second over `hw_decoder_load`, then embed-images."""
     made, _ = make_folder(work)
-    folder = work.folder / "jpegs"
-    found = pipelines.jpeg_rates(folder, made, work.place.device_id, work.plan.repetitions)
+    found = pipelines.jpeg_rates(made, work.place.device_id, work.plan.repetitions)
     rates: dict[str, float] = found["files_per_second"]
     for name, rate in rates.items():
         yield measured(f"JPEG files: {name}", f"{rate:,.4g} files/s", files_per_s=rate)
     encoder = _encoder(work)
     alone = images_per_s(work, encoder, batch_size_for(encoder.provider, None))
-    images = copy_folders(
-        folder / "jpegs", work.folder / f"jpeg-folders-{work.plan.jpeg_copies}", work.plan.jpeg_copies
-    )
+    folder = work.folder / "jpegs"
+    clips = work.folder / "rate-clips.txt"
+    clips.write_text("".join(f"{path.resolve()}\n" for path in made))
+    _require_all(make_super_images(clips, folder, sampling=pipelines.JPEG_SAMPLING, decoder="pyav", resume=True))
+    images = copy_folders(folder, work.folder / f"jpeg-folders-{work.plan.jpeg_copies}", work.plan.jpeg_copies)
     store = work.folder / "images-store"
     shutil.rmtree(store, ignore_errors=True)
     with Watch(work.place.device_id) as watch:
@@ -116,5 +118,5 @@ def _encoder(work: Work) -> Encoder:
 
 
 def _require_all(summary: JobSummary) -> None:
-    if summary.failures or not summary.done:
+    if summary.failures or not (summary.done or summary.finished_before):
         raise GridClipError(f"{summary.failures} of the generated videos failed: see {summary.failures_file}")

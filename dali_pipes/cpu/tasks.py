@@ -1,13 +1,12 @@
-"""A video file or a JPEG folder in, chunks of super images or a JPEG folder out: what worker processes do."""
+"""A video file or a JPEG folder in, chunks of super images or of JPEG files out: what worker processes do."""
 
 from __future__ import annotations
 
 import functools
-import pathlib
 from collections.abc import Iterator, Sequence
 
-from ..contract import Compressed, Notice, SuperImages, VideoFile
-from ..image_folders import grids, jpeg
+from ..contract import Compressed, CompressedImages, Notice, SuperImages, VideoFile
+from ..image_folders import jpeg
 from ..layout import SuperImageSize
 from ..processes.pool import Divisible, Named, Task
 from ..processes.stretches import Stretch
@@ -32,29 +31,13 @@ def embedding_tasks(
     return [Divisible(DECODERS[name].title, functools.partial(task, decoder=name)) for name in names]
 
 
-def saving_tasks(
-    sampling: Sampling,
-    decoder: Decoder,
-    save_dir: pathlib.Path,
-    part_dir: pathlib.Path,
-    on_damage: OnDamage = "nearest",
-) -> list[Task[int]]:
-    """Tasks that write JPEG folders; see `grids.save`. One process writes the folder of a video, however long it is."""
-    return [
-        Named(
-            DECODERS[name].title,
-            functools.partial(
-                grids.save,
-                decode=functools.partial(
-                    super_images.super_images, sampling=sampling, decoder=name, on_damage=on_damage
-                ),
-                sampling=sampling,
-                save_dir=save_dir,
-                part_dir=part_dir,
-            ),
-        )
-        for name in in_turn(decoder, sampling.decode)
-    ]
+def compressing_tasks(
+    sampling: Sampling, decoder: Decoder, on_damage: OnDamage = "nearest"
+) -> list[Task[CompressedImages]]:
+    """Tasks that yield super images as JPEG files, of sampling.super_img_size; several processes may share a video."""
+    task = functools.partial(compress, sampling=sampling, on_damage=on_damage)
+    names = in_turn(decoder, sampling.decode)
+    return [Divisible(DECODERS[name].title, functools.partial(task, decoder=name)) for name in names]
 
 
 def image_tasks(image_size: int) -> list[Task[SuperImages]]:
@@ -83,6 +66,22 @@ def decode(
     )
     for event in made:
         yield event if isinstance(event, Notice) else super_images.resize(event, image_size)
+
+
+def compress(
+    video: VideoFile,
+    /,
+    *,
+    skip: int,
+    sampling: Sampling,
+    decoder: Decoder,
+    on_damage: OnDamage = "nearest",
+    stretch: Stretch | None = None,
+) -> Iterator[CompressedImages | Notice]:
+    """The super images of a video as JPEG files, and notices."""
+    made = super_images.super_images(video, sampling, decoder=decoder, skip=skip, on_damage=on_damage, stretch=stretch)
+    for event in made:
+        yield event if isinstance(event, Notice) else jpeg.compress(event)
 
 
 def count_super_images(chunk: Compressed | SuperImages) -> int:

@@ -1,4 +1,4 @@
-"""Chunks of super images of one or several grid sizes in, a JPEG folder of each video for each grid size out.
+"""Chunks of JPEG files of one or several grid sizes in, a JPEG folder of each video for each grid size out.
 
 With one grid size the folder of a video is `<save_dir>/<video_id>`; with several, `<save_dir>/grid_<N>/<video_id>`.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
 
-from ..contract import Notice, SuperImages, VideoFile
+from ..contract import CompressedImages
 from ..sampling import Sampling
 from .jpeg import FolderWriter, part_folder
 
@@ -23,46 +22,6 @@ def folders(save_dir: pathlib.Path, sampling: Sampling) -> dict[pathlib.Path, Sa
         save_dir / f"grid_{size}": dataclasses.replace(sampling, grid_size=size, stride=sampling.stride_of(size))
         for size in sampling.grid_sizes
     }
-
-
-def save(
-    video: VideoFile,
-    /,
-    *,
-    skip: int,
-    decode: Callable[[VideoFile], Iterator[SuperImages | Notice]],
-    sampling: Sampling,
-    save_dir: pathlib.Path,
-    part_dir: pathlib.Path,
-) -> Iterator[int | Notice]:
-    """Writes the folders of one video, replacing older ones; yields after every chunk how many super images are there.
-
-    Notices of the decoder are passed on.
-
-    Args:
-        video: the video to decode.
-        skip: must be 0: folders are written whole.
-        decode: yields the video's super images.
-        sampling, save_dir, part_dir: see FolderWriters.
-
-    Raises:
-        VideoError: the video cannot be decoded, or its folder cannot be replaced.
-        GridClipError: the disk is full or read-only.
-    """
-    assert skip == 0
-    writer = FolderWriters(video.video_id, sampling, save_dir, part_dir)
-    count = 0
-    try:
-        for event in decode(video):
-            if isinstance(event, Notice):
-                yield event
-                continue
-            writer.write(event)
-            count += len(event.images)
-            yield count
-        writer.finish()
-    finally:
-        writer.discard()
 
 
 class FolderWriters:
@@ -82,13 +41,12 @@ class FolderWriters:
         }
         self._only = next(iter(self._writers.values())) if len(places) == 1 else None
 
-    def write(self, chunk: SuperImages) -> None:
-        """Writes a chunk's images; chunks may come in any order."""
+    def write(self, chunk: CompressedImages) -> None:
+        """Writes a chunk's files; chunks may come in any order."""
         if self._only is not None:
             self._only.write(chunk)
             return
         for grid_size, part in chunk.by_grid():
-            assert grid_size is not None
             self._writers[grid_size].write(part)
 
     def finish(self) -> None:

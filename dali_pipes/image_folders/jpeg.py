@@ -17,7 +17,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -78,19 +78,19 @@ class FolderWriter:
             raise VideoError("write", str(error)) from error
         self._part = part_folder(part_dir, video_id)
         self._sampling = sampling
-        self._chunks: list[SuperImages] = []
+        self._chunks: list[CompressedImages] = []  # without their files
         with _disk_errors(save_dir):
             # Emptied, not made anew: to other jobs, that it is there means that the video is in work.
             self._part.mkdir(parents=True, exist_ok=True)
             for left in self._part.iterdir():
                 left.unlink()
 
-    def write(self, chunk: SuperImages) -> None:
-        """Writes a chunk's images; chunks may come in any order."""
+    def write(self, chunk: CompressedImages) -> None:
+        """Writes a chunk's files; chunks may come in any order."""
         with _disk_errors(self._folder.parent):
-            for number, image in enumerate(chunk.on_cpu(), start=chunk.first + 1):
-                (self._part / f"img_{number:04d}.jpg").write_bytes(encode(image))
-        self._chunks.append(dataclasses.replace(chunk, images=np.zeros((0, 0, 0, 3), np.uint8)))  # its times
+            for number, file in enumerate(chunk.files, start=chunk.first + 1):
+                (self._part / f"img_{number:04d}.jpg").write_bytes(file)
+        self._chunks.append(dataclasses.replace(chunk, files=[]))
 
     def finish(self) -> None:
         """Puts the complete folder in the place of an older one."""
@@ -117,12 +117,30 @@ def part_folder(part_dir: pathlib.Path, video_id: str) -> pathlib.Path:
     return part_dir / f"{name}.part"
 
 
-def _joined_bounds(chunks: list[SuperImages]) -> list[float] | None:
+def _joined_bounds(chunks: Sequence[CompressedImages]) -> list[float] | None:
     """The bounds of the frames of all chunks, which are in order; None where they are unknown."""
     bounds: list[list[float]] = [chunk.frame_bounds_s.tolist() for chunk in chunks if chunk.frame_bounds_s is not None]
     if not bounds or len(bounds) < len(chunks):
         return None
     return [time for chunk in bounds for time in chunk[:-1]] + bounds[-1][-1:]
+
+
+def compress(chunk: SuperImages) -> CompressedImages:
+    """A chunk with its images as the JPEG files that a folder holds."""
+    images = chunk.on_cpu()
+    pixels = images.size // 3
+    return CompressedImages(
+        chunk.video_id,
+        chunk.first,
+        chunk.total,
+        chunk.start_s,
+        chunk.end_s,
+        float(pixels),
+        pixels * 3,
+        [encode(image) for image in images],
+        parts=chunk.parts,
+        frame_bounds_s=chunk.frame_bounds_s,
+    )
 
 
 def encode(image: np.ndarray) -> bytes:

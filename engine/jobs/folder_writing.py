@@ -1,4 +1,4 @@
-"""Super images as a source yields them in, finished JPEG folders of each video out: files are written by threads."""
+"""Super images or their JPEG files in, as sources yield them, finished folders of each video out; threads write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ import pathlib
 from collections.abc import Generator, Iterable
 from typing import assert_never
 
-from ...dali_pipes.contract import Event, Failure, Finished, News, Notice, Restarted, SuperImages, VideoError, VideoFile
+from ...dali_pipes.contract import (
+    CompressedImages,
+    Event,
+    Failure,
+    Finished,
+    News,
+    Notice,
+    Restarted,
+    SuperImages,
+    VideoError,
+    VideoFile,
+)
+from ...dali_pipes.image_folders import jpeg
 from ...dali_pipes.image_folders.grids import FolderWriters
 from ...dali_pipes.sampling import Sampling
 
@@ -28,7 +40,7 @@ class _Folder:
 
 
 def write_folders(
-    events: Iterable[tuple[VideoFile, Event]],
+    events: Iterable[tuple[VideoFile, Event | CompressedImages]],
     sampling: Sampling,
     save_dir: pathlib.Path,
     part_dir: pathlib.Path,
@@ -38,9 +50,9 @@ def write_folders(
     """Yields how many super images a folder has, notices, then Finished or Failure, of every video, as `pool.run` does.
 
     Args:
-        events: of a source, see `contract.Source`.
+        events: of a source, see `contract.Source`; or the same with chunks of JPEG files.
         sampling, save_dir, part_dir: see FolderWriters.
-        num_threads: that encode JPEG files; at most twice as many chunks wait for them.
+        num_threads: that make and write JPEG files; at most twice as many chunks wait for them.
 
     Raises:
         GridClipError: the disk is full or read-only.
@@ -51,20 +63,23 @@ def write_folders(
         try:
             for video, event in events:
                 match event:
-                    case SuperImages():
+                    case SuperImages() | CompressedImages():
                         if video.video_id not in folders:
                             folders[video.video_id] = _open_folder(video, sampling, save_dir, part_dir)
                         folder = folders[video.video_id]
                         if isinstance(folder, _Folder):
-                            folder.written.append(pool.submit(folder.writer.write, event))
+                            folder.written.append(pool.submit(_write, folder.writer, event))
                             waiting.append(folder.written[-1])
                             if len(waiting) > 2 * num_threads:
-                                concurrent.futures.wait([waiting.popleft()])
-                            folder.count += len(event.images)
+                                _raise_for_all(waiting.popleft())
+                            folder.count += len(event.start_s)
                             yield video, folder.count
                     case Notice():
                         yield video, event
-                    case Restarted() | Failure():
+                    case Restarted():  # its folder stays: that it is there shows other jobs that it is in work
+                        _await(folders.pop(video.video_id, None))
+                        yield video, event
+                    case Failure():
                         _discard(folders.pop(video.video_id, None))
                         yield video, event
                     case Finished():
@@ -83,6 +98,22 @@ def _open_folder(
         return _Folder(FolderWriters(video.video_id, sampling, save_dir, part_dir))
     except VideoError as error:
         return error
+
+
+def _write(writer: FolderWriters, chunk: SuperImages | CompressedImages) -> None:
+    writer.write(jpeg.compress(chunk) if isinstance(chunk, SuperImages) else chunk)
+
+
+def _raise_for_all(written: Written) -> None:
+    """Waits; raises what hits every video (a full disk). What costs one video is raised when it is finished."""
+    error = written.exception()
+    if error is not None and not isinstance(error, VideoError):
+        raise error
+
+
+def _await(folder: _Folder | VideoError | None) -> None:
+    if isinstance(folder, _Folder):
+        concurrent.futures.wait(folder.written)
 
 
 def _discard(folder: _Folder | VideoError | None) -> None:

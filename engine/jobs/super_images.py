@@ -257,25 +257,27 @@ def _save(
     time_limit_s: float,
     on_damage: OnDamage,
 ) -> FolderNews:
-    """Numbers of super images, notices, then Finished or Failure, of every video: saved where decoded, or here."""
+    """Numbers of super images, notices, then Finished or Failure, of every video."""
     device_id = sources.first_gpu()
-    if not uses_dali(decoder, device_id, sampling.decode):
-        return pool.run(
-            videos,
-            tasks.saving_tasks(sampling, cast(CpuDecoder, decoder), save_dir, part_dir, on_damage),
+    if uses_dali(decoder, device_id, sampling.decode):
+        source = video_source(
+            decoder,
+            sampling,
+            sampling.super_img_size,
+            device_id=device_id,
             num_workers=num_workers,
             time_limit_s=time_limit_s,
+            on_damage=on_damage,
         )
-    source = video_source(
-        decoder,
-        sampling,
-        sampling.super_img_size,
-        device_id=device_id,
+        return write_folders(source(videos), sampling, save_dir, part_dir, num_threads=num_workers)
+    compressed = pool.run(
+        videos,
+        tasks.compressing_tasks(sampling, cast(CpuDecoder, decoder), on_damage),
         num_workers=num_workers,
         time_limit_s=time_limit_s,
-        on_damage=on_damage,
+        size=tasks.count_super_images,
     )
-    return write_folders(source(videos), sampling, save_dir, part_dir, num_threads=num_workers)
+    return write_folders(compressed, sampling, save_dir, part_dir, num_threads=num_workers)
 
 
 def _is_made(video_id: str, folders: Sequence[pathlib.Path]) -> bool:

@@ -8,10 +8,11 @@ import pathlib
 import fake_tasks
 import numpy as np
 import pytest
+import saved_folders
 from gridclip import GridClipError
 from gridclip.dali_pipes.contract import Failure, Finished, SuperImages, VideoError, VideoFile
 from gridclip.dali_pipes.cpu import tasks
-from gridclip.dali_pipes.image_folders import grids, jpeg, jpeg_decoding
+from gridclip.dali_pipes.image_folders import jpeg, jpeg_decoding
 from gridclip.dali_pipes.processes import pool
 from gridclip.dali_pipes.sampling import Sampling
 from PIL import Image
@@ -36,14 +37,8 @@ def decode(video: VideoFile, *, count: int = 5, fail_after: int | None = None):
         yield SuperImages(video.video_id, first, count, images, numbers * 8.0, numbers * 8.0 + 8)
 
 
-def save(save_dir: pathlib.Path, video_id: str = "v", decode=decode) -> list[int]:
-    video = VideoFile(video_id, pathlib.Path("v.mp4"))
-    part_dir = save_dir / ".parts"
-    part_dir.mkdir(exist_ok=True)
-    try:
-        return list(grids.save(video, skip=0, decode=decode, sampling=SAMPLING, save_dir=save_dir, part_dir=part_dir))
-    finally:
-        part_dir.rmdir()  # nothing is left in it
+def save(save_dir: pathlib.Path, video_id: str = "v", decode=decode) -> None:
+    saved_folders.save(save_dir, video_id, decode(VideoFile(video_id, pathlib.Path("v.mp4"))), SAMPLING)
 
 
 def read(folder: pathlib.Path, super_img_size: int = 64, **options) -> list[SuperImages]:
@@ -51,7 +46,7 @@ def read(folder: pathlib.Path, super_img_size: int = 64, **options) -> list[Supe
 
 
 def test_a_folder_comes_back_as_it_was_written(tmp_path, monkeypatch):
-    assert save(tmp_path) == [2, 4, 5]
+    save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v"]
     names = sorted(path.name for path in (tmp_path / "v").iterdir())
     assert names == [f"img_000{number}.jpg" for number in range(1, 6)] + ["super_images.json"]
@@ -193,8 +188,7 @@ def test_a_cut_file_costs_its_folder_and_no_other(tmp_path):
 
 
 def test_a_video_id_with_a_slash_is_a_folder_in_a_folder(tmp_path):
-    video, parts = VideoFile("a/b", pathlib.Path("v.mp4")), tmp_path / ".parts"
-    list(grids.save(video, skip=0, decode=decode, sampling=SAMPLING, save_dir=tmp_path, part_dir=parts))
+    save(tmp_path, "a/b")
     assert jpeg.read_sidecar(tmp_path / "a" / "b") and len(list((tmp_path / "a").iterdir())) == 1
 
 

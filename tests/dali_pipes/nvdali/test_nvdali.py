@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import pathlib
 import shutil
 
 import numpy as np
 import pytest
+import saved_folders
 import torch
 from generated_videos import Recipe, write
 from gridclip import GridClipError
@@ -16,7 +16,7 @@ from gridclip.dali_pipes import grid
 from gridclip.dali_pipes.bitstream.readers import may_hold_fields
 from gridclip.dali_pipes.contract import CompressedSegment, Failure, Finished, Notice, SuperImages, VideoFile
 from gridclip.dali_pipes.cpu import super_images
-from gridclip.dali_pipes.image_folders import grids, jpeg
+from gridclip.dali_pipes.image_folders import jpeg
 from gridclip.dali_pipes.nvdali import pipeline_threads, segments, self_test, sources
 from gridclip.dali_pipes.nvdali.batch_queue import Limits
 from gridclip.dali_pipes.nvdali.jpeg_pipeline import JpegPipeline
@@ -273,10 +273,9 @@ def test_large_frames_make_short_segments(monkeypatch, tmp_path):
 def jpeg_folders(shared_data, tmp_path_factory) -> pathlib.Path:
     save_dir = tmp_path_factory.mktemp("jpegs")
     sampling = Sampling(fps=2, super_img_size=336)
-    decode = functools.partial(super_images.super_images, sampling=sampling)
     for name in ("echo.webm", "bbb480.mp4", "pancake.mkv"):
         video = VideoFile(name, shared_data / "videos" / name)
-        list(grids.save(video, skip=0, decode=decode, sampling=sampling, save_dir=save_dir, part_dir=save_dir))
+        saved_folders.save(save_dir, name, super_images.super_images(video, sampling), sampling)
     return save_dir
 
 

@@ -8,6 +8,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import saved_folders
 from generated_videos import STRUCTURES, Recipe, write
 from gridclip.dali_pipes.bitstream.facts import CLOSED, OPEN, UNSAFE
 from gridclip.dali_pipes.contract import CompressedSegment, VideoFile
@@ -198,13 +199,11 @@ def test_shifts_out_of_range(shift_s):
 
 
 def test_sidecars_of_older_versions_are_exact(tmp_path):
-    from gridclip.dali_pipes.image_folders import grids, jpeg
+    from gridclip.dali_pipes.image_folders import jpeg
 
     sampling = Sampling(super_img_size=64)
-    video = VideoFile("v", tmp_path)
     run = segments.SuperImages("v", 0, 1, np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1), np.ones(1))
-    options = {"sampling": sampling, "save_dir": tmp_path, "part_dir": tmp_path}
-    list(grids.save(video, skip=0, decode=lambda video: iter([run]), **options))
+    saved_folders.save(tmp_path, "v", [run], sampling)
     path = tmp_path / "v" / jpeg.SIDECAR
     record = json.loads(path.read_text())
     del record["max_shift_s"], record["mode"]

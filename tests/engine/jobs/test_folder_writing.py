@@ -1,7 +1,13 @@
 """engine/jobs/folder_writing.py: what a source yields becomes folders, and the counts say what is in them."""
 
+import dataclasses
+import errno
+import itertools
+import pathlib
+
 import numpy as np
 import pytest
+from gridclip import GridClipError
 from gridclip.dali_pipes.contract import Failure, Finished, Restarted, SuperImages, VideoFile
 from gridclip.dali_pipes.image_folders import jpeg
 from gridclip.dali_pipes.sampling import Sampling
@@ -41,3 +47,27 @@ def test_an_unknown_event_is_an_error_and_leaves_no_folder(tmp_path):
     with pytest.raises(AssertionError, match="done"):
         list(events)
     assert not (tmp_path / "red").exists()
+
+
+def test_a_full_disk_is_noticed_while_the_video_goes_on(tmp_path, monkeypatch):
+    red = VideoFile("red", tmp_path / "red.mp4")
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    endless = (chunk(red, first, 1) for first in itertools.count())
+    events = write_folders(endless, SAMPLING, tmp_path, tmp_path / ".parts", num_threads=1)
+    with pytest.raises(GridClipError, match=r"No space left on device.*`resume=True`"):
+        list(itertools.islice(events, 50))
+    assert list((tmp_path / ".parts").iterdir()) == []
+
+
+def test_files_come_as_they_are(tmp_path):
+    red = VideoFile("red", tmp_path / "red.mp4")
+    _, pictures = chunk(red, 0, 4)
+    files = [f"file {number}".encode() for number in range(4)]
+    events = [(red, dataclasses.replace(jpeg.compress(pictures), files=files)), (red, Finished())]
+    list(write_folders(events, SAMPLING, tmp_path, tmp_path / ".parts", num_threads=1))
+    found = [(tmp_path / "red" / f"img_{number:04d}.jpg").read_bytes() for number in range(1, 5)]
+    assert found == files and jpeg.read_sidecar(tmp_path / "red").start_s == pictures.start_s.tolist()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ import pytest
 from gridclip import GridClipError
 from gridclip.dali_pipes.contract import Failure
 from gridclip.dali_pipes.image_folders import jpeg
+from gridclip.dali_pipes.processes.stretches import Divisible
 from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.jobs.failures import FailureLog
 from gridclip.engine.jobs.sharing import SharedFolder
@@ -137,12 +139,12 @@ def test_a_full_disk_ends_the_job_and_keeps_what_is_finished(videos, tmp_path, m
     make(videos, tmp_path)
     (tmp_path / "red" / "super_images.json").unlink()
 
-    def full(sampling, decoder, save_dir, part_dir, on_damage):
+    def full(sampling, decoder, on_damage):
         import fake_tasks
 
         return [fake_tasks.full_disk]
 
-    monkeypatch.setattr(super_images.tasks, "saving_tasks", full)
+    monkeypatch.setattr(super_images.tasks, "compressing_tasks", full)
     with pytest.raises(GridClipError, match=os.strerror(errno.ENOSPC)):
         make(videos, tmp_path, resume=True)
     assert jpeg.read_sidecar(tmp_path / "green") and not list(tmp_path.glob(".*"))
@@ -161,7 +163,7 @@ def test_the_count_is_that_of_the_files_after_a_crash_and_a_failure(videos, tmp_
 
         return fake_saving.dying_tasks(*args)
 
-    monkeypatch.setattr(super_images.tasks, "saving_tasks", dying)
+    monkeypatch.setattr(super_images.tasks, "compressing_tasks", dying)
     summary = make(videos, tmp_path, num_workers=2)
     assert (summary.done, summary.failures) == (2, 1) and failures(tmp_path) == [("green", "decode")]
     assert summary.super_images == images(tmp_path) == 10
@@ -336,3 +338,38 @@ def test_overlapping_super_images_are_written_as_they_are_read(small_videos, tmp
     assert sidecar.start_s == pytest.approx(range(6), abs=0.11)  # 9 frames: another begins while the last is in none
     assert sidecar.end_s == pytest.approx(range(4, 10), abs=0.11)
     assert len(list((tmp_path / "a").glob("img_*.jpg"))) == 6
+
+
+def test_a_long_video_is_shared_by_workers_and_its_files_are_the_same(shared_data, tmp_path, monkeypatch):
+    from gridclip.engine.jobs import super_images
+
+    video_dir, sampling = tmp_path / "videos", Sampling(fps=4, super_img_size=64, grid_size=(1, 2))
+    video_dir.mkdir()
+    (video_dir / "car-detection.mp4").symlink_to(shared_data / "videos" / "car-detection.mp4")
+    make(video_dir, tmp_path / "whole", sampling=sampling)
+    seen = []
+
+    def shared(*settings):
+        import fake_tasks
+
+        task = functools.partial(fake_tasks.parts_of_files, sampling=settings[0], decoder="pyav")
+        return [Divisible("PyAV", task)]
+
+    def noted(events, *arguments, **options):
+        return super_images_write(map(note, events), *arguments, **options)
+
+    def note(event):
+        seen.append(getattr(event[1], "first", None))
+        return event
+
+    super_images_write = super_images.write_folders
+    monkeypatch.setattr(super_images.tasks, "compressing_tasks", shared)
+    monkeypatch.setattr(super_images, "write_folders", noted)
+    summary = make(video_dir, tmp_path / "shared", sampling=sampling, num_workers=3)
+    firsts = [first for first in seen if first is not None]
+    assert firsts != sorted(firsts), "one worker made all of it"
+    whole, files = (
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*/car-detection/*")}
+        for name in ("whole", "shared")
+    )
+    assert whole == files and len(whole) == summary.super_images + 2
