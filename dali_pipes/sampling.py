@@ -165,11 +165,14 @@ def _repeats_damaged(length: Length, fps: float) -> bool:
 
 
 def count_wanted(length: Length, sampling: Sampling) -> int:
-    """How many wanted frames a video has."""
-    fps, min_frames = sampling.fps, sampling.min_frames
-    if sampling.mode != "time":
-        return len(wanted_frames(length.frame_count, length.avg_fps, fps=fps, min_frames=min_frames))
-    return len(wanted_times(length.duration_s, fps=fps, min_frames=min_frames)) if length.frame_count > 0 else 0
+    """How many wanted frames a video has, without a list of them: by damaged time stamps they may be millions."""
+    if length.frame_count <= 0:
+        return 0
+    if sampling.mode == "time":
+        return _count_times(length.duration_s, sampling.fps, sampling.min_frames)
+    if not length.avg_fps > 0:
+        return 0
+    return int(length.frame_count * sampling.fps / length.avg_fps) or sampling.min_frames
 
 
 def rate_differs(length: Length) -> bool:
@@ -212,11 +215,16 @@ def wanted_times(duration_s: float, *, fps: float, min_frames: int = 1) -> np.nd
         fps: wanted frames per second.
         min_frames: wanted frames of a video shorter than one period (0 or 1).
     """
+    return np.arange(_count_times(duration_s, fps, min_frames)) / fps
+
+
+def _count_times(duration_s: float, fps: float, min_frames: int) -> int:
     if not duration_s * fps >= 1:
-        return np.zeros(min_frames)
-    times_s: np.ndarray = np.arange(int(duration_s * fps) + 1) / fps
-    before_the_end: np.ndarray = times_s[(times_s == 0) | (times_s < duration_s - GRACE_S)]
-    return before_the_end
+        return min_frames
+    last = int(duration_s * fps)
+    while last > 0 and not last / fps < duration_s - GRACE_S:
+        last -= 1
+    return last + 1
 
 
 def frames_at(shown_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import io
 import itertools
 import logging
@@ -105,15 +106,28 @@ def decode_with_pyav(
     raise Unprovable(f"{len(due) - next_due} of {len(due)} wanted frames did not come out of the decoder")
 
 
+@dataclasses.dataclass
+class Complaints:
+    """What a decoder has said of packets so far.
+
+    Attributes:
+        damaged: positions of those of which it complained.
+        refused: positions, ascending, of those that it did not take: what they were to show does not come out.
+    """
+
+    damaged: set[int] = dataclasses.field(default_factory=set)
+    refused: list[int] = dataclasses.field(default_factory=list)
+
+
 def decode_whole(
-    codec: VideoCodecContext, packets: Iterable[Packet[AvVideoStream]], damaged: set[int]
+    codec: VideoCodecContext, packets: Iterable[Packet[AvVideoStream]], said: Complaints
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yields (position of its packet, picture), whatever a decoder that gets every packet puts out.
 
     Args:
         codec: a decoding context of the stream.
         packets: all of them.
-        damaged: gets the positions of the packets of which the decoder complains.
+        said: gets what the decoder says, before the pictures that come out then.
 
     Raises:
         VideoError: it puts out nothing at all.
@@ -127,11 +141,13 @@ def decode_whole(
             pictures = _decoded(codec, packet)
         except av.error.FFmpegError as error:
             cause = str(error)
-            logger.debug("packet %d is damaged: %s", position, error)  # what it was to show does not come out
+            logger.debug("packet %d is damaged: %s", position, error)
+            if packet is not None:
+                said.refused.append(position)
             continue
         after, complaint = complaints()
         if after != before and complaint != _HARMLESS:
-            damaged.add(position)
+            said.damaged.add(position)
         nothing = nothing and not pictures
         yield from pictures
     if nothing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
 import functools
@@ -312,26 +313,34 @@ class Reading:
         self.damage = Damage(len(self.wanted))
         with scan.open_video(self.path) as (container, stream):
             decoding.choose_steps(stream.codec_context, self.sampling.decode)
-            damaged: set[int] = set()
-            pictures = decoding.decode_whole(stream.codec_context, scan.demux(container, stream), damaged)
+            said = decoding.Complaints()
+            pictures = decoding.decode_whole(stream.codec_context, scan.demux(container, stream), said)
             done = 0
-            for index, picture in damage.nearest(self._indexed(pictures), self.wanted, self.table.times_s):
-                self._note(done, index, picture.is_corrupt or int(self.table.shown[index]) in damaged)
+            for index, picture in damage.nearest(self._indexed(pictures, said), self.wanted, self.table.times_s):
+                self._note(done, index, picture.is_corrupt or int(self.table.shown[index]) in said.damaged)
                 if done >= first:
                     yield decoding.to_rgb(picture, reformatter)
                 done += 1
         if done < len(self.wanted):
             raise VideoError("decode", "damaged: none of its frames can be decoded")
 
-    def _indexed(self, pictures: Iterable[tuple[int, VideoFrame]]) -> Iterator[tuple[int, VideoFrame]]:
-        """(index in presentation order, picture) of those that are frames, from (position of the packet, picture)."""
+    def _indexed(
+        self, pictures: Iterable[tuple[int, VideoFrame]], said: decoding.Complaints
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """(index in presentation order, picture) of those that are frames, from (position of the packet, picture).
+
+        Where the times do not tell the order, pictures are counted, and packets that the decoder refused count, too.
+        """
         frames = np.full(len(self.table.facts), -1)
         frames[self.table.shown] = np.arange(len(self.table.shown))
-        count = itertools.count()
+        count, refused = itertools.count(), 0
+        missing: list[int] = []  # of the refused ones, those that were to show a frame
         for position, picture in pictures:
             index = int(frames[position]) if position >= 0 else -1
             if not self.table.ordered and (position < 0 or index >= 0):
-                index = next(count)
+                missing += [packet for packet in said.refused[refused:] if frames[packet] >= 0]
+                refused = len(said.refused)
+                index = next(count) + (len(missing) if position < 0 else bisect.bisect_left(missing, position))
             if 0 <= index < len(self.table.shown):
                 yield index, picture
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -123,6 +124,31 @@ def test_counts_by_frames_and_by_time() -> None:
     assert [count_wanted(uneven, Sampling(mode=mode)) for mode in ("frames", "time")] == [1, 20]
     assert count_wanted(uneven, Sampling(max_shift_s=2.0)) == 1
     assert count_wanted(length(0, 30.0, 38.8), Sampling(mode="time")) == 0
+
+
+@given(
+    frames=st.integers(0, 400),
+    avg_fps=st.sampled_from([0.0, 24000 / 1001, 25.0, 30.0]) | st.floats(0.01, 120),
+    duration_s=st.integers(0, 9000).map(lambda steps: steps / 30) | st.floats(0, 300),
+    fps=st.sampled_from([0.3, 0.5, 2.5, 30.0]) | st.floats(0.05, 60),
+    min_frames=st.integers(0, 1),
+)
+def test_counts_are_those_of_the_lists(frames, avg_fps, duration_s, fps, min_frames) -> None:
+    video = length(frames, avg_fps, duration_s)
+    listed = wanted_frames(frames, avg_fps, fps=fps, min_frames=min_frames)
+    assert count_wanted(video, Sampling(fps=fps, min_frames=min_frames)) == len(listed)
+    by_time = wanted_times(duration_s, fps=fps, min_frames=min_frames) if frames else []
+    assert count_wanted(video, Sampling(fps=fps, min_frames=min_frames, mode="time")) == len(by_time)
+
+
+def test_counting_takes_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        assert count_wanted(length(48, 30.0, 1e9), Sampling(fps=10, mode="time")) == 10**10
+        assert count_wanted(length(48, 1e-9, 1e9), Sampling(fps=10)) == 480 * 10**9
+        assert tracemalloc.get_traced_memory()[1] < 1e5
+    finally:
+        tracemalloc.stop()
 
 
 def test_time_stamps_that_cannot_be_are_refused_by_time_only() -> None:

@@ -37,6 +37,8 @@ PACKET_SHARE = 0.45
 SETTINGS = "settings.json"
 # Pictures that a reader holds while the decoder goes on.
 HELD = (0, 1, 2, 5, 17)
+# By a damaged rate every frame may be wanted thousands of times: so many are looked at.
+MOST_COMPARED = 2000
 # Wanted frames a second: one super image for each.
 RATES = (1.0, 4.0, 10.0)
 
@@ -105,7 +107,10 @@ class Videos:
 
 
 def product_frames(video: VideoFile, fps: float) -> tuple[np.ndarray, list[object]]:
-    """What a worker process makes of a video: a super image for each frame, uint8 [n, S, S, 3], and its notices."""
+    """What a worker process makes of a video: a super image for each frame, uint8 [n, S, S, 3], and its notices.
+
+    No more than MOST_COMPARED of them; where there are more, notices that come after all are missing.
+    """
     sampling = Sampling(fps=fps, grid_size=1, super_img_size=SIZE_PX)
     work = tasks.embedding_tasks(sampling, "auto", SIZE_PX)[0]
     images: list[np.ndarray] = []
@@ -115,7 +120,9 @@ def product_frames(video: VideoFile, fps: float) -> tuple[np.ndarray, list[objec
             images.extend(result.on_cpu())
         else:
             notices.append(result)
-    return np.stack(images), notices
+        if len(images) >= MOST_COMPARED:
+            break
+    return np.stack(images[:MOST_COMPARED]), notices
 
 
 def compared(
@@ -128,7 +135,7 @@ def compared(
         notices: not empty where the product says that it has replaced frames.
         frame_count, avg_fps: what the product counts.
     """
-    wanted = _wanted(frame_count, avg_fps, fps)
+    wanted = _wanted(frame_count, avg_fps, fps)[:MOST_COMPARED]
     if len(images) != len(wanted):
         return different(f"{len(images)} frames came, {len(wanted)} were wanted of {frame_count}")
     replaced = sum(getattr(notice, "kind", "damage") == "damage" for notice in notices)

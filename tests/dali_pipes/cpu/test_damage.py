@@ -51,6 +51,18 @@ def test_damaged_streams_show_what_a_whole_decode_shows(tmp_path: pathlib.Path, 
             assert np.array_equal(frame, pictures[packet]), f"packet {packet}"
 
 
+def test_where_pictures_are_counted_a_packet_that_shows_none_counts(tmp_path: pathlib.Path) -> None:
+    source = write(tmp_path, SMALL["h264_baseline.mov"])
+    a_b_slice = b"\0\0\0\2\x41\xa0"  # in a stream without reordered times: these tell nothing then
+    path = copied(source, tmp_path / "damaged.mov", replaced={23: a_b_slice, 42: a_b_slice})
+    pictures = every_picture(path)
+    with reading.open_reading(path, Sampling(fps=10), "nearest") as video:
+        frames = dict(zip(video.wanted.tolist(), video.frames("auto"), strict=True))
+        assert not video.table.ordered and video.damage.replaced == 1  # 23 is not wanted
+    assert set(frames) - set(pictures) == {42}
+    assert all(np.array_equal(frames[packet], pictures[packet]) for packet in set(frames) - {42})
+
+
 @pytest.mark.parametrize(("codec", "packet"), [("hevc", b"\0\0\1"), ("vp9", b"")])
 def test_a_packet_without_a_readable_header_still_counts_as_one(codec: str, packet: bytes) -> None:
     reader = make_reader(codec, b"")
