@@ -126,7 +126,10 @@ def _write_video(
     phases, speeds = rng.uniform(0, 6, 3), rng.uniform(0.05, 0.3, 3)
     y_px, x_px = np.mgrid[:height_px, :width_px]
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=options or {"preset": "veryfast", "bf": "2", "g": "20"})
+        options = options or {"preset": "veryfast", "bf": "2", "g": "20"}
+        if codec == "libx264":
+            options = {"mbtree": "0", **options}  # with it, x264 writes other bits each time
+        stream = container.add_stream(codec, rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
         for index in range(round(duration_s * fps)):
             waves = [np.sin(x_px / 9 + y_px / (5 + k) + phases[k] + index * speeds[k]) for k in range(3)]

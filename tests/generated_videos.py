@@ -89,7 +89,8 @@ def _add_stream(container: av.container.OutputContainer, recipe: Recipe) -> av.V
 
 
 def _x264(*settings: str) -> tuple[tuple[str, str], ...]:
-    return (("preset", "veryfast"), ("x264-params", ":".join(("scenecut=0", *settings))))
+    settings = ("scenecut=0", "mbtree=0", *settings)  # with mbtree, x264 writes other bits each time
+    return (("preset", "veryfast"), ("x264-params", ":".join(settings)))
 
 
 def _x265(*settings: str) -> tuple[tuple[str, str], ...]:

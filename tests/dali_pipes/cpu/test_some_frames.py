@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from damaged_videos import copied
 from gridclip.dali_pipes.contract import Notice, SuperImages, VideoError, VideoFile
 from gridclip.dali_pipes.cpu.decoders import DECODERS
 from gridclip.dali_pipes.cpu.some_frames import CHUNK_FRAMES, SomeFrames, some_frames, tasks
@@ -76,11 +77,7 @@ def test_tasks_give_images_of_the_models_size(video):
 
 
 def test_damage_in_the_part_is_told_and_elsewhere_is_not(video, tmp_path):
-    damaged = tmp_path / "v.mp4"
-    data = bytearray(video.path.read_bytes())
-    at = data.index(b"mdat") + len(data) // 2
-    data[at : at + 400] = bytes(400)
-    damaged.write_bytes(bytes(data))
+    damaged = copied(video.path, tmp_path / "v.mp4", zeroed=tuple(range(150, 156)))  # one is wanted
     chunk, *notices = some_frames(VideoFile("v", damaged), SAMPLING, np.arange(4))
     np.testing.assert_array_equal(chunk.images, everything(video, SAMPLING, "pyav")[0][:4])
     assert not notices
