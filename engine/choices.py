@@ -68,7 +68,7 @@ ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 # Scores and recall: engine/scoring/retrieval.py has one object for each aggregate.
 AGGREGATES = ("softmax", "mean", "max", "windows", "tf-prvr")
-ONE_EMBEDDING_AGGREGATES = AGGREGATES[:3]  # those whose moments are single embeddings
+PEAK_AGGREGATES = AGGREGATES[:3]  # those whose moments are peaks, see scoring/peaks.py
 AGGREGATE = "softmax"
 TEMPERATURE = 1.0  # of the softmax
 NORMALISATIONS = ("none", "qb-norm", "sinkhorn")  # of scores against hubs: engine/scoring/normalisation.py

@@ -8,9 +8,12 @@ import pathlib
 from collections.abc import Callable, Generator
 
 import av
+import hypothesis
 import numpy as np
 import pytest
 
+hypothesis.settings.register_profile("without timing")  # a busy machine is no failure
+hypothesis.settings.load_profile("without timing")
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 TINY_CHECKPOINT = pathlib.Path(__file__).resolve().parents[1] / "benchmarks" / "demo" / "tiny_clip.pt"
 FAIL_ON_SKIP = "GRIDCLIP_FAIL_ON_SKIP"

@@ -241,7 +241,7 @@ def _generous(stretch, skip):
 
     dividing.LEAST_COST = 1.0
     if stretch is not None and skip == 0:
-        asking, deadline = stretch.asking, time.monotonic() + 1.5
+        asking, deadline = stretch.asking, time.monotonic() + 3
 
         def patient() -> int:
             helpers = asking()

@@ -1,15 +1,18 @@
 """One video's unit vectors and a query in, scores and moments out: the moment aggregates as loops, from their words.
 
-Float64, one number at a time, nothing of the product's code: what engine/windows.py and engine/tf_prvr.py are held to.
+Float64, one number at a time, nothing of the product: what peaks, windows and tf_prvr of engine/scoring are held to.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import statistics
 
 import numpy as np
 import pywt
+
+HEIGHT = 0.7  # of a peak above the median: so much of it bounds its reach
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -109,3 +112,26 @@ def best(moments: list[tuple[int, int, np.ndarray]], query: np.ndarray) -> float
 
 MOMENTS = {"windows": window_means, "tf-prvr": moment_vectors}
 SCORES = {name: lambda own, query, make=make: best(make(own), query) for name, make in MOMENTS.items()}
+
+
+def naive_peaks(similar: list[float]) -> list[tuple[int, range]]:
+    """(highest embedding, embeddings) of each peak of similarities over time, in the order of time."""
+    found = []
+    for peak, value in enumerate(similar):
+        own = _reach(similar, peak)
+        if value == max(similar[place] for place in own) and similar.index(value, own.start) == peak:
+            found.append((peak, own))
+    return found
+
+
+def _reach(similar: list[float], peak: int) -> range:
+    """The embeddings of one moment, as the definition says."""
+    median = statistics.median(similar)
+    first = last = peak
+    if similar[peak] > median:
+        bound = median + HEIGHT * (similar[peak] - median)
+        while first > 0 and similar[first - 1] >= bound:
+            first -= 1
+        while last + 1 < len(similar) and similar[last + 1] >= bound:
+            last += 1
+    return range(first, last + 1)

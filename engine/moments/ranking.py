@@ -1,7 +1,7 @@
 """Queries, the super images of all videos and a scoring in; ranked moments out: of the own video, and of all videos.
 
-A moment is what the aggregate says: of softmax, mean and max one super image (the seconds for which its cells stand),
-of windows a window, of tf-prvr an interval.
+A moment is what the aggregate says: of softmax, mean and max a peak (consecutive super images or cells, see
+scoring/peaks.py), of windows a window, of tf-prvr an interval.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from ..scoring.retrieval import best_videos
 from ..scoring.scoring import Scoring
 from ..store.store import SuperImageTable
-from .best import score_moments, seconds, unit
+from .best import score_best, score_moments, seconds, unit
 from .metrics import RankedMoments
 from .suppression import best_apart
 
@@ -38,11 +38,14 @@ def rank_own_moments(
     spans = np.zeros((len(queries), depth, 2))
     kept_scores = np.full((len(queries), depth), -np.inf, np.float32)
     for video, rows in _grouped(targets):
-        times, scores = _moments(units[rows], video, videos, all_spans, scoring)
+        own = slice(int(videos.offsets[video]), int(videos.offsets[video + 1]))
+        ranges, scores = score_moments(units[rows], unit(videos.vectors[own]), scoring)
+        times = seconds(ranges, all_spans[own])
         order = best_apart(scores, times, depth)
         kept, columns = order >= 0, slice(order.shape[1])
         numbers[rows, columns] = np.where(kept, video, -1)
-        spans[rows, columns] = np.where(kept[..., None], times[order], 0)
+        found = np.take_along_axis(times, order[..., None], axis=1)
+        spans[rows, columns] = np.where(kept[..., None], found, 0)
         kept_scores[rows, columns] = np.where(kept, np.take_along_axis(scores, order, axis=1), -np.inf)
     width = int((numbers >= 0).sum(1).max(initial=0))
     return RankedMoments(numbers[:, :width], spans[:, :width]), kept_scores[:, :width]
@@ -84,8 +87,9 @@ def moments_of_best(queries: np.ndarray, best: np.ndarray, videos: SuperImageTab
     for video, where in _grouped(best.ravel()):
         if video >= 0:
             rows, columns = np.divmod(where, best.shape[1])
-            times, scores = _moments(units[rows], video, videos, all_spans, scoring)
-            spans[rows, columns] = times[scores.argmax(axis=1)]
+            own = slice(int(videos.offsets[video]), int(videos.offsets[video + 1]))
+            ranges, _ = score_best(units[rows], unit(videos.vectors[own]), scoring)
+            spans[rows, columns] = seconds(ranges, all_spans[own])
     return RankedMoments(best, spans)
 
 
@@ -104,15 +108,6 @@ def _grouped(videos: np.ndarray) -> list[tuple[int, np.ndarray]]:
     order = np.argsort(videos, kind="stable")
     found, firsts = np.unique(videos[order], return_index=True)
     return list(zip(found.tolist(), np.split(order, firsts[1:]), strict=True)) if len(found) else []
-
-
-def _moments(
-    units: np.ndarray, video: int, videos: SuperImageTable, all_spans: np.ndarray, scoring: Scoring
-) -> tuple[np.ndarray, np.ndarray]:
-    """The moments of one video, start and end in seconds float64 [M, 2], and their scores float32 [q, M]."""
-    rows = slice(int(videos.offsets[video]), int(videos.offsets[video + 1]))
-    ranges, scores = score_moments(units, unit(videos.vectors[rows]), scoring)
-    return seconds(ranges, all_spans[rows]), scores
 
 
 def _spans(videos: SuperImageTable) -> np.ndarray:

@@ -16,14 +16,14 @@ def best_apart(scores: np.ndarray, spans: np.ndarray, limit: int) -> np.ndarray:
     """The best moments of several queries in one video, best first; of equal ones the first.
 
     Args:
-        scores: float32 [q, M].
-        spans: float64 [M, 2], start and end in seconds; a moment without times (NaN) is left out.
+        scores: float32 [q, M]; of what is -inf nothing is shown.
+        spans: float64 [q, M, 2], start and end in seconds; a moment without times (NaN) is left out.
         limit: at most so many, >= 1.
 
     Returns:
         int64 [q, n], numbers of moments; -1 where a query has no more. n <= limit.
     """
-    timed = np.isfinite(spans).all(axis=1)
+    timed = np.isfinite(spans).all(axis=2)
     left = np.where(timed, scores, -np.inf)
     rows = np.arange(len(scores))
     kept: list[np.ndarray] = []
@@ -33,6 +33,6 @@ def best_apart(scores: np.ndarray, spans: np.ndarray, limit: int) -> np.ndarray:
         if not found.any():
             break
         kept.append(np.where(found, best, -1))
-        left[iou(spans[best][:, None], spans) >= MOST_OVERLAP] = -np.inf
+        left[iou(spans[rows, best][:, None], spans) >= MOST_OVERLAP] = -np.inf
         left[rows, best] = -np.inf  # an empty span does not overlap itself
     return np.stack(kept, axis=1) if kept else np.full((len(scores), 0), -1)

@@ -64,7 +64,7 @@ def frames_to_look_at(
     ranges, scores = score_moments(query[None], units, scoring)
     best = best_apart(scores, seconds(ranges, spans), MOMENTS)[0]
     found = np.zeros(0, np.int64)
-    for first, last in ranges[best[best >= 0]].tolist():
+    for first, last in ranges[0, best[best >= 0]].tolist():
         first, last = max(0, first - MARGIN), min(len(units), last + MARGIN)
         around = np.arange(first * coarse.stride, (last - 1) * coarse.stride + coarse.frames)
         new = np.setdiff1d(around, found)

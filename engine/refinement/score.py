@@ -64,10 +64,10 @@ def frame_moments(query: np.ndarray, frames: Frames, scoring: Scoring, *, limit:
         ranges, found = score_moments(query[None], unit(frames.vectors[run]), scoring)
         scores.append(found)
         times.append(seconds(ranges, frames.spans[run]))
-    all_scores, all_times = np.concatenate(scores, axis=1), np.concatenate(times)
+    all_scores, all_times = np.concatenate(scores, axis=1), np.concatenate(times, axis=1)
     order = best_apart(all_scores, all_times, limit)[0]
     return [
-        Moment(float(all_times[number, 0]), float(all_times[number, 1]), float(all_scores[0, number]))
+        Moment(float(all_times[0, number, 0]), float(all_times[0, number, 1]), float(all_scores[0, number]))
         for number in order
         if number >= 0
     ]

@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from .candidates import Candidates, SpanMeans
+from .candidates import Candidates
+from .peaks import Peaks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +83,12 @@ class Aggregate(abc.ABC):
         """
 
     def candidates(self, units: np.ndarray) -> Candidates:
-        """The moments that can answer a query in one video, here each of its embeddings.
+        """The moments that can answer a query in one video, here the peaks of its similarity over time.
 
         Args:
             units: float32 [L, D], the video's embeddings in time order, of unit length.
         """
-        return SpanMeans.of_embeddings(len(units))
+        return Peaks()
 
     def too_short(self, lengths: np.ndarray) -> int:
         """How many of the videos, of int64 [V] embeddings, are too short for the definition and scored otherwise."""

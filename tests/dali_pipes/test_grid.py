@@ -27,7 +27,7 @@ def test_resize_is_antialiased_bicubic():
     assert np.abs(grid.resize(image, 168) - expected).max() <= 1.5  # Pillow rounds after each of the two passes
 
 
-@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(st.integers(0, 23), st.integers(1, 5), st.integers(5, 40))
 def test_every_pixel_has_its_place(frame_count, grid_size, super_img_size):
     frames = np.zeros((frame_count, 12, 17, 3), np.uint8)

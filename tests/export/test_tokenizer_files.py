@@ -153,7 +153,7 @@ def test_odd_texts_have_openai_s_ids(openai, exported, text):
     assert _ids(exported, text) == openai(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cn", "Co"], max_codepoint=0x1FFFF), max_size=40))
 def test_any_text_has_openai_s_ids(openai, exported, text):
     assert _ids(exported, text) == openai(text)

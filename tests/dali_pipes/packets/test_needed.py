@@ -95,7 +95,7 @@ def test_steps_of_decoding_are_left_out_as_after_a_scan(shared_data: pathlib.Pat
         assert not np.array_equal(frames_of(left_out), frames_of(exact))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     codec=st.sampled_from(["libx264", "libx265"]),
     gop=st.integers(1, 30),
@@ -305,7 +305,7 @@ def test_sample_times_are_those_of_ffmpegs_packets(
         assert times.durations.tolist() == [packet.duration for packet in packets], path.name
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_damaged_headers_are_a_doubt_never_a_crash(structures: dict[str, pathlib.Path], data: st.DataObject) -> None:
     whole = structures["h264_open_gop.mp4"].read_bytes()
@@ -322,7 +322,7 @@ def test_damaged_headers_are_a_doubt_never_a_crash(structures: dict[str, pathlib
     assert len(times.durations) == len(times.offsets) == 90
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_files_are_an_error_or_frames_never_a_crash(
     structures: dict[str, pathlib.Path], tmp_path: pathlib.Path, data: st.DataObject

@@ -133,7 +133,7 @@ def test_real_files_decord_equals_whole(shared_data: pathlib.Path) -> None:
     assert sum(uses_decord(path, 0.5) for path in paths) >= 10
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     gop=st.integers(1, 40),
     b_frames=st.integers(0, 5),
@@ -163,7 +163,7 @@ def test_any_structure_equals_whole(
     assert_same_frames(write(tmp_path, recipe), (fps,))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     levels=st.integers(2, 5),
     low_delay=st.booleans(),

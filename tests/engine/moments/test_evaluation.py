@@ -51,16 +51,20 @@ def vectors() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(6, 8)).astype(np.float32)
 
 
-def test_own_moments_are_sorted_by_cosine(videos: SuperImageTable, vectors: np.ndarray) -> None:
+def test_own_moments_are_peaks_sorted_by_cosine(videos: SuperImageTable, vectors: np.ndarray) -> None:
     targets = np.array([2, 0, 1, 2, 4, 3])
     found, scores = ranking.rank_own_moments(vectors, targets, videos, Scoring())
     for row, video in enumerate(targets):
         rows = range(videos.offsets[video], videos.offsets[video + 1])
-        expected = sorted(((cosine(vectors[row], videos.vectors[i]), i) for i in rows), reverse=True)
+        similar = [cosine(vectors[row], videos.vectors[i]) for i in rows]
+        expected = sorted(
+            ((similar[peak], own) for peak, own in naive_moments.naive_peaks(similar)), key=lambda each: -each[0]
+        )
         there = found.videos[row] >= 0
         assert there.sum() == len(expected) and (found.videos[row][there] == video).all()
         assert scores[row][there].tolist() == pytest.approx([score for score, _ in expected], abs=1e-5)
-        assert found.spans[row][there][:, 0].tolist() == [videos.start_s[i] for _, i in expected]
+        spans = [[videos.start_s[rows[own.start]], videos.end_s[rows[own.stop - 1]]] for _, own in expected]
+        assert found.spans[row][there].tolist() == spans
 
 
 @pytest.mark.parametrize("name", ["windows", "tf-prvr"])
@@ -102,8 +106,10 @@ def test_moments_of_all_videos_follow_the_videos(
         assert found.videos[row].tolist() == by_score
         assert (np.diff(scores[row]) <= 0).all()
         for column, video in enumerate(by_score):
-            best = max(range(ranges[video].start, ranges[video].stop), key=lambda i: cosine(query, videos.vectors[i]))
-            assert found.spans[row, column].tolist() == [videos.start_s[best], videos.end_s[best]]
+            similar = [cosine(query, vector) for vector in videos.vectors[ranges[video]]]
+            _, own = max(naive_moments.naive_peaks(similar), key=lambda each: similar[each[0]])
+            times = videos.start_s[ranges[video]][own.start], videos.end_s[ranges[video]][own.stop - 1]
+            assert found.spans[row, column].tolist() == list(times)
 
 
 def test_a_store_that_is_right_reaches_the_ceiling() -> None:

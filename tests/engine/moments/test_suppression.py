@@ -19,7 +19,7 @@ def test_the_best_stay_and_rule_out_what_overlaps(
     if lost:
         times[0, 1] = np.nan
     scores = np.random.default_rng(seed).integers(0, 5, (queries, len(spans))).astype(np.float32)  # with ties
-    found = best_apart(scores, times, limit)
+    found = best_apart(scores, np.broadcast_to(times, (queries, *times.shape)), limit)
     assert found.shape[0] == queries and found.shape[1] <= limit
     for row, own in zip(found, scores, strict=True):
         kept: list[int] = []

@@ -36,7 +36,7 @@ videos = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(own=videos, name=st.sampled_from(NAMES))
 def test_a_video_scores_as_the_loop_says_and_its_best_moment_has_that_score(own: np.ndarray, name: str) -> None:
     queries = np.random.default_rng(len(own)).standard_normal((3, 12)) + own.mean(0)

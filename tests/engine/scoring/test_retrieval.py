@@ -89,7 +89,7 @@ def test_scores_equal_the_loop(monkeypatch, aggregate, temperature, dtype, block
     np.testing.assert_allclose(scores, loop_scores(queries, vectors, offsets, aggregate, temperature), atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=12),
     queries=st.integers(1, 9),

@@ -65,7 +65,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: pathlib.Pa
         if drawn != path:
             encode_again(drawn, path, codec)
     encoder = gridclip.load_model(tiny_model_dir, num_gpus=0)
-    gridclip.embed_videos(encoder, video_dir, work / "store", num_workers=1)
+    gridclip.embed_videos(encoder, video_dir, work / "store", num_workers=1, cells=True)
     return Planted(video_dir, Store.open(work / "store"), encoder, made)
 
 

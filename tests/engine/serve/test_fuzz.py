@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("starlette")
 
-SETTINGS = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+SETTINGS = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 NUMBERS = st.one_of(
     st.integers(-5, 2**70).map(str),
     st.floats().map(str),
