@@ -1319,7 +1319,7 @@ def activitynet(**options: Any) -> None:
 
 @reproduce.command()
 @_reproduction("reproduce-grids")
-@click.option("--grid-sizes", type=_Numbers(), default="1,2,3,4,5", help="The grid sizes, each embedded on its own.")
+@click.option("--grid-sizes", type=_Numbers(), default="1,2,3,4,5", help="The grid sizes, all from one decode.")
 def grids(**options: Any) -> None:
     """The ablation of the super-image method: grid sizes, each with attention (softmax) and without (mean)."""
     click.echo(str(gridclip.reproduce("grids", **options)))

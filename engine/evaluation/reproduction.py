@@ -167,20 +167,21 @@ def grids(
     """The ablation of the super-image method: several grid sizes, each with attention (softmax) and without (mean).
 
     Args:
-        grid_sizes: each >= 1; the videos are decoded once for every one of them.
+        grid_sizes: each >= 1; the videos are decoded once for all of them.
         sampling: all but the grid size.
         encoder, video_dir, anno_file, work_dir, decoding, topk: as in `activitynet`, as are the errors.
     """
+    sizes = sorted(set(grid_sizes))
+    chosen = dataclasses.replace(sampling, grid_size=tuple(sizes))
+    store = _embedded(encoder, video_dir, anno_file, work_dir / "store", chosen, decoding)
+    embed_text(encoder, anno_file, store, batch_size=choices.TEXT_BATCH_SIZE)
     evaluations: dict[str, Evaluation] = {}
     notes = []
-    for size in sorted(set(grid_sizes)):
-        chosen = dataclasses.replace(sampling, grid_size=size)
-        store = _embedded(encoder, video_dir, anno_file, work_dir / f"store-grid-{size}", chosen, decoding)
-        embed_text(encoder, anno_file, store, batch_size=choices.TEXT_BATCH_SIZE)
-        pair = [
-            _evaluated(Row(f"grid {size}, {title}", None, aggregate, 1.0), store, anno_file, work_dir, topk)
-            for title, aggregate in (("attention", "softmax"), ("mean", "mean"))
-        ]
+    for size in sizes:
+        rows = (
+            Row(f"grid {size}, {title}", None, way, 1.0) for title, way in (("attention", "softmax"), ("mean", "mean"))
+        )
+        pair = [_evaluated(row, store, anno_file, work_dir, topk, grid_size=size) for row in rows]
         evaluations |= {f"grid {size}, attention": pair[0], f"grid {size}, mean": pair[1]}
         gain = compare_evaluations(pair[1].to_json(), pair[0].to_json()).metrics["SumR"]
         notes.append(f"grid {size}: attention less mean: SumR {_in_words(gain)}")
@@ -215,9 +216,16 @@ def _evaluated(
     anno_file: pathlib.Path,
     work_dir: pathlib.Path,
     topk: collections.abc.Sequence[int],
+    *,
+    grid_size: int | None = None,
 ) -> Evaluation:
     found = evaluate(
-        Store.open(store), anno_path=anno_file, aggregate=row.aggregate, temperature=row.temperature, topk=topk
+        Store.open(store),
+        anno_path=anno_file,
+        aggregate=row.aggregate,
+        temperature=row.temperature,
+        topk=topk,
+        grid_size=grid_size,
     )
     name = row.title.replace(", ", "-").replace(" ", "-")
     (work_dir / f"{name}.json").write_text(as_text(found.to_json()), "utf-8")

@@ -5,10 +5,13 @@ import pathlib
 import shutil
 
 import gridclip
+import numpy as np
 import pytest
 from gridclip import GridClipError
+from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.evaluation import reproduction
 from gridclip.engine.evaluation.published import PUBLISHED, as_text
+from gridclip.engine.jobs.embed_videos import embed_videos
 from gridclip.engine.store.store import Store
 
 
@@ -67,11 +70,16 @@ def test_activitynet_from_videos_to_a_table(videos, tiny_model_dir, tmp_path, mo
 
 def test_grids_with_and_without_attention(videos, tiny_model_dir, tmp_path):
     arguments = (videos / "videos", videos / "val_1.json", tmp_path)
+    encoder = gridclip.load_model(tiny_model_dir, num_gpus=0)
     found = gridclip.reproduce("grids", *arguments, model=tiny_model_dir, num_workers=1, grid_sizes=[2, 1])
     assert list(found.evaluations) == [f"grid {size}, {title}" for size in (1, 2) for title in ("attention", "mean")]
     for size in (1, 2):
         images = found.evaluations[f"grid {size}, mean"].super_images
-        assert images == len(Store.open(tmp_path / f"store-grid-{size}").read_super_images().vectors)
+        embed_videos(encoder, videos / "videos", tmp_path / f"grid-{size}", sampling=Sampling(grid_size=size))
+        alone = Store.open(tmp_path / f"grid-{size}").read_super_images()
+        assert images == len(alone.vectors)
+        together = Store.open(tmp_path / "store").read_super_images(grid_size=size)
+        assert together.video_ids == alone.video_ids and np.array_equal(together.vectors, alone.vectors)
     assert found.evaluations["grid 1, mean"].super_images > found.evaluations["grid 2, mean"].super_images
     assert "grid 2: attention less mean: SumR" in str(found)
 
