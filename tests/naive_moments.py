@@ -114,22 +114,22 @@ MOMENTS = {"windows": window_means, "tf-prvr": moment_vectors}
 SCORES = {name: lambda own, query, make=make: best(make(own), query) for name, make in MOMENTS.items()}
 
 
-def naive_peaks(similar: list[float]) -> list[tuple[int, range]]:
+def naive_peaks(similar: list[float], background: float | None = None) -> list[tuple[int, range]]:
     """(highest embedding, embeddings) of each peak of similarities over time, in the order of time."""
     found = []
+    level = statistics.median(similar) if background is None else background
     for peak, value in enumerate(similar):
-        own = _reach(similar, peak)
+        own = _reach(similar, peak, level)
         if value == max(similar[place] for place in own) and similar.index(value, own.start) == peak:
             found.append((peak, own))
     return found
 
 
-def _reach(similar: list[float], peak: int) -> range:
+def _reach(similar: list[float], peak: int, level: float) -> range:
     """The embeddings of one moment, as the definition says."""
-    median = statistics.median(similar)
     first = last = peak
-    if similar[peak] > median:
-        bound = median + HEIGHT * (similar[peak] - median)
+    if similar[peak] > level:
+        bound = level + HEIGHT * (similar[peak] - level)
         while first > 0 and similar[first - 1] >= bound:
             first -= 1
         while last + 1 < len(similar) and similar[last + 1] >= bound:

@@ -51,18 +51,21 @@ def best_moments(
     ]
 
 
-def score_moments(queries: np.ndarray, units: np.ndarray, scoring: Scoring) -> tuple[np.ndarray, np.ndarray]:
+def score_moments(
+    queries: np.ndarray, units: np.ndarray, scoring: Scoring, *, background: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The moments of one video that can be the answer, and their scores.
 
     Args:
         queries: float32 [q, D], of unit length.
         units: float32 [L, D], the video's embeddings in time order, of unit length.
+        background: of peaks, see `Peaks`; for others without meaning.
 
     Returns:
         int64 [q, M, 2], the first embedding of each moment and the one behind its last; float32 [q, M], -inf where it
         is none for this query.
     """
-    return _candidates(units, scoring).moments(queries @ units.T)
+    return _candidates(units, scoring, background).moments(queries @ units.T)
 
 
 def score_best(queries: np.ndarray, units: np.ndarray, scoring: Scoring) -> tuple[np.ndarray, np.ndarray]:
@@ -70,9 +73,9 @@ def score_best(queries: np.ndarray, units: np.ndarray, scoring: Scoring) -> tupl
     return _candidates(units, scoring).best(queries @ units.T)
 
 
-def _candidates(units: np.ndarray, scoring: Scoring) -> Candidates:
+def _candidates(units: np.ndarray, scoring: Scoring, background: float | None = None) -> Candidates:
     if scoring.aggregate in choices.PEAK_AGGREGATES:
-        return Peaks()
+        return Peaks(background)
     from ..scoring.aggregates import AGGREGATES  # imports torch, for which a search for one sentence need not wait
 
     return AGGREGATES[scoring.aggregate].candidates(units)

@@ -18,12 +18,12 @@ from ..scoring.scoring import Scoring
 from ..store.store import SuperImageTable
 from .choice import Coarse, frames_to_look_at
 from .looking import VIDEOS_AT_ONCE, Request
-from .score import Frames, frame_moments, refined_score
+from .score import Frames, background, frame_moments, refined_score
 
 # Which frames of which videos in, as far as they can be had the frames out: see `Looker.look`.
 Look = collections.abc.Callable[[collections.abc.Mapping[str, Request]], dict[str, Frames]]
-# (query, place among its best videos) and the positions of the frames to look at for it.
-_Pair = tuple[int, int, np.ndarray]
+# (query, place among its best videos), the positions of the frames to look at for it, and its background.
+_Pair = tuple[int, int, np.ndarray, float]
 
 
 def refine_ranking(
@@ -64,7 +64,7 @@ def refine_ranking(
         pairs = {video: _positions(video, where, units, videos, scoring, coarse) for video, where in some}
         wanted = {
             videos.video_ids[video]: Request(
-                np.unique(np.concatenate([positions for _, _, positions in each])),
+                np.unique(np.concatenate([positions for _, _, positions, _ in each])),
                 int(videos.offsets[video + 1] - videos.offsets[video]),
             )
             for video, each in pairs.items()
@@ -74,11 +74,12 @@ def refine_ranking(
             frames = looked_at.get(videos.video_ids[video])
             if frames is None:
                 continue
-            for query, place, positions in each:
+            for query, place, positions, level in each:
                 own = frames.take(positions)
                 if not len(own):  # all behind the end of a video that is shorter than one super image
                     continue
-                found = frame_moments(units[query], own, scoring, limit=limit if video == targets[query] else 1)
+                most = limit if video == targets[query] else 1
+                found = frame_moments(units[query], own, scoring, background=level, limit=most)
                 scores[query, place] = refined_score(float(scores[query, place]), found)
                 cuts[query, videos.video_ids[video]] = Cut(found, own.spans)
     return _ranked_anew(ranking, targets, scores), cuts
@@ -104,7 +105,15 @@ def _positions(
 ) -> list[_Pair]:
     own = slice(int(videos.offsets[video]), int(videos.offsets[video + 1]))
     vectors, spans = unit(videos.vectors[own]), np.stack([videos.start_s[own], videos.end_s[own]], axis=1)
-    return [(query, place, frames_to_look_at(units[query], vectors, spans, scoring, coarse)) for query, place in where]
+    return [
+        (
+            query,
+            place,
+            frames_to_look_at(units[query], vectors, spans, scoring, coarse),
+            background(units[query], vectors),
+        )
+        for query, place in where
+    ]
 
 
 def _ranked_anew(ranking: Ranking, targets: np.ndarray, scores: np.ndarray) -> Ranking:

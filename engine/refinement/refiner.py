@@ -24,7 +24,7 @@ from ..store.store import Store
 from .cache import FrameCache
 from .choice import Coarse, frames_to_look_at
 from .looking import Cost, Looker, Request
-from .score import Frames, frame_moments, refined_score
+from .score import Frames, background, frame_moments, refined_score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +94,9 @@ class Refiner:
         hits = searcher.search(query_vector, max(top, self.videos), moments)
         query = unit(np.asarray(query_vector, np.float32).reshape(1, -1))[0]
         best = [hit.video_id for hit in hits[: self.videos]]
+        coarse = {video_id: searcher.video(video_id) for video_id in best}
         looked_at = self.look(
-            {video_id: self.wanted(query, *searcher.video(video_id), searcher.scoring) for video_id in best}
+            {video_id: self.wanted(query, *video, searcher.scoring) for video_id, video in coarse.items()}
         )
         refined = []
         for hit in hits[: self.videos]:
@@ -103,7 +104,8 @@ class Refiner:
             if frames is None:
                 refined.append(hit)
                 continue
-            found = frame_moments(query, frames, searcher.scoring, limit=moments)
+            level = background(query, unit(coarse[hit.video_id][0]))
+            found = frame_moments(query, frames, searcher.scoring, background=level, limit=moments)
             shown = with_coarse(Cut(found, frames.spans), hit.moments, limit=moments)
             score = refined_score(hit.score, found)
             refined.append(Hit(hit.video_id, score, shown[0].start_s, shown[0].end_s, shown))

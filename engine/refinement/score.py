@@ -48,7 +48,19 @@ class Frames:
         return Frames(self.positions[kept], self.vectors[kept], self.spans[kept], self.wanted)
 
 
-def frame_moments(query: np.ndarray, frames: Frames, scoring: Scoring, *, limit: int) -> list[Moment]:
+def background(query: np.ndarray, units: np.ndarray) -> float:
+    """The median similarity of a query, float32 [D], and the coarse embeddings of a video, float32 [L, D], all unit.
+
+    What was looked at again is mostly the moment itself, so that its own median says nothing of the rest of the video.
+    On the development videos of `bench moments` (4 x 4 cells) moments then have a mean IoU of 67.1 for 42.0, and 67.0
+    with the median of all frames, as if the whole video had been looked at again.
+    """
+    return float(np.median(units @ query))
+
+
+def frame_moments(
+    query: np.ndarray, frames: Frames, scoring: Scoring, *, background: float, limit: int
+) -> list[Moment]:
     """The best moments within runs of consecutive frames, best first, none twice (see `best_apart`).
 
     Each run is scored as a video of its own would be: no moment spans what was not looked at.
@@ -57,11 +69,12 @@ def frame_moments(query: np.ndarray, frames: Frames, scoring: Scoring, *, limit:
         query: float32 [D], of unit length.
         frames: n >= 1.
         scoring: says what a moment is.
+        background: see `background`.
         limit: at most so many, >= 1.
     """
     scores, times = [], []
     for run in np.split(np.arange(len(frames.positions)), np.flatnonzero(np.diff(frames.positions) > 1) + 1):
-        ranges, found = score_moments(query[None], unit(frames.vectors[run]), scoring)
+        ranges, found = score_moments(query[None], unit(frames.vectors[run]), scoring, background=background)
         scores.append(found)
         times.append(seconds(ranges, frames.spans[run]))
     all_scores, all_times = np.concatenate(scores, axis=1), np.concatenate(times, axis=1)

@@ -10,6 +10,8 @@ the interval of the largest sum above the bound (Kadane's), were no better.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from .candidates import Candidates
@@ -17,27 +19,35 @@ from .candidates import Candidates
 HEIGHT = 0.7
 
 
+@dataclasses.dataclass(frozen=True)
 class Peaks(Candidates):
-    """Each moment is a peak, its score the highest similarity in it. No two of a query share an embedding."""
+    """Each moment is a peak, its score the highest similarity in it. No two of a query share an embedding.
+
+    Attributes:
+        background: similarity of the queries and what has nothing to do with them; None: the median of the video's.
+    """
+
+    background: float | None = None
 
     def moments(self, similar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Candidates.moments`; M = L, and moment i is the peak whose highest embedding is i."""
-        ranges, alone = extents(similar, np.broadcast_to(np.arange(similar.shape[1]), similar.shape))
+        ranges, alone = extents(similar, np.broadcast_to(np.arange(similar.shape[1]), similar.shape), self.background)
         return ranges, np.where(alone, np.clip(similar, -1, 1), -np.inf).astype(np.float32)
 
     def best(self, similar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Candidates.best`."""
         highest = similar.argmax(axis=1)[:, None]
-        ranges, _ = extents(similar, highest)
+        ranges, _ = extents(similar, highest, self.background)
         return ranges[:, 0], np.clip(np.take_along_axis(similar, highest, axis=1)[:, 0], -1, 1)
 
 
-def extents(similar: np.ndarray, peaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def extents(similar: np.ndarray, peaks: np.ndarray, background: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """How far peaks reach.
 
     Args:
         similar: float32 [q, L], of queries and the embeddings of a video in time order, L >= 1.
         peaks: int64 [q, M], embeddings.
+        background: see Peaks.
 
     Returns:
         int64 [q, M, 2], the first embedding of each and the one behind its last; bool [q, M], whether it is a peak: the
@@ -45,9 +55,9 @@ def extents(similar: np.ndarray, peaks: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     rows = np.arange(len(similar))[:, None]
     heights = np.take_along_axis(similar, peaks, axis=1)
-    median = np.median(similar, axis=1, keepdims=True)
-    # At the median and below, an embedding stands for itself alone.
-    bounds = np.where(heights > median, median + HEIGHT * (heights - median), np.inf)
+    level = np.median(similar, axis=1, keepdims=True) if background is None else np.float64(background)
+    # No higher than that, an embedding stands for itself alone.
+    bounds = np.where(heights > level, level + HEIGHT * (heights - level), np.inf)
     first, last = peaks.copy(), peaks.copy()
     highest = np.ones(peaks.shape, bool)
     padded = np.pad(similar, ((0, 0), (1, 1)), constant_values=-np.inf)  # embedding i stands at i + 1

@@ -68,7 +68,7 @@ def test_stores_of_overlapping_super_images():
 
 def test_no_moment_spans_what_was_not_looked_at():
     frames = Frames(np.array([0, 1, 7, 8]), at([20, 20, 10, 40]), spans_of(9, 2)[[0, 1, 7, 8]], 9)
-    moments = frame_moments(QUERY, frames, Scoring("windows"), limit=10)
+    moments = frame_moments(QUERY, frames, Scoring("windows"), background=0, limit=10)
     assert (moments[0].start_s, moments[0].end_s) == (14, 16)
     assert all(moment.end_s <= 4 or moment.start_s >= 14 for moment in moments)
 

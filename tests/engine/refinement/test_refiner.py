@@ -7,6 +7,7 @@ import json
 import logging
 import pathlib
 import shutil
+import statistics
 
 import gridclip
 import numpy as np
@@ -23,6 +24,7 @@ from gridclip.engine.search.search import Searcher
 from gridclip.engine.store.copies import View
 from gridclip.engine.store.record import Record
 from gridclip.engine.store.store import Store, VideoEmbedding
+from naive_moments import naive_peaks
 
 SECONDS = {"a": 22, "b": 31, "c": 40, "d": 19, "e": 25}
 CELLS = View("cell", 3)
@@ -71,11 +73,15 @@ def frames_of(table, video_id: str) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def expected_score(query: np.ndarray, cells: np.ndarray, fine: np.ndarray) -> float:
-    """Of one video by the aggregate max: by hand, from everything at grid size 1."""
-    best = int((cells @ query).argmax())
-    around = range(max(0, best - 1), min(len(fine), best + 2))
-    return (float((cells @ query).max()) + max(float(fine[frame] @ query) for frame in around)) / 2
+def expected(query: np.ndarray, cells: np.ndarray, fine: np.ndarray) -> tuple[float, range]:
+    """Score and best moment (of frames) of one video by the aggregate max: by loops, from everything at grid size 1."""
+    coarse = (cells @ query).tolist()
+    _, moment = max(naive_peaks(coarse), key=lambda each: coarse[each[0]])
+    around = range(max(0, moment.start - 1), min(len(fine), moment.stop + 1))
+    similar = (fine[around.start : around.stop] @ query).tolist()
+    peaks = naive_peaks(similar, background=statistics.median(coarse))
+    _, own = max(peaks, key=lambda each: similar[each[0]])
+    return (max(coarse) + max(similar)) / 2, range(around.start + own.start, around.start + own.stop)
 
 
 def queries_of(made: Made, count: int) -> np.ndarray:
@@ -104,15 +110,19 @@ def test_a_search_is_what_a_loop_over_all_frames_computes(made, coarse):
     searcher, refiner = Searcher(coarse, aggregate="max"), refiner_of(made, coarse)
     for query in queries_of(made, 3):
         before = searcher.search(query, 5)
-        expected = {
-            hit.video_id: expected_score(query, frames_of(cells, hit.video_id), frames_of(fine, hit.video_id))
+        found = {
+            hit.video_id: expected(query, frames_of(cells, hit.video_id), frames_of(fine, hit.video_id))
             for hit in before[:3]
         }
+        scores = {video_id: score for video_id, (score, _) in found.items()}
         hits = refiner.search(searcher, query, 5, moments=2)
-        assert [hit.video_id for hit in hits[:3]] == sorted(expected, key=expected.__getitem__, reverse=True)
-        np.testing.assert_allclose([hit.score for hit in hits[:3]], sorted(expected.values(), reverse=True), atol=1e-5)
+        assert [hit.video_id for hit in hits[:3]] == sorted(scores, key=scores.__getitem__, reverse=True)
+        np.testing.assert_allclose([hit.score for hit in hits[:3]], sorted(scores.values(), reverse=True), atol=1e-5)
         assert [(hit.video_id, hit.score) for hit in hits[3:]] == [(hit.video_id, hit.score) for hit in before[3:]]
-        assert all(moment.end_s - moment.start_s < 1.2 for hit in hits[:3] for moment in hit.moments)
+        for hit in hits[:3]:
+            first, moment = fine.offsets[fine.video_ids.index(hit.video_id)], found[hit.video_id][1]
+            assert hit.start_s == fine.start_s[first + moment.start]
+            assert hit.end_s == fine.end_s[first + moment.stop - 1]
         assert [hit.video_id for hit in refiner.search(searcher, query, 2)] == [hit.video_id for hit in hits[:2]]
 
 
