@@ -1066,7 +1066,11 @@ def index(store: pathlib.Path, as_json: bool, **options: Any) -> None:
 @_scoring
 @_view
 @_index
-@click.option("--video-dir", type=_PATH, help="The videos, for links to them (in terminals that have them) and clips.")
+@click.option(
+    "--video-dir",
+    metavar="PATH|URL",
+    help="The videos, as for embed-videos, for links to them (in terminals that have them) and clips.",
+)
 @click.option("--clip-dir", type=_PATH, help="Write the moments that are printed to this folder, as clips (MP4).")
 @_refine
 @_as_json
@@ -1081,7 +1085,7 @@ def search(
     image: pathlib.Path | None,
     top: int,
     moments: int,
-    video_dir: pathlib.Path | None,
+    video_dir: str | None,
     clip_dir: pathlib.Path | None,
     refine: int | None,
     refine_cache_frames: int,
@@ -1139,7 +1143,11 @@ def search(
 @main.command()
 @_store
 @_model
-@click.option("--video-dir", type=_PATH, help="Where the videos are; without it nothing can be looked at or played.")
+@click.option(
+    "--video-dir",
+    metavar="PATH|URL",
+    help="Where the videos are, as for embed-videos; without it nothing can be looked at or played.",
+)
 @click.option("--host", default=choices.SERVE_HOST, help="Another address than this machine's own needs --token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=choices.SERVE_PORT, help="0: any free one.")
 @click.option(
@@ -1156,7 +1164,7 @@ def serve(
     store: pathlib.Path,
     model: str,
     tokenizer: pathlib.Path | None,
-    video_dir: pathlib.Path | None,
+    video_dir: str | None,
     num_gpus: int,
     **options: Any,
 ) -> None:

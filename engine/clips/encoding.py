@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fractions
 import io
-import pathlib
 from typing import Any
 
 import av
@@ -19,7 +18,8 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from ...dali_pipes.contract import VideoError
-from ...dali_pipes.ordinary_file import refuse_special_file
+from ...dali_pipes.opening import opened
+from ...dali_pipes.places import Place
 
 SOUND_HZ = 48_000
 _TICKS = 90_000  # per second, of the clip's time stamps
@@ -62,23 +62,22 @@ class _Order:
     playable: bool
 
 
-def encode_clip(path: pathlib.Path, start_s: float, end_s: float, quality: Quality) -> EncodedClip:
+def encode_clip(place: Place, start_s: float, end_s: float, quality: Quality) -> EncodedClip:
     """Decodes and encodes some seconds, with sound where there is some; the clip begins at start_s.
 
     Args:
-        path: a video file.
+        place: a video: a file, a part of a tar, or an object of a remote store.
         start_s, end_s: in seconds from its first frame on, start_s < end_s.
         quality: what the clip is to look like.
 
     Raises:
-        VideoError: the file cannot be opened, or shows nothing in these seconds.
+        VideoError: it cannot be opened or read, or shows nothing in these seconds.
     """
     file = io.BytesIO()
     playable = "libx264" in av.codecs_available
     form, media_type = ("mp4", "video/mp4") if playable else ("webm", "video/webm")
     try:
-        refuse_special_file(path)
-        with av.open(str(path)) as source, av.open(file, "w", format=form) as target:
+        with opened(place) as readable, av.open(readable, "r") as source, av.open(file, "w", format=form) as target:
             _encode(source, target, _Order(start_s, end_s, quality, playable))
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError("decode", f"no clip can be made of it: {error}") from error

@@ -22,6 +22,8 @@ from av.video.stream import VideoStream
 from ... import GridClipError
 from ...dali_pipes import ids
 from ...dali_pipes.contract import VideoError
+from ...dali_pipes.opening import opened
+from ...dali_pipes.places import Place
 from .encoding import FAITHFUL, encode_clip, origin_s
 
 COPY_WITHIN_S = 0.5
@@ -38,11 +40,11 @@ def clip_path(clip_dir: pathlib.Path, video_id: str, start_s: float, end_s: floa
     return ids.path_below(clip_dir, video_id, f"_{start_s:.1f}-{end_s:.1f}s.mp4")
 
 
-def write_clip(video: pathlib.Path, start_s: float, end_s: float, clip: pathlib.Path) -> bool:
+def write_clip(video: Place, start_s: float, end_s: float, clip: pathlib.Path) -> bool:
     """Writes a clip, whole or not at all; whether its packets were copied.
 
     Args:
-        video: a video file.
+        video: a file, a part of a tar, or an object of a remote store.
         start_s, end_s: in seconds from its first frame on, start_s < end_s.
         clip: the file to write; its folder is made, an older file is replaced.
 
@@ -63,9 +65,9 @@ def write_clip(video: pathlib.Path, start_s: float, end_s: float, clip: pathlib.
     return copied
 
 
-def _copy(video: pathlib.Path, start_s: float, end_s: float, to: pathlib.Path) -> bool:
+def _copy(video: Place, start_s: float, end_s: float, to: pathlib.Path) -> bool:
     """Copies packets; False, with nothing of worth in the file, where that cannot be done."""
-    with av.open(str(video)) as source:
+    with opened(video) as readable, av.open(readable, "r") as source:
         pictures, sound = _streams(source)
         if pictures.codec_context.name not in COPIED_CODECS or pictures.time_base is None:
             return False

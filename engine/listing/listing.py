@@ -77,14 +77,6 @@ def list_videos(video_dir: str | os.PathLike[str], annotated: Sequence[str] | No
     )
 
 
-def list_files(video_dir: Where, annotated: Sequence[str] | None = None) -> Listing:
-    """The same for what needs files of this machine: raises GridClipError where the videos are anything else."""
-    listing = list_videos(video_dir, annotated)
-    for video in listing.videos:
-        _ = video.path
-    return listing
-
-
 def list_image_folders(image_dir: pathlib.Path) -> Listing:
     """The folders of super images in image_dir, at any depth; hidden ones are left out.
 

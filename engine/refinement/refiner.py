@@ -33,13 +33,13 @@ class Refining:
 
     Args:
         videos: N, how many of the best videos of a query are looked at, >= 1.
-        video_dir: the videos.
+        video_dir: the videos, see `finding`.
         encoder: the store's model.
         cache_frames: that are kept for the next query, at most; 0: none.
     """
 
     videos: int
-    video_dir: pathlib.Path
+    video_dir: pathlib.Path | str
     encoder: Encoder
     cache_frames: int = choices.REFINE_CACHE_FRAMES
 

@@ -1,4 +1,4 @@
-"""Hits and a folder of videos in, the files that belong to them out: the videos, and clips of their moments."""
+"""Hits and a place of videos in, the files that belong to them out: the videos, and clips of their moments."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pathlib
 
 from ...dali_pipes import ids
 from ...dali_pipes.errors import GridClipError
+from ...dali_pipes.places import Place
 from ..clips.writing import clip_path, write_clip
-from ..listing.listing import list_files
+from ..listing.finding import Where
+from ..listing.listing import list_videos
 from ..moments.best import Moment
 from .search import Hit
 
@@ -26,30 +28,30 @@ class Files:
         clips: by id and moment.
     """
 
-    videos: collections.abc.Mapping[str, pathlib.Path] = dataclasses.field(default_factory=dict)
+    videos: collections.abc.Mapping[str, Place] = dataclasses.field(default_factory=dict)
     clips: collections.abc.Mapping[tuple[str, Moment], pathlib.Path] = dataclasses.field(default_factory=dict)
 
 
-def find_videos(video_dir: pathlib.Path, hits: collections.abc.Sequence[Hit]) -> dict[str, pathlib.Path]:
-    """The files of the hits' videos, by id; one without a file is a warning.
+def find_videos(video_dir: Where, hits: collections.abc.Sequence[Hit]) -> dict[str, Place]:
+    """The places of the hits' videos, by id; one without a file is a warning.
 
     Raises:
-        GridClipError: the folder cannot be read, or has none of the videos.
+        GridClipError: `video_dir` cannot be read, or has none of the videos.
     """
-    listing = list_files(video_dir, [hit.video_id for hit in hits])
+    listing = list_videos(video_dir, [hit.video_id for hit in hits])
     for failure in listing.failures:
         logger.warning("%s: %s", failure.video_id, failure.reason)
-    return {video.video_id: video.path for video in listing.videos}
+    return {video.video_id: video.place for video in listing.videos}
 
 
 def write_clips(
-    hits: collections.abc.Sequence[Hit], videos: collections.abc.Mapping[str, pathlib.Path], clip_dir: pathlib.Path
+    hits: collections.abc.Sequence[Hit], videos: collections.abc.Mapping[str, Place], clip_dir: pathlib.Path
 ) -> dict[tuple[str, Moment], pathlib.Path]:
     """A clip of every moment of every hit whose video has a file, below a folder; what cannot be cut is a warning.
 
     Args:
         hits: with moments.
-        videos: files by id, from `find_videos`.
+        videos: places by id, from `find_videos`.
         clip_dir: made where it is missing.
     """
     clips = {}

@@ -52,8 +52,9 @@ def as_lines(hits: collections.abc.Sequence[Hit], style: Style, files: Files) ->
         name = printable(hit.video_id)
         padding = " " * (width - len(name))
         shown = style.strong(name)
-        if hit.video_id in files.videos:
-            shown = style.link(shown, files.videos[hit.video_id])
+        place = files.videos.get(hit.video_id)
+        if isinstance(place, pathlib.Path):  # nothing opens a part of a tar, and a URL may hold a key
+            shown = style.link(shown, place)
         moments = [_moment(hit.video_id, moment, style, files) for moment in hit.moments] or ["time unknown"]
         lines.append(f"{style.faint(f'{rank:4}')}  {shown}{padding}  {hit.score:.4f}  {moments[0]}")
         for further, moment in zip(moments[1:], hit.moments[1:], strict=True):

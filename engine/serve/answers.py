@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import itertools
 import logging
 import pathlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,10 +52,19 @@ class Answers:
         contents: of the same; they follow it together.
         encoder: the model that the store was made with.
         bounds: see there.
+        date: of a video by its id, for filters; raises Refusal where no video has one.
     """
 
-    def __init__(self, searcher: Searcher, contents: Contents, encoder: TextEncoder, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        searcher: Searcher,
+        contents: Contents,
+        encoder: TextEncoder,
+        bounds: Bounds,
+        date: Callable[[str], datetime.date | None],
+    ) -> None:
         self._searcher, self._contents, self._encoder, self._bounds = searcher, contents, encoder, bounds
+        self._date = date
         self._together = Together(searcher)
         self._encoding = (
             threading.Lock()
@@ -125,6 +136,10 @@ class Answers:
     def _filtered(self, question: Question, hits: list[Hit]) -> list[Hit]:
         only = question.only
         kept = [hit for hit in hits if only.lets_through(hit.video_id)]
+        if only.by_date:
+            fitting_date = (hit for hit in kept if only.fits_date(self._date(hit.video_id)))
+            most = question.top if only.shortest_s is None and only.longest_s is None else None
+            kept = list(itertools.islice(fitting_date, most))  # each date may cost a look at the disk
         if only.shortest_s is None and only.longest_s is None:
             return kept[: question.top]
         fitting: list[Hit] = []

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import functools
 import importlib.resources
+import pathlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar
@@ -23,7 +24,7 @@ from ...dali_pipes.contract import VideoFile
 from . import questions
 from .answers import Answers
 from .bounds import MOST_PICTURES, Bounds
-from .files import file_response, made_response
+from .files import file_response, made_response, placed_response
 from .guard import Guard
 from .library import Library
 from .live import Live
@@ -138,6 +139,7 @@ class Service:
         for row in answer["results"]:
             name = self._library.name(row["video_id"])
             row["file"] = None if name is None else ids.printable(name)
+            row["local"] = self._library.is_local(row["video_id"])
         return JSONResponse(answer)
 
     async def _info(self, _: Request) -> Response:
@@ -149,22 +151,25 @@ class Service:
     async def _strip(self, request: Request) -> Response:
         frames = questions.read_count(request.query_params, "frames", STRIP_FRAMES, MOST_PICTURES)
         video = await self._video(request)
-        return made_response(request, await self._made(Strip(video.video_id, video.path, frames)))
+        return made_response(request, await self._made(Strip(video.video_id, video.place, frames)))
 
     async def _still(self, request: Request) -> Response:
         at_s = round(questions.read_second(request.query_params, "at") / STILL_STEP_S) * STILL_STEP_S
         video = await self._video(request)
-        return made_response(request, await self._made(Still(video.video_id, video.path, at_s)))
+        return made_response(request, await self._made(Still(video.video_id, video.place, at_s)))
 
     async def _clip(self, request: Request) -> Response:
         span = questions.read_span(request.query_params)
         video = await self._video(request)
-        made = await self._made(Clip(video.video_id, video.path, span.start_s, span.end_s))
+        made = await self._made(Clip(video.video_id, video.place, span.start_s, span.end_s))
         saved = f"{_file_name(video.video_id)}_{span.start_s:g}-{span.end_s:g}.{made.media_type.rpartition('/')[2]}"
         return made_response(request, made, name=saved if request.query_params.get("save") else None)
 
     async def _media(self, request: Request) -> Response:
-        return file_response((await self._video(request)).path)
+        place = (await self._video(request)).place
+        if isinstance(place, pathlib.Path):
+            return file_response(place)
+        return await placed_response(request, place)
 
     async def _metrics(self, _: Request) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,16 +1,26 @@
-"""A video's file or a finished clip in, an answer with byte ranges out."""
+"""A video's file, its place in a tar or at a URL, or a finished clip in, an answer with byte ranges out."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import pathlib
 import re
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
+from ...dali_pipes import opening
+from ...dali_pipes.errors import GridClipError
+from ...dali_pipes.places import Place
+from ...dali_pipes.read_ahead import MOST_BYTES, ReadFailed
 from .orders import Made
 from .refusal import NOT_FOUND, Refusal
+
+logger = logging.getLogger(__name__)
 
 # What browsers are told; never a type that they would run. The others they would not play anyway.
 MEDIA_TYPES = {
@@ -32,6 +42,58 @@ def file_response(path: pathlib.Path) -> Response:
     except OSError as error:
         raise Refusal(NOT_FOUND, "the file of this video is gone, or cannot be read") from error
     return FileResponse(path, media_type=MEDIA_TYPES.get(path.suffix.lower(), OTHER_TYPE), stat_result=found)
+
+
+async def placed_response(request: Request, place: Place) -> Response:
+    """A video that is no file of its own, or the beginning of the range that the request names.
+
+    At most `MOST_BYTES` of a range are sent, as RFC 9110 allows: players ask on, and nothing is fetched that a player
+    does not come to. Raises Refusal where it cannot be read.
+    """
+    ranged = "range" in request.headers
+    size, _ = await asyncio.to_thread(
+        _read_part, place, 0, 0 if ranged else 1
+    )  # what cannot be read is refused before an answer begins
+    media_type = MEDIA_TYPES.get(pathlib.PurePosixPath(place.name).suffix.lower(), OTHER_TYPE)
+    headers = {"accept-ranges": "bytes", "cache-control": "private, no-cache"}
+    span = _range(request.headers.get("range", ""), size)
+    if span is None:
+        return _Parts(place, size, headers, media_type)
+    first, end = span
+    if first >= end:
+        return Response(b"", 416, headers | {"content-range": f"bytes */{size}"}, media_type)
+    _, data = await asyncio.to_thread(_read_part, place, first, min(end, first + MOST_BYTES))
+    headers["content-range"] = f"bytes {first}-{first + len(data) - 1}/{size}"
+    return Response(data, 206, headers, media_type)
+
+
+class _Parts(Response):
+    """All of a place, part after part; where one cannot be read the connection is cut: nobody takes that for all."""
+
+    def __init__(self, place: Place, size: int, headers: Mapping[str, str], media_type: str) -> None:
+        super().__init__(None, 200, {**headers, "content-length": f"{size}"}, media_type)
+        self._place, self._size = place, size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for first in range(0, self._size if scope["method"] == "GET" else 0, MOST_BYTES):
+            try:
+                _, data = await asyncio.to_thread(_read_part, self._place, first, first + MOST_BYTES)
+            except Refusal as error:
+                logger.warning("%s: cut off after %d bytes: %s", self._place, first, error)
+                return
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _read_part(place: Place, first: int, end: int) -> tuple[int, bytes]:
+    """The size of a place and these of its bytes; raises Refusal."""
+    try:
+        with opening.seekable(place) as file:
+            return file.size, file.read_range(first, end)
+    except (ReadFailed, GridClipError) as error:
+        logger.info("%s cannot be read: %s", place, error)
+        raise Refusal(NOT_FOUND, "the file of this video is gone, or cannot be read") from error
 
 
 def made_response(request: Request, made: Made, *, name: str | None = None) -> Response:

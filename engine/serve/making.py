@@ -35,7 +35,7 @@ def make(order: VideoFile, /, *, skip: int) -> Iterator[Made]:
             with _opened(order) as reading:
                 yield _jpeg(_pictures(reading, np.array([order.at_s]), STILL_HEIGHT_PX)[0])
         case Clip():
-            clip = encode_clip(order.path, order.start_s, order.end_s, PREVIEW)
+            clip = encode_clip(order.place, order.start_s, order.end_s, PREVIEW)
             yield Made(clip.data, clip.media_type)
         case Pixels():
             yield Made(_laid_out(order), "application/octet-stream")
@@ -45,7 +45,7 @@ def make(order: VideoFile, /, *, skip: int) -> Iterator[Made]:
 
 def _opened(order: Strip | Still) -> contextlib.AbstractContextManager[Reading]:
     # Any sampling gives the packet table; the frames are chosen below. A damaged frame's neighbour will do.
-    return open_reading(order.path, Sampling(fps=1.0), on_damage="nearest")
+    return open_reading(order.place, Sampling(fps=1.0), on_damage="nearest")
 
 
 def _pictures(reading: Reading, times_s: np.ndarray, height_px: int) -> list[np.ndarray]:

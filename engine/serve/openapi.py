@@ -7,6 +7,11 @@ from typing import Any
 from .bounds import LONGEST_CLIP_S, LONGEST_TEXT, MOST_MOMENTS, MOST_PICTURES, MOST_RESULTS, MOST_SENTENCES
 
 _SECONDS = {"type": "number", "minimum": 0}
+_DATE = {"type": "string", "format": "date"}
+DATE = (
+    "The date of a video is the day on which its file was last modified, in the server's time zone; videos in tars "
+    "and of URLs have none."
+)
 _TEXT = {"type": "string", "maxLength": LONGEST_TEXT}
 _ID = {"name": "video_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _REFUSED = {
@@ -89,6 +94,8 @@ def _answer_parameters() -> list[dict[str, Any]]:
         _query("folder", {"type": "string"}, "Only videos whose id begins with it and a slash."),
         _query("shortest", _SECONDS, "Only videos of at least so many seconds."),
         _query("longest", _SECONDS, "Only videos of at most so many seconds."),
+        _query("since", _DATE, f"Only videos of this date or later. {DATE}"),
+        _query("until", _DATE, f"Only videos of this date or earlier. {DATE}"),
     ]
 
 
@@ -119,7 +126,7 @@ _SCHEMAS: dict[str, Any] = {
     "Refusal": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
     "Info": {
         "type": "object",
-        "required": ["model", "videos", "embeddings", "failed", "growing", "folders", "version"],
+        "required": ["model", "videos", "embeddings", "failed", "growing", "folders", "dates", "version"],
     },
     "Answer": {
         "type": "object",
@@ -142,7 +149,11 @@ _SCHEMAS: dict[str, Any] = {
             "video_id": {"type": "string"},
             "score": {"type": "number", "description": "A cosine, -1 to 1."},
             "duration_s": {"type": ["number", "null"]},
-            "file": {"type": ["string", "null"], "description": "Its path below the folder that is served."},
+            "file": {
+                "type": ["string", "null"],
+                "description": "Its path below the folder that is served, or its place in a tar or at a URL.",
+            },
+            "local": {"type": "boolean", "description": "Whether it is a file of its own on the server's machine."},
             "moments": {"type": "array", "items": _MOMENT},
             "curve": {
                 "type": ["object", "null"],

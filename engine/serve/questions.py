@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
+import re
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -13,6 +15,8 @@ from .bounds import LONGEST_CLIP_S, LONGEST_ID_BYTES, LONGEST_TEXT, MOST_MOMENTS
 from .refusal import BAD_REQUEST, Refusal
 
 MOMENTS = 3  # of a video, where nobody says how many
+FILTERS = ("folder", "shortest", "longest", "since", "until")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Parameters(Protocol):
@@ -30,11 +34,14 @@ class Filter:
     Attributes:
         folder: the id begins with it and a slash; empty: any.
         shortest_s, longest_s: of the video by its times in the store; None: any.
+        since, until: the first and the last date, see `Library.date`; None: any.
     """
 
     folder: str = ""
     shortest_s: float | None = None
     longest_s: float | None = None
+    since: datetime.date | None = None
+    until: datetime.date | None = None
 
     def __bool__(self) -> bool:
         return self != Filter()
@@ -42,6 +49,17 @@ class Filter:
     def lets_through(self, video_id: str) -> bool:
         """Whether the folder fits."""
         return not self.folder or video_id.startswith(f"{self.folder}/")
+
+    @property
+    def by_date(self) -> bool:
+        """Whether the date matters."""
+        return self.since is not None or self.until is not None
+
+    def fits_date(self, date: datetime.date | None) -> bool:
+        """Whether the date fits; one that is unknown fits no bound."""
+        if date is None:
+            return not self.by_date
+        return (self.since or datetime.date.min) <= date <= (self.until or datetime.date.max)
 
     def fits_length(self, duration_s: float | None) -> bool:
         """Whether the length fits; one that is unknown fits no bound."""
@@ -76,10 +94,10 @@ def read_question(given: Parameters, *, with_picture: bool = False) -> Question:
 
     Args:
         given: q (a sentence), then (more of them, in time order), not (what is not to be seen), like and at (a video's
-            id and a second), top, moments, folder, shortest, longest (seconds).
+            id and a second), top, moments, folder, shortest, longest (seconds), since, until (dates).
         with_picture: the request's body asks; q, then and like are not read.
     """
-    _only_known(given, {"q", "then", "not", "like", "at", "top", "moments", "folder", "shortest", "longest"})
+    _only_known(given, {"q", "then", "not", "like", "at", "top", "moments", *FILTERS})
     bounded = Question(
         top=_whole(given, "top", choices.TOP, MOST_RESULTS),
         moments=_whole(given, "moments", MOMENTS, MOST_MOMENTS),
@@ -87,8 +105,13 @@ def read_question(given: Parameters, *, with_picture: bool = False) -> Question:
             folder=_text(given.get("folder") or "", "folder", LONGEST_ID_BYTES).strip("/"),
             shortest_s=_seconds(given, "shortest"),
             longest_s=_seconds(given, "longest"),
+            since=_date(given, "since"),
+            until=_date(given, "until"),
         ),
     )
+    since, until = bounded.only.since, bounded.only.until
+    if since is not None and until is not None and since > until:
+        raise Refusal(BAD_REQUEST, f"since is {since}, until is {until}, expected since on or before until")
     if with_picture:
         return bounded
     unwanted = _sentences(given.getlist("not"), "not")
@@ -172,6 +195,17 @@ def _seconds(given: Parameters, name: str) -> float | None:
     if not 0 <= seconds < 1e7:
         raise Refusal(BAD_REQUEST, f"{name} is {text[:40]!r}, expected seconds, 0 or more")
     return seconds
+
+
+def _date(given: Parameters, name: str) -> datetime.date | None:
+    text = given.get(name)
+    if not text:
+        return None
+    try:
+        # Python reads other forms, too, each version others.
+        return datetime.date.fromisoformat(text if _DATE.fullmatch(text) else "")
+    except ValueError:
+        raise Refusal(BAD_REQUEST, f"{name} is {text[:40]!r}, expected a date such as 2026-01-31") from None
 
 
 def _only_known(given: Parameters, known: set[str]) -> None:

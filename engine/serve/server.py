@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import logging
-import pathlib
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import GridClipError, __version__
 from .. import choices
+from ..listing.finding import Where
 from ..search.search import Searcher
 from ..store.reader import SuperImageReader
 from ..store.store import Store
@@ -35,7 +35,7 @@ MOST_FOLDERS = 200  # that the page offers
 def serve(
     encoder: TextEncoder,
     store: Store,
-    video_dir: pathlib.Path | None,
+    video_dir: Where | None,
     *,
     host: str = choices.SERVE_HOST,
     port: int = choices.SERVE_PORT,
@@ -52,7 +52,7 @@ def serve(
     Args:
         encoder: the model that the store was made with.
         store: read only; what a job adds meanwhile is found.
-        video_dir: where the videos' files are; None: there are no pictures and nothing can be played.
+        video_dir: a folder, a list of paths, tars or a URL; None: there are no pictures and nothing can be played.
         host, port: where to listen; port 0: any free one.
         token: what a visitor has to know; needed where others than this machine reach `host`.
         aggregate, temperature, level, grid_size, index: see `Searcher`.
@@ -103,7 +103,7 @@ def make_service(
     encoder: TextEncoder,
     searcher: Searcher,
     reader: SuperImageReader,
-    video_dir: pathlib.Path | None,
+    video_dir: Where | None,
     bounds: Bounds,
 ) -> Service:
     """The service of a searcher's store, which the reader counts; raises GridClipError where it cannot be served."""
@@ -114,7 +114,7 @@ def make_service(
     searcher.store.require_model(encoder.info.to_json())
     library = Library(video_dir)
     contents = Contents(reader)
-    answers = Answers(searcher, contents, encoder, bounds)
+    answers = Answers(searcher, contents, encoder, bounds, library.date)
 
     def look() -> Counts:
         answers.refresh()
@@ -127,6 +127,7 @@ def make_service(
             "view": str(reader.view),
             **dataclasses.asdict(contents.count()),
             "folders": folders_of(contents.video_ids()),
+            "dates": library.has_dates,
             "version": __version__,
         }
 

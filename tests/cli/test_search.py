@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import sys
+import tarfile
 
 import av
 import gridclip
@@ -129,6 +130,15 @@ def test_a_video_whose_file_is_gone_is_told_and_the_others_get_clips(
     done = search("a circle", "--video-dir", tmp_path / "videos", "--clip-dir", tmp_path / "clips")
     assert "no file for this video" in done.stderr and len(done.stdout.splitlines()) == 4
     assert [clip.name[:2] for clip in (tmp_path / "clips").iterdir()] == ["c_"]
+
+
+def test_clips_of_videos_in_a_tar(search, small_videos: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with tarfile.open(tmp_path / "00.tar", "w") as tar:
+        tar.add(small_videos / "c.mkv", "c.mkv")
+    search("a circle", "--video-dir", tmp_path / "00.tar", "--clip-dir", tmp_path / "clips")
+    (clip,) = (tmp_path / "clips").iterdir()
+    with av.open(str(clip)) as container:
+        assert container.streams.video[0].width == 64 and next(container.decode(video=0)) is not None
 
 
 def test_lines_for_a_terminal_are_links(tmp_path: pathlib.Path) -> None:

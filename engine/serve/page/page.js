@@ -6,9 +6,11 @@ const MARGIN_S = 20; // of a clip that begins where somebody clicked
 const STRIP_FRAMES = 12;
 const AFTER = /\s*(?:->|→)\s*|[\s,;.]+then\s+/i; // between what is to be seen first and what follows
 const UNWANTED = /(?<=\s)-(?:"([^"]+)"|([^\s>-]\S*))/g;
+const DAY = /^\d{4}-\d\d-\d\d$/;
 const at = (id) => document.getElementById(id);
 const [form, sentence, results, status, progress, start] = ["form", "q", "results", "status", "progress", "start"].map(at);
-const filters = ["folder", "length", "top"].map(at);
+const filters = ["folder", "length", "since", "until", "top"].map(at);
+const unset = (filter) => (filter.options ? filter.options[0].value : "");
 let asked = 0; // number of the last search: answers of older ones are dropped
 let picture = null; // the file that was dropped
 let current = null; // the row that keys act on
@@ -45,7 +47,7 @@ function question() {
 function ask(changes) {
   const next = new URLSearchParams();
   for (const [name, value] of Object.entries(changes)) if (value) next.set(name, value);
-  for (const each of filters) if (each.value && each.value !== each.options[0].value) next.set(each.id, each.value);
+  for (const each of filters) if (each.value && each.value !== unset(each)) next.set(each.id, each.value);
   history.pushState(null, "", next.size ? `/?${next}` : "/");
   return follow();
 }
@@ -65,7 +67,7 @@ function parameters(from) {
   const [shortest, longest] = (from.get("length") || "").split("-");
   if (shortest) to.set("shortest", shortest);
   if (longest) to.set("longest", longest);
-  for (const name of ["folder", "top"]) if (from.get(name)) to.set(name, from.get(name));
+  for (const name of ["folder", "since", "until", "top"]) if (from.get(name)) to.set(name, from.get(name));
   to.set("moments", "5"); // of which the clear ones are shown
   return to;
 }
@@ -76,7 +78,8 @@ async function follow() {
   sentence.value = wanted.get("q") || "";
   for (const each of filters) {
     const value = wanted.get(each.id);
-    each.value = value && [...each.options].some((option) => option.value === value) ? value : each.options[0].value;
+    const known = value && (each.options ? [...each.options].some((option) => option.value === value) : DAY.test(value));
+    each.value = known ? value : unset(each); // a date that is none leaves its field empty
   }
   if (wanted.get("q") || wanted.get("like")) picture = null;
   const number = ++asked;
@@ -131,7 +134,7 @@ function show(answer, wanted) {
   document.title = `${picture || wanted.get("like") ? `Like ${named}` : wanted.get("q")} · GridCLIP`;
   results.replaceChildren();
   if (!found.length) {
-    note("No video", wanted.get("folder") || wanted.get("length") ? "None of the videos that the filters let through answers this." : "The store has no video that could answer this.");
+    note("No video", ["folder", "length", "since", "until"].some((name) => wanted.get(name)) ? "None of the videos that the filters let through answers this." : "The store has no video that could answer this.");
     return;
   }
   const best = found[0].score;
@@ -228,6 +231,7 @@ function makeRow(video, scale, noise, faint) {
   const line = pick(".line");
   if (video.file) {
     picturesOf(row, best);
+    if (!video.local) pick('[data-do="ffmpeg"]').remove();
   } else {
     poster.disabled = true;
     pick(".poster .time").textContent = "no file here";
@@ -563,6 +567,7 @@ async function begin() {
     at("counts").title = `${plural(info.embeddings, "embedding")}; ${info.view}; model ${info.model}; ${info.aggregate}`;
     for (const folder of info.folders) at("folder").append(new Option(folder, folder));
     at("folder").parentElement.hidden = !info.folders.length;
+    for (const each of [at("since"), at("until")]) each.parentElement.hidden = !info.dates;
   } catch {
     at("counts").textContent = "";
   }

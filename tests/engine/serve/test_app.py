@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pathlib
 import re
 import time
@@ -121,6 +122,24 @@ def test_filters(client: Any, planted: Planted) -> None:
     assert long == {video_id for video_id, length in lengths.items() if length >= middle + 0.4}
 
 
+def test_dates(client: Any, planted: Planted) -> None:
+    days = {"first": 9, "second": 10, "hevc": 11}  # of the files, in this machine's time zone
+    for video_id, day in days.items():
+        path = next(planted.video_dir.glob(f"{video_id}.*"))
+        os.utime(path, (time.time(), time.mktime((2026, 3, day, 23, 59, 0, 0, 0, -1))))
+
+    def dated(**bounds: str) -> set[str]:
+        return {row["video_id"] for row in search(client, q="a ring", top=100, **bounds)["results"]}
+
+    assert dated(until="2026-03-31") == set(days)
+    assert dated(since="2026-03-10", until="2026-03-10") == {"second"}
+    assert dated(since="2026-03-10") == set(planted.made) - {"first"}
+    assert dated(since="2026-03-01", until="2026-03-11", longest="0.1") == set()
+    few = search(client, q="a ring", top=2, since="2026-03-01")["results"]
+    assert few == search(client, q="a ring", top=100)["results"][:2], "a filter that lets all through changes nothing"
+    assert client.get("/api/info").json()["dates"] is True
+
+
 @pytest.mark.parametrize("span", ["bytes=0-99", "bytes=100-", "bytes=-50", "bytes=7-7"])
 @pytest.mark.parametrize("route", ["/media/first", "/api/clip/first?start=1&end=3", "/api/strip/first"])
 def test_byte_ranges(client: Any, route: str, span: str) -> None:
@@ -229,6 +248,9 @@ def test_what_is_made_once_is_kept(client: Any, service: Any) -> None:
         ("/api/search?q=a" + "&then=b" * 5, 400, "at most 5"),
         ("/api/search?like=nowhere&at=1", 404, "no video of this id"),
         ("/api/search?q=a&shortest=nan", 400, "shortest is 'nan'"),
+        ("/api/search?q=a&since=2026-02-30", 400, "since is '2026-02-30', expected a date such as 2026-01-31"),
+        ("/api/search?q=a&until=20260131", 400, "until is '20260131', expected a date such as"),
+        ("/api/search?q=a&since=2026-02-02&until=2026-02-01", 400, "expected since on or before until"),
         ("/api/clip/first?start=5&end=4", 400, "start before end"),
         ("/api/clip/first?start=0&end=61", 400, "at most 60 s"),
         ("/api/clip/first?start=1e5&end=100010", 422, "shows nothing"),

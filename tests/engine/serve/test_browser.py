@@ -193,6 +193,28 @@ def test_what_the_browser_cannot_play_plays_through_a_clip(
     page.shot(f"clip_{video_id}", tmp_path)
 
 
+def test_a_date_is_typed_and_the_address_keeps_it(page: Page, planted: Planted, tmp_path: pathlib.Path) -> None:
+    old = planted.video_dir / "old.avi"
+    before = old.stat()
+    os.utime(old, (0, time.mktime((2020, 5, 17, 12, 0, 0, 0, 0, -1))))
+    try:
+        page.search(planted.longest_caption("old")[0])
+        assert len(page.shown()) > 1
+        page.js("document.getElementById('until').focus()")
+        page.keys("05172020")  # as an American browser has it: month, day, year
+        page.until(lambda: page.shown() == ["old"])
+        assert "until=2020-05-17" in page.driver.current_url
+        page.shot("dates", tmp_path)
+        page.driver.refresh()
+        page.until(lambda: page.shown() == ["old"])
+        assert page.js("return document.getElementById('until').value") == "2020-05-17"
+        page.open("?q=a+ring&since=nonsense")
+        page.until(lambda: "since is 'nonsense'" in page.text("#status") or "expected a date" in page.text("#status"))
+        page.expected.append("400")
+    finally:
+        os.utime(old, (before.st_atime, before.st_mtime))
+
+
 def test_keyboard_only(page: Page, planted: Planted) -> None:
     caption, start_s, end_s = planted.longest_caption("second")
     page.js("document.activeElement.blur()")

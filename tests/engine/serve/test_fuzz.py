@@ -25,7 +25,8 @@ IDS = st.one_of(
 )
 PARAMETERS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["q", "then", "like", "folder", "save", "?"]), TEXTS),
+        st.tuples(st.sampled_from(["q", "then", "like", "folder", "save", "since", "until", "?"]), TEXTS),
+        st.tuples(st.sampled_from(["since", "until"]), st.dates().map(str)),
         st.tuples(st.sampled_from(["at", "top", "moments", "shortest", "longest", "start", "end", "frames"]), NUMBERS),
     ),
     max_size=6,
