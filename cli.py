@@ -578,10 +578,10 @@ def models(as_json: bool) -> None:
 )
 @click.option("--verify/--no-verify", default=True, help="Compare the graphs with torch and fail where they differ.")
 def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, **options: Any) -> None:
-    """Write a model folder from a checkpoint of CLIP, SigLIP, SigLIP 2 or PE-Core.
+    """Write a model folder from a checkpoint of CLIP, SigLIP, SigLIP 2, PE-Core or EVA02-CLIP.
 
     MODEL is ViT-B/32, ViT-B/16, ViT-L/14 or ViT-L/14@336px (downloaded, checksum checked), or the path of an OpenAI
-    archive or state dict, an open_clip file, a PE-Core file, or a Hugging Face folder of CLIP or SigLIP.
+    archive or state dict, an open_clip file, a PE-Core or EVA02-CLIP file, or a Hugging Face folder of CLIP or SigLIP.
     """
     options["activation"] = activation and activation.replace("-", "_")
     info = gridclip.export_model(model, out, verify=verify, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import GridClipError
-from . import clip, pe, siglip
+from . import clip, eva, pe, siglip
 from .family import Family
 from .weights import Weights
 
@@ -12,6 +12,7 @@ from .weights import Weights
 FAMILIES: dict[str, Family] = {
     "siglip": siglip,
     "pe": pe,
+    "eva": eva,
     "clip": clip,
 }
 
@@ -30,5 +31,5 @@ def find_family(weights: Weights) -> Family:
         f"{weights.path} is of no encoder family that is known ({', '.join(FAMILIES)}): "
         f"it has {len(weights.tensors)} tensors{f', such as {names}' if names else ''}; "
         "expected an OpenAI, open_clip or Hugging Face CLIP model, a Hugging Face folder of SigLIP, or a PE-Core "
-        "checkpoint"
+        "or EVA02-CLIP checkpoint"
     )

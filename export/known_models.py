@@ -46,6 +46,10 @@ def _pe(name: str, parameters: int, embed_dim: int, image_size: int, recall: flo
     )
 
 
+def _eva(name: str, parameters: int, embed_dim: int, image_size: int) -> KnownModel:
+    return KnownModel(name, "eva", _MIT, parameters, embed_dim, image_size, place=f"timm/{name}")
+
+
 def _open_clip(name: str, parameters: int, embed_dim: int) -> KnownModel:
     return KnownModel(name, "clip", _MIT, parameters, embed_dim, 224, place=f"laion/{name}")
 
@@ -84,4 +88,7 @@ KNOWN_MODELS = (
     _pe("PE-Core-B16-224", 448, 1024, 224, 47.6),
     _pe("PE-Core-L14-336", 671, 1024, 336, 50.3),
     _pe("PE-Core-G14-448", 2419, 1280, 448, 51.2),
+    _eva("eva02_base_patch16_clip_224.merged2b_s8b_b131k", 149, 512, 224),
+    _eva("eva02_large_patch14_clip_224.merged2b_s4b_b131k", 428, 768, 224),
+    _eva("eva02_large_patch14_clip_336.merged2b_s6b_b61k", 428, 768, 336),
 )

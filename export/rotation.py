@@ -39,9 +39,21 @@ def grid_rotation(channels: int, grid: int, *, first: int, before: int, base: fl
         before: tokens before the patches, which do not turn.
         base: wavelengths grow from 2 pi to 2 pi * base.
     """
+    steps = torch.arange(grid) + first
+    return patch_rotation(channels, steps.repeat(grid), steps.repeat_interleave(grid), before=before, base=base)
+
+
+def patch_rotation(
+    channels: int, first_half: Tensor, second_half: Tensor, *, before: int, base: float = 10000.0
+) -> Rotation:
+    """The rotation of patches by two coordinates, each of which turns a half of the channels.
+
+    Args:
+        channels, before, base: as for `grid_rotation`.
+        first_half: [P], each patch's coordinate that turns the first half of the channels.
+        second_half: [P], the other one.
+    """
     pairs = channels // 4
     frequencies = base ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
-    steps = (torch.arange(grid) + first)[:, None] * frequencies  # [grid, pairs]
-    columns, rows = steps[None].expand(grid, grid, pairs), steps[:, None].expand(grid, grid, pairs)
-    patches = torch.cat([columns, rows], dim=-1).flatten(0, 1)
+    patches = torch.cat([coordinate[:, None] * frequencies for coordinate in (first_half, second_half)], dim=1)
     return Rotation(torch.cat([patches.new_zeros(before, 2 * pairs), patches]))

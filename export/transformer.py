@@ -38,14 +38,18 @@ class Attention(nn.Module):
         self.causal = causal
 
     def forward(self, x: Tensor, visible: Tensor | None = None, rotation: Rotation | None = None) -> Tensor:
+        projected: Tensor = self.out_proj(self.attend(x, visible, rotation))
+        return projected
+
+    def attend(self, x: Tensor, visible: Tensor | None = None, rotation: Rotation | None = None) -> Tensor:
+        """Everything before the output projection."""
         batch, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if rotation is not None:
             q, k = rotation(q), rotation(k)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=self.causal)
-        projected: Tensor = self.out_proj(out.transpose(1, 2).reshape(batch, length, width))
-        return projected
+        return out.transpose(1, 2).reshape(batch, length, width)
 
 
 class MLP(nn.Module):

@@ -68,15 +68,15 @@ def transformer(
     norms = [block.ln_1 for block in blocks[1:]] + [last_norm]
     normed = graph.layer_norm(x, blocks[0].ln_1, graph.compute_type)
     for block, next_norm in zip(blocks, norms, strict=True):
-        update = _attention(graph, normed, block.attn, rotation)
+        update = attention(graph, normed, block.attn, rotation)
         if block is blocks[-1] and pool is not None:
             x, update = pool(x), pool(update)
         x, normed = after_attention(graph, x, update, block, next_norm)
     return normed
 
 
-def _attention(graph: GraphWriter, x: str, attn: Attention, rotation: Rotation | None) -> str:
-    """One fused node; a rotation of queries and keys goes before it."""
+def attention(graph: GraphWriter, x: str, attn: Attention, rotation: Rotation | None) -> str:
+    """`Attention.attend` in one fused node; a rotation of queries and keys goes before it."""
     if rotation is None:
         return graph.attention(x, attn.in_proj_weight, attn.in_proj_bias, heads=attn.heads, causal=attn.causal)
     q, k, v = graph.queries_keys_values(x, attn.in_proj_weight, attn.in_proj_bias)
