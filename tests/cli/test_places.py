@@ -121,15 +121,16 @@ def test_a_wrong_bucket_is_one_sentence(store: FaultyStore, tmp_path: pathlib.Pa
     assert result.output.startswith("Error: --video-dir s3://no-such-bucket/x ")
 
 
-@pytest.mark.parametrize("command", ["search", "serve"])
-def test_what_needs_files_says_so(
-    packed: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path, command: str
-) -> None:
+def test_clips_are_cut_out_of_tars(packed: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     embed(tiny_model_dir, packed, tmp_path / "s")
-    words = ["a red circle"] if command == "search" else ["--port", 0]
     given = ["--store", tmp_path / "s", "--model", tiny_model_dir, "--video-dir", packed]
-    result = gridclip(command, *words, *given, status=1)
-    assert "is no file of its own on this machine: this needs a folder of video files" in result.output
+    gridclip("search", "a red circle", *given, "--clip-dir", tmp_path / "clips")
+    assert {clip.parent.name + clip.name[0] for clip in (tmp_path / "clips").rglob("*.mp4")} == {
+        "00000a",
+        "00000b",
+        "00001c",
+        "00001d",
+    }
 
 
 def test_other_paths_are_no_urls(tmp_path: pathlib.Path) -> None:
