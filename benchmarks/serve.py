@@ -24,6 +24,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..engine.index.building import index_store
 from ..engine.store.store import Store, VideoEmbedding
 from ..export.folder import export_model
 from . import measure
@@ -153,6 +154,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=1000, help="in the store, of 15 super images each")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 50], help="at once, one figure after the other")
     parser.add_argument("--seconds", type=float, default=30, help="for each number of clients")
+    parser.add_argument("--index", action="store_true", help="make the store's index first, as `gridclip index` does")
     parser.add_argument("--work", type=pathlib.Path, help="keep the store and the model in this folder")
     parser.add_argument("--json", type=pathlib.Path, default=measure.RESULTS / "serve.json")
     options = parser.parse_args()
@@ -163,6 +165,8 @@ def main() -> None:
             export_model(str(CHECKPOINT), model)
         width = json.loads((model / "model.json").read_text())["embed_dim"]
         write_store(store, videos=options.videos, width=width)
+        if options.index:
+            index_store(Store.open(store))
         results = asyncio.run(measure_load(store, model, options.clients, options.seconds))
     settings = {
         "videos": options.videos,
@@ -170,6 +174,7 @@ def main() -> None:
         "width": width,
         "model": "the demo's",
         "seconds": options.seconds,
+        "index": options.index,
         "load_after": round(os.getloadavg()[0], 2),
     }
     packages = ["starlette", "uvicorn", "onnxruntime", "pylance", "numpy"]
