@@ -127,5 +127,5 @@ def _no_dates(video_dir: Where | None) -> str:
     reason = (
         "the server was started without a folder of videos" if video_dir is None else "they are in tars or of a URL"
     )
-    remedy = "start it with --video-dir" if video_dir is None else "leave since and until out"
+    remedy = "start it with one" if video_dir is None else "leave since and until out"
     return f"the dates of these videos are not known, for {reason}: {remedy}"
