@@ -55,3 +55,12 @@ def test_folders_of_ids() -> None:
     assert folders_of(["a/b/c", "a/d", "e"]) == ["a", "a/b"]
     many = [f"{number:03}/{copy}" for number in range(300) for copy in range(1 + number % 3)]
     assert len(folders_of(many)) == server.MOST_FOLDERS
+
+
+def test_answers_do_not_wait_to_be_acknowledged() -> None:
+    with (
+        server._listening("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
