@@ -36,7 +36,6 @@ OPEN: dict[str, Callable[..., AbstractContextManager[Reading]]] = {"scan": open_
 
 def measured(path: pathlib.Path, fps: float, repetitions: int) -> dict[str, Any]:
     """One entry of the result; raises VideoError, and AssertionError where the frames of the two differ."""
-    size, by_index = path.stat().st_size, False
     for one, other in zip(_frames(path, fps, "scan"), _frames(path, fps, "needed"), strict=True):
         assert np.array_equal(one, other), f"{path.name}, {fps:g} fps: frames differ"
     with open_needed(path, Sampling(fps=fps), skim=True) as reading:
@@ -45,7 +44,7 @@ def measured(path: pathlib.Path, fps: float, repetitions: int) -> dict[str, Any]
     seconds = measure.interleaved(work, repetitions=repetitions)
     return {
         "file": path.name,
-        "bytes": size,
+        "bytes": path.stat().st_size,
         "fps": fps,
         "by_index": by_index,
         "bytes_read": {way: _bytes_of(functools.partial(_read_cold, path, fps, way)) for way in OPEN},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import tokenizers
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .clip_checkpoint import build_model, read_checkpoint
 from .clip_graphs import write_cells_graph, write_image_graph, write_text_graph
-from .clip_model import CLIP, ClipConfig, normalise_pixels
+from .clip_model import CLIP, ClipTexts, normalise_pixels
 from .family import LoadOptions
 from .model_info import ModelFacts
 from .tokenizer_files import load_vocabulary
@@ -48,50 +48,71 @@ def load(weights: Weights, options: LoadOptions) -> ClipForExport:
     return ClipForExport(model, vocabulary.tokenizer)
 
 
-def openai_facts(family: str, config: ClipConfig, logit_scale: Tensor) -> ModelFacts:
-    """The facts of a model whose text tower is that of OpenAI's CLIP.
-
-    Args:
-        family: its name.
-        config: the model's.
-        logit_scale: the parameter, a logarithm.
-    """
-    return ModelFacts(
-        family=family,
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        embed_dim=config.embed_dim,
-        context_length=config.context_length,
-        vocab_size=config.vocab_size,
-        start_token=config.start_token,
-        end_token=config.end_token,
-        pad_token=0,
-        causal_text=True,
-        pooling="end_token",
-        text_cleaning="clip",
-        activation=config.activation,
-        logit_scale=float(logit_scale.exp()),
-    )
-
-
 @dataclasses.dataclass(frozen=True)
-class ClipForExport:
-    """A CLIP model with its vocabulary; see `family.TorchModel`."""
+class ClipTextsForExport:
+    """What models with CLIP's text tower have in common, with their vocabulary; see `family.TorchModel`.
 
-    model: CLIP
+    Attributes:
+        family: its name, a key of `families.FAMILIES`.
+    """
+
+    family: ClassVar[str]
+
+    model: ClipTexts
     tokenizer: tokenizers.Tokenizer
 
     @property
     def facts(self) -> ModelFacts:
-        return openai_facts("clip", self.model.config, self.model.logit_scale)
+        config = self.model.config
+        return ModelFacts(
+            family=self.family,
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.embed_dim,
+            context_length=config.context_length,
+            vocab_size=config.vocab_size,
+            start_token=config.start_token,
+            end_token=config.end_token,
+            pad_token=0,
+            causal_text=True,
+            pooling="end_token",
+            text_cleaning="clip",
+            activation=config.activation,
+            logit_scale=float(self.model.logit_scale.exp()),
+        )
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return dataclasses.asdict(self.model.config)
+        return {"family": self.family, **dataclasses.asdict(self.model.config)}
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
         return self.model.state_dict()
+
+    def pixels(self, super_images: Tensor) -> Tensor:
+        """Super images uint8 [B, S, S, 3] as the model was trained to see them, float32 [B, 3, S, S]."""
+        config = self.model.config
+        return normalise_pixels(super_images, config.image_mean, config.image_std)
+
+    def embed_texts(self, token_ids: Tensor) -> Tensor:
+        return self.model.encode_text(token_ids)
+
+    def write_text_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
+        write_text_graph(self.model, path, precision, keep_fp32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipForExport(ClipTextsForExport):
+    """A CLIP model."""
+
+    family = "clip"
+
+    model: CLIP
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Without the family, as before there were several: stores know their model by it."""
+        return dataclasses.asdict(self.model.config)
 
     @property
     def attention_layers(self) -> Mapping[str, int]:
@@ -108,19 +129,8 @@ class ClipForExport:
     def embed_images(self, super_images: Tensor) -> Tensor:
         return self.model.encode_image(self.pixels(super_images))
 
-    def pixels(self, super_images: Tensor) -> Tensor:
-        """Super images uint8 [B, S, S, 3] as the model was trained to see them, float32 [B, 3, S, S]."""
-        config = self.model.config
-        return normalise_pixels(super_images, config.image_mean, config.image_std)
-
-    def embed_texts(self, token_ids: Tensor) -> Tensor:
-        return self.model.encode_text(token_ids)
-
     def write_image_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
         write_image_graph(self.model, path, precision, keep_fp32)
-
-    def write_text_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
-        write_text_graph(self.model, path, precision, keep_fp32)
 
 
 @dataclasses.dataclass(frozen=True)

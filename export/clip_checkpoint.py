@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import pathlib
 import re
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from .. import GridClipError
-from .clip_model import ACTIVATIONS, CLIP, ClipConfig, config_from_state_dict
+from .clip_model import ACTIVATIONS, CLIP, ClipConfig, config_from_state_dict, with_sizes
 from .positions import resize_image_positions, resize_text_positions
-from .weights import Weights, fit_tensors, read_weights
+from .weights import Weights, assembled, fit_tensors, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -81,25 +82,14 @@ def build_model(checkpoint: Checkpoint, *, image_size: int | None = None, contex
         image_size: side of the super images in pixels; default: the checkpoint's.
         context_length: longest text in tokens; default: the checkpoint's.
     """
-    config = checkpoint.config
+    config = with_sizes(checkpoint.config, checkpoint.path.name, image_size=image_size, context_length=context_length)
     state_dict = dict(checkpoint.state_dict)
-    image_size = image_size or config.image_size
-    context_length = context_length or config.context_length
-    if image_size < config.patch_size or image_size % config.patch_size:
-        raise GridClipError(
-            f"image size {image_size} does not suit {checkpoint.path.name}: expected a multiple of its patch size "
-            f"{config.patch_size}"
-        )
-    if context_length < 2:
-        raise GridClipError(f"context length {context_length} must be >= 2: the start and the end token")
-    config = dataclasses.replace(config, image_size=image_size, context_length=context_length)
     key = "visual.positional_embedding"
     state_dict[key] = resize_image_positions(state_dict[key], config.grid)
-    state_dict["positional_embedding"] = resize_text_positions(state_dict["positional_embedding"], context_length)
-    with torch.device("meta"):
-        model = CLIP(config)
-    model.load_state_dict(state_dict, assign=True)
-    return model.requires_grad_(False).eval()
+    state_dict["positional_embedding"] = resize_text_positions(
+        state_dict["positional_embedding"], config.context_length
+    )
+    return assembled(functools.partial(CLIP, config), state_dict)
 
 
 def _guess_activation(file: pathlib.Path, wrapped: bool) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .. import GridClipError
+from .positions import check_image_size
 from .transformer import Transformer
 from .weights import count_layers
 
@@ -225,6 +227,28 @@ class CLIP(ClipTexts):
         """
         embeddings: Tensor = self.visual(pixels)
         return embeddings
+
+
+C = TypeVar("C", bound=ClipConfig)
+
+
+def with_sizes(config: C, name: str, *, image_size: int | None, context_length: int | None) -> C:
+    """The config with other sizes, as far as they are given.
+
+    Args:
+        config: of a model.
+        name: of its checkpoint.
+        image_size: side of the super images in pixels.
+        context_length: longest text in tokens.
+
+    Raises:
+        GridClipError: a size does not suit the model.
+    """
+    image_size, context_length = image_size or config.image_size, context_length or config.context_length
+    check_image_size(image_size, config.patch_size, name)
+    if context_length < 2:
+        raise GridClipError(f"context length {context_length} must be >= 2: the start and the end token")
+    return dataclasses.replace(config, image_size=image_size, context_length=context_length)
 
 
 def normalise_pixels(

@@ -9,22 +9,17 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 import numpy as np
-import tokenizers
 from torch import Tensor, nn
 
 from .. import GridClipError
-from .clip import openai_facts
-from .clip_graphs import write_text_graph
-from .clip_model import normalise_pixels
+from .clip import ClipTextsForExport
 from .eva_checkpoint import build_model, read_config
 from .eva_layouts import has_eva_layout
 from .eva_model import EvaClip, GatedMLP
 from .family import LoadOptions
 from .graph_writer import CONTRIB, GraphWriter, fold_preprocessing
-from .model_info import ModelFacts
 from .tokenizer_files import load_vocabulary
 from .transformer_graph import attention, cut_patches, embeddings, super_images
 from .weights import Weights
@@ -50,23 +45,12 @@ def load(weights: Weights, options: LoadOptions) -> EvaForExport:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaForExport:
-    """An EVA-CLIP model with its vocabulary; see `family.TorchModel`."""
+class EvaForExport(ClipTextsForExport):
+    """An EVA-CLIP model."""
+
+    family = "eva"
 
     model: EvaClip
-    tokenizer: tokenizers.Tokenizer
-
-    @property
-    def facts(self) -> ModelFacts:
-        return openai_facts("eva", self.model.config, self.model.logit_scale)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return {"family": "eva", **dataclasses.asdict(self.model.config)}
-
-    @property
-    def weights(self) -> Mapping[str, Tensor]:
-        return self.model.state_dict()
 
     @property
     def attention_layers(self) -> Mapping[str, int]:
@@ -82,12 +66,8 @@ class EvaForExport:
         yield from self.model.transformer.linear_layers()
 
     def embed_images(self, super_images: Tensor) -> Tensor:
-        config = self.model.config
-        embedded: Tensor = self.model.visual(normalise_pixels(super_images, config.image_mean, config.image_std))
+        embedded: Tensor = self.model.visual(self.pixels(super_images))
         return embedded
-
-    def embed_texts(self, token_ids: Tensor) -> Tensor:
-        return self.model.encode_text(token_ids)
 
     def write_image_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
         config, visual = self.model.config, self.model.visual
@@ -96,9 +76,6 @@ class EvaForExport:
             x = graph.op("Reshape", x, graph.shape(0, config.vision_width))
             embeddings(graph, x, visual.head.weight.T, visual.head.bias)
             graph.finish([super_images(config.image_size)], ["B", config.embed_dim])
-
-    def write_text_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
-        write_text_graph(self.model, path, precision, keep_fp32)
 
 
 def _tokens(graph: GraphWriter, model: EvaClip) -> str:

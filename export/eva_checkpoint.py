@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from .. import GridClipError
+from .clip_model import with_sizes
 from .eva_layouts import find_layout
 from .eva_model import EvaClip, EvaConfig
 from .positions import resize_image_positions, resize_text_positions
-from .weights import Weights, count_layers, fit_tensors
+from .weights import Weights, assembled, count_layers, fit_tensors
 
 _POSITIONS = "visual.positional_embedding"
 # Of length 1, which checkpoints have before the axes of `EvaClip`.
@@ -89,21 +91,10 @@ def build_model(
         GridClipError: the first tensors that do not fit are named; or a size does not suit the model.
     """
     tensors = _own_tensors(weights, config)
-    image_size, context_length = image_size or config.image_size, context_length or config.context_length
-    if image_size < config.patch_size or image_size % config.patch_size:
-        raise GridClipError(
-            f"image size {image_size} does not suit {weights.path.name}: expected a multiple of its patch size "
-            f"{config.patch_size}"
-        )
-    if context_length < 2:
-        raise GridClipError(f"context length {context_length} must be >= 2: the start and the end token")
-    config = dataclasses.replace(config, image_size=image_size, context_length=context_length)
+    config = with_sizes(config, weights.path.name, image_size=image_size, context_length=context_length)
     tensors[_POSITIONS] = resize_image_positions(tensors[_POSITIONS], config.grid)
-    tensors["positional_embedding"] = resize_text_positions(tensors["positional_embedding"], context_length)
-    with torch.device("meta"):
-        model = EvaClip(config)
-    model.load_state_dict(tensors, assign=True)
-    return model.requires_grad_(False).eval()
+    tensors["positional_embedding"] = resize_text_positions(tensors["positional_embedding"], config.context_length)
+    return assembled(functools.partial(EvaClip, config), tensors)
 
 
 def _own_tensors(weights: Weights, config: EvaConfig) -> dict[str, Tensor]:

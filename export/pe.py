@@ -8,19 +8,14 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 import numpy as np
-import tokenizers
 from torch import Tensor, nn
 
 from .. import GridClipError
-from .clip import openai_facts
-from .clip_graphs import write_text_graph
-from .clip_model import normalise_pixels
+from .clip import ClipTextsForExport
 from .family import LoadOptions
 from .graph_writer import GraphWriter, fold_preprocessing
-from .model_info import ModelFacts
 from .pe_checkpoint import build_model, read_config
 from .pe_layouts import has_pe_layout, under_meta_names
 from .pe_model import PeCore
@@ -50,23 +45,12 @@ def load(weights: Weights, options: LoadOptions) -> PeForExport:
 
 
 @dataclasses.dataclass(frozen=True)
-class PeForExport:
-    """A PE-Core model with its vocabulary; see `family.TorchModel`."""
+class PeForExport(ClipTextsForExport):
+    """A PE-Core model."""
+
+    family = "pe"
 
     model: PeCore
-    tokenizer: tokenizers.Tokenizer
-
-    @property
-    def facts(self) -> ModelFacts:
-        return openai_facts("pe", self.model.config, self.model.logit_scale)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return {"family": "pe", **dataclasses.asdict(self.model.config)}
-
-    @property
-    def weights(self) -> Mapping[str, Tensor]:
-        return self.model.state_dict()
 
     @property
     def attention_layers(self) -> Mapping[str, int]:
@@ -84,12 +68,8 @@ class PeForExport:
         yield from self.model.transformer.linear_layers()
 
     def embed_images(self, super_images: Tensor) -> Tensor:
-        config = self.model.config
-        embedded: Tensor = self.model.visual(normalise_pixels(super_images, config.image_mean, config.image_std))
+        embedded: Tensor = self.model.visual(self.pixels(super_images))
         return embedded
-
-    def embed_texts(self, token_ids: Tensor) -> Tensor:
-        return self.model.encode_text(token_ids)
 
     def write_image_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
         config, visual = self.model.config, self.model.visual
@@ -114,6 +94,3 @@ class PeForExport:
         offsets[int(config.class_token) :] += bias
         x = graph.op("Add", x, graph.weight(offsets, np.float32))
         return graph.to_compute_type(graph.layer_norm(x, visual.ln_pre, np.float32))
-
-    def write_text_graph(self, path: pathlib.Path, precision: str, keep_fp32: Collection[Tensor]) -> None:
-        write_text_graph(self.model, path, precision, keep_fp32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
 import re
 
@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import GridClipError
+from .clip_model import with_sizes
 from .pe_model import PeConfig, PeCore
 from .positions import resize_text_positions
-from .weights import Weights, count_layers, fit_tensors
+from .weights import Weights, assembled, count_layers, fit_tensors
 
 _POSITIONS = "visual.positional_embedding"
 _CLASS_TOKEN = "visual.class_embedding"
@@ -84,22 +85,12 @@ def build_model(
     with torch.device("meta"):
         shapes = {key: tensor.shape for key, tensor in PeCore(config).state_dict().items()}
     tensors = fit_tensors(_own_names(weights), shapes, f"{weights.path} is not a PE-Core checkpoint")
-    image_size, context_length = image_size or config.image_size, context_length or config.context_length
-    if image_size < config.patch_size or image_size % config.patch_size:
-        raise GridClipError(
-            f"image size {image_size} does not suit {weights.path.name}: expected a multiple of its patch size "
-            f"{config.patch_size}"
-        )
-    if context_length < 2:
-        raise GridClipError(f"context length {context_length} must be >= 2: the start and the end token")
-    old_grid, config = config.grid, dataclasses.replace(config, image_size=image_size, context_length=context_length)
+    old_grid = config.grid
+    config = with_sizes(config, weights.path.name, image_size=image_size, context_length=context_length)
     if config.grid != old_grid:
         tensors[_POSITIONS] = _resize_positions(tensors[_POSITIONS], old_grid, config.grid)
-    tensors["positional_embedding"] = resize_text_positions(tensors["positional_embedding"], context_length)
-    with torch.device("meta"):
-        model = PeCore(config)
-    model.load_state_dict(tensors, assign=True)
-    return model.requires_grad_(False).eval()
+    tensors["positional_embedding"] = resize_text_positions(tensors["positional_embedding"], config.context_length)
+    return assembled(functools.partial(PeCore, config), tensors)
 
 
 def _resize_positions(positions: Tensor, old: int, grid: int) -> Tensor:

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import GridClipError
+
 logger = logging.getLogger(__name__)
+
+
+def check_image_size(image_size: int, patch_size: int, name: str) -> None:
+    """Raises GridClipError, of the checkpoint of that name, where no whole patches fill images of so many pixels."""
+    if image_size < patch_size or image_size % patch_size:
+        raise GridClipError(
+            f"image size {image_size} does not suit {name}: expected a multiple of its patch size {patch_size}"
+        )
 
 
 def resize_image_positions(positions: Tensor, grid: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from .. import GridClipError
-from .positions import resize_patch_positions
+from .positions import check_image_size, resize_patch_positions
 from .siglip_model import Siglip, SiglipConfig
-from .weights import Weights, count_layers, fit_tensors
+from .weights import Weights, assembled, count_layers, fit_tensors
 
 _PATCHES = "vision_model.embeddings.patch_embedding.weight"
 _PATCH_POSITIONS = "vision_model.embeddings.position_embedding.weight"
@@ -57,17 +58,10 @@ def build_model(weights: Weights, form: TextForm, image_size: int | None = None)
     tensors = fit_tensors(found, expected, f"{weights.path} is not a SigLIP checkpoint of a fixed resolution")
     state_dict = _own_names(tensors, config)
     if image_size is not None and image_size != config.image_size:
-        if image_size < config.patch_size or image_size % config.patch_size:
-            raise GridClipError(
-                f"image size {image_size} does not suit {weights.path.name}: expected a multiple of its patch size "
-                f"{config.patch_size}"
-            )
+        check_image_size(image_size, config.patch_size, weights.path.name)
         config = dataclasses.replace(config, image_size=image_size)
         state_dict["patch_positions"] = resize_patch_positions(state_dict["patch_positions"], config.grid)
-    with torch.device("meta"):
-        model = Siglip(config)
-    model.load_state_dict(state_dict, assign=True)
-    return model.requires_grad_(False).eval()
+    return assembled(functools.partial(Siglip, config), state_dict)
 
 
 def _read_config(weights: Weights, form: TextForm) -> SiglipConfig:

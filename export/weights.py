@@ -11,16 +11,18 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import GridClipError
 from ..dali_pipes.ordinary_file import refuse_special_file
 from .torchscript import is_torchscript, read_torchscript, refuse_inflating_archive
+
+M = TypeVar("M", bound=nn.Module)
 
 # In the order of preference when a folder holds several.
 _WEIGHT_FILES = (
@@ -204,3 +206,11 @@ def _plain_state_dict(raw: Mapping[Any, Any]) -> dict[str, Tensor]:
 def count_layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
     """Layers of a transformer whose tensors are named `<prefix><layer>.<...>`."""
     return len({name[len(prefix) :].split(".")[0] for name in tensors if name.startswith(prefix)})
+
+
+def assembled(make: Callable[[], M], tensors: Mapping[str, Tensor]) -> M:
+    """The module that `make` makes, with these tensors as its own; it is not to be trained."""
+    with torch.device("meta"):
+        model = make()
+    model.load_state_dict(tensors, assign=True)
+    return model.requires_grad_(False).eval()

@@ -550,7 +550,7 @@ def _examples(
 
 def _score(vector: np.ndarray, video: int, videos: SuperImageTable, scoring: Scoring, device: str | None) -> float:
     """Of one query and one video."""
-    rows = videos.vectors[videos.offsets[video] : videos.offsets[video + 1]]
+    rows = videos.vectors[videos.rows_of(video)]
     scores, _ = best_videos(vector[None], rows, np.array([0, len(rows)]), scoring, top=1, device=device)
     return float(scores[0, 0])
 

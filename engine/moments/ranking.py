@@ -38,7 +38,7 @@ def rank_own_moments(
     spans = np.zeros((len(queries), depth, 2))
     kept_scores = np.full((len(queries), depth), -np.inf, np.float32)
     for video, rows in _grouped(targets):
-        own = slice(int(videos.offsets[video]), int(videos.offsets[video + 1]))
+        own = videos.rows_of(video)
         ranges, scores = score_moments(units[rows], unit(videos.vectors[own]), scoring)
         times = seconds(ranges, all_spans[own])
         order = best_apart(scores, times, depth)
@@ -87,7 +87,7 @@ def moments_of_best(queries: np.ndarray, best: np.ndarray, videos: SuperImageTab
     for video, where in _grouped(best.ravel()):
         if video >= 0:
             rows, columns = np.divmod(where, best.shape[1])
-            own = slice(int(videos.offsets[video]), int(videos.offsets[video + 1]))
+            own = videos.rows_of(video)
             ranges, _ = score_best(units[rows], unit(videos.vectors[own]), scoring)
             spans[rows, columns] = seconds(ranges, all_spans[own])
     return RankedMoments(best, spans)
@@ -96,10 +96,7 @@ def moments_of_best(queries: np.ndarray, best: np.ndarray, videos: SuperImageTab
 def boundaries(targets: np.ndarray, videos: SuperImageTable) -> list[np.ndarray]:
     """For each query the times at which a moment of its own video may start or end, ascending, seconds."""
     all_spans = _spans(videos)
-    edges = {
-        video: np.unique(all_spans[videos.offsets[video] : videos.offsets[video + 1]])
-        for video in np.unique(targets).tolist()
-    }
+    edges = {video: np.unique(all_spans[videos.rows_of(video)]) for video in np.unique(targets).tolist()}
     return [edges[video] for video in targets.tolist()]
 
 

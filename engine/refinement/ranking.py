@@ -103,7 +103,7 @@ def _positions(
     scoring: Scoring,
     coarse: Coarse,
 ) -> list[_Pair]:
-    own = slice(int(videos.offsets[video]), int(videos.offsets[video + 1]))
+    own = videos.rows_of(video)
     vectors, spans = unit(videos.vectors[own]), np.stack([videos.start_s[own], videos.end_s[own]], axis=1)
     return [
         (

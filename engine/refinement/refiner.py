@@ -16,7 +16,6 @@ from ..encoding.encoder import Encoder
 from ..listing.listing import list_videos
 from ..moments.best import unit
 from ..moments.recut import Cut, with_coarse
-from ..scoring.scoring import Scoring
 from ..search.questions import Question
 from ..search.search import Hit, Searcher
 from ..store.copies import View
@@ -94,27 +93,27 @@ class Refiner:
         hits = searcher.search(query_vector, max(top, self.videos), moments)
         query = unit(np.asarray(query_vector, np.float32).reshape(1, -1))[0]
         best = [hit.video_id for hit in hits[: self.videos]]
-        coarse = {video_id: searcher.video(video_id) for video_id in best}
-        looked_at = self.look(
-            {video_id: self.wanted(query, *video, searcher.scoring) for video_id, video in coarse.items()}
-        )
+        coarse: dict[str, np.ndarray] = {}
+        wanted = {}
+        for video_id in best:
+            vectors, spans = searcher.video(video_id)
+            units = coarse[video_id] = unit(vectors)
+            positions = frames_to_look_at(query, units, spans, searcher.scoring, self.coarse)
+            wanted[video_id] = Request(positions, len(units))
+        looked_at = self.look(wanted)
         refined = []
         for hit in hits[: self.videos]:
             frames = looked_at.get(hit.video_id)
             if frames is None:
                 refined.append(hit)
                 continue
-            level = background(query, unit(coarse[hit.video_id][0]))
+            level = background(query, coarse[hit.video_id])
             found = frame_moments(query, frames, searcher.scoring, background=level, limit=moments)
             shown = with_coarse(Cut(found, frames.spans), hit.moments, limit=moments)
             score = refined_score(hit.score, found)
             refined.append(Hit(hit.video_id, score, shown[0].start_s, shown[0].end_s, shown))
         refined.sort(key=lambda hit: -hit.score)  # stable: equal ones in the coarse order
         return [*refined, *hits[self.videos :]][:top]
-
-    def wanted(self, query: np.ndarray, vectors: np.ndarray, spans: np.ndarray, scoring: Scoring) -> Request:
-        """What to look at for one query in one video; see `choice.frames_to_look_at`."""
-        return Request(frames_to_look_at(query, unit(vectors), spans, scoring, self.coarse), len(vectors))
 
 
 def answer_refined(

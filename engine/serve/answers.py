@@ -138,9 +138,9 @@ class Answers:
         kept = [hit for hit in hits if only.lets_through(hit.video_id)]
         if only.by_date:
             fitting_date = (hit for hit in kept if only.fits_date(self._date(hit.video_id)))
-            most = question.top if only.shortest_s is None and only.longest_s is None else None
-            kept = list(itertools.islice(fitting_date, most))  # each date may cost a look at the disk
-        if only.shortest_s is None and only.longest_s is None:
+            # Each date may cost a look at the disk.
+            kept = list(itertools.islice(fitting_date, None if only.by_length else question.top))
+        if not only.by_length:
             return kept[: question.top]
         fitting: list[Hit] = []
         for first in range(0, len(kept), _READ_AT_ONCE):

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -33,6 +34,8 @@ MEDIA_TYPES = {
 }
 OTHER_TYPE = "application/octet-stream"
 
+Span: TypeAlias = tuple[int, int]  # the first byte and the one behind the last
+
 
 def file_response(path: pathlib.Path) -> Response:
     """The file as it is; raises Refusal where it cannot be read."""
@@ -50,21 +53,12 @@ async def placed_response(request: Request, place: Place) -> Response:
     At most `MOST_BYTES` of a range are sent, as RFC 9110 allows: players ask on, and nothing is fetched that a player
     does not come to. Raises Refusal where it cannot be read.
     """
-    ranged = "range" in request.headers
-    size, _ = await asyncio.to_thread(
-        _read_part, place, 0, 0 if ranged else 1
-    )  # what cannot be read is refused before an answer begins
+    size, span, data = await asyncio.to_thread(_read, place, request.headers.get("range", ""))
     media_type = MEDIA_TYPES.get(pathlib.PurePosixPath(place.name).suffix.lower(), OTHER_TYPE)
     headers = {"accept-ranges": "bytes", "cache-control": "private, no-cache"}
-    span = _range(request.headers.get("range", ""), size)
     if span is None:
         return _Parts(place, size, headers, media_type)
-    first, end = span
-    if first >= end:
-        return Response(b"", 416, headers | {"content-range": f"bytes */{size}"}, media_type)
-    _, data = await asyncio.to_thread(_read_part, place, first, min(end, first + MOST_BYTES))
-    headers["content-range"] = f"bytes {first}-{first + len(data) - 1}/{size}"
-    return Response(data, 206, headers, media_type)
+    return _part(data, span[0], size, headers, media_type)
 
 
 class _Parts(Response):
@@ -78,7 +72,7 @@ class _Parts(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for first in range(0, self._size if scope["method"] == "GET" else 0, MOST_BYTES):
             try:
-                _, data = await asyncio.to_thread(_read_part, self._place, first, first + MOST_BYTES)
+                _, _, data = await asyncio.to_thread(_read, self._place, f"bytes={first}-")
             except Refusal as error:
                 logger.warning("%s: cut off after %d bytes: %s", self._place, first, error)
                 return
@@ -86,11 +80,17 @@ class _Parts(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _read_part(place: Place, first: int, end: int) -> tuple[int, bytes]:
-    """The size of a place and these of its bytes; raises Refusal."""
+def _read(place: Place, header: str) -> tuple[int, Span | None, bytes]:
+    """The size of a place, the range that a Range header names (see `_range`), and the first bytes of that.
+
+    Where it names none, the first byte of all: raises Refusal, so that what cannot be read is refused before an answer
+    begins.
+    """
     try:
         with opening.seekable(place) as file:
-            return file.size, file.read_range(first, end)
+            span = _range(header, file.size)
+            first, end = span or (0, 1)
+            return file.size, span, file.read_range(first, min(end, first + MOST_BYTES))
     except (ReadFailed, GridClipError) as error:
         logger.info("%s cannot be read: %s", place, error)
         raise Refusal(NOT_FOUND, "the file of this video is gone, or cannot be read") from error
@@ -110,14 +110,18 @@ def made_response(request: Request, made: Made, *, name: str | None = None) -> R
     span = _range(request.headers.get("range", ""), len(made.data))
     if span is None:
         return Response(made.data, 200, headers, made.media_type)
-    first, end = span
-    if first >= end:
-        return Response(b"", 416, headers | {"content-range": f"bytes */{len(made.data)}"}, made.media_type)
-    headers["content-range"] = f"bytes {first}-{end - 1}/{len(made.data)}"
-    return Response(made.data[first:end], 206, headers, made.media_type)
+    return _part(made.data[slice(*span)], span[0], len(made.data), headers, made.media_type)
 
 
-def _range(header: str, size: int) -> tuple[int, int] | None:
+def _part(data: bytes, first: int, size: int, headers: Mapping[str, str], media_type: str) -> Response:
+    """Bytes from `first` on of so many; where there are none, that the range cannot be satisfied."""
+    if not data:
+        return Response(b"", 416, {**headers, "content-range": f"bytes */{size}"}, media_type)
+    told = {**headers, "content-range": f"bytes {first}-{first + len(data) - 1}/{size}"}
+    return Response(data, 206, told, media_type)
+
+
+def _range(header: str, size: int) -> Span | None:
     """First byte and the one behind the last; empty where none of them is there, None: all are asked for."""
     found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header.strip())
     if found is None or not (found[1] or found[2]):

@@ -124,8 +124,8 @@ def _is_ordinary(path: pathlib.Path) -> bool:
 
 
 def _no_dates(video_dir: Where | None) -> str:
-    reason = (
-        "the server was started without a folder of videos" if video_dir is None else "they are in tars or of a URL"
-    )
-    remedy = "start it with one" if video_dir is None else "leave since and until out"
-    return f"the dates of these videos are not known, for {reason}: {remedy}"
+    if video_dir is None:
+        why = "the server was started without a folder of videos: start it with one"
+    else:
+        why = "they are in tars or of a URL: leave since and until out"
+    return f"the dates of these videos are not known, for {why}"

@@ -61,6 +61,11 @@ class Filter:
             return not self.by_date
         return (self.since or datetime.date.min) <= date <= (self.until or datetime.date.max)
 
+    @property
+    def by_length(self) -> bool:
+        """Whether the length matters."""
+        return self.shortest_s is not None or self.longest_s is not None
+
     def fits_length(self, duration_s: float | None) -> bool:
         """Whether the length fits; one that is unknown fits no bound."""
         if duration_s is None:

@@ -85,6 +85,10 @@ class SuperImageTable:
     level: Level = "super"
     grid_size: int | None = None
 
+    def rows_of(self, video: int) -> slice:
+        """The rows of one of the videos, by its number."""
+        return slice(int(self.offsets[video]), int(self.offsets[video + 1]))
+
 
 @dataclasses.dataclass(frozen=True)
 class QueryTable:

@@ -54,6 +54,14 @@ def random_clip(config: ClipConfig, seed: int = 0) -> CLIP:
     return model.requires_grad_(False).eval()
 
 
+def random_images(size_px: int, count: int = 4) -> np.ndarray:
+    """uint8 [count, size_px, size_px, 3]: noise, black, white, all levels from black to white, more noise."""
+    images = np.random.default_rng(0).integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8)
+    images[1], images[2] = 0, 255
+    images[3] = np.linspace(0, 255, images[3].size).reshape(images[3].shape)
+    return images
+
+
 @pytest.fixture(scope="session")
 def clip() -> CLIP:
     return random_clip(CONFIG)

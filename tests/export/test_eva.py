@@ -17,7 +17,7 @@ from gridclip.export.verify import SMALLEST_COSINE
 from gridclip.export.weights import read_weights
 from torch.nn import functional as F
 
-from .conftest import CONFIG, write_vocabulary
+from .conftest import CONFIG, random_images, write_vocabulary
 
 WIDTH, HEADS, LAYERS, PATCH_PX, GRID, HIDDEN = 128, 2, 2, 8, 4, 170
 TEXT_WIDTH, TEXT_HEADS, TEXT_LAYERS, LENGTH, DIM = 64, 1, 3, 12, 40
@@ -170,13 +170,6 @@ def attend(q, k, v, heads, *, turns=None, hidden=None):
             scores = scores.masked_fill(hidden, -torch.inf)
         out.append(scores.softmax(1) @ v_head)
     return torch.cat(out, 1)
-
-
-def random_images(size_px: int) -> np.ndarray:
-    images = np.random.default_rng(0).integers(0, 256, (4, size_px, size_px, 3), dtype=np.uint8)
-    images[1], images[2] = 0, 255
-    images[3] = np.linspace(0, 255, images[3].size).reshape(images[3].shape)
-    return images
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

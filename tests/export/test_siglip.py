@@ -18,6 +18,7 @@ from gridclip.export.graph_writer import PRECISIONS
 from gridclip.export.verify import CAPTIONS, SMALLEST_COSINE
 from gridclip.export.weights import read_weights
 
+from .conftest import random_images
 from .siglip_checkpoints import TOKENIZERS, random_model, write_folder
 
 TEXTS = [
@@ -78,13 +79,6 @@ def expected_images(model, images: np.ndarray) -> np.ndarray:
     return unit(model.get_image_features(pixel_values=pixels).pooler_output)
 
 
-def random_images(size_px: int) -> np.ndarray:
-    images = np.random.default_rng(0).integers(0, 256, (5, size_px, size_px, 3), dtype=np.uint8)
-    images[1], images[2] = 0, 255
-    images[3] = np.linspace(0, 255, images[3].size).reshape(images[3].shape)
-    return images
-
-
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_embeddings_are_those_of_transformers(kind, tokenizer, model, folder, tmp_path, precision):
     info = export_model(str(folder), tmp_path / "model", precision=precision)
@@ -93,7 +87,7 @@ def test_embeddings_are_those_of_transformers(kind, tokenizer, model, folder, tm
     assert info.context_length == 16 and info.embed_dim == 48 and info.has_cells is False
     assert info.logit_scale == pytest.approx(np.exp(2.5)) and info.logit_bias == -9
     encoder = Encoder(tmp_path / "model", provider="cpu", num_threads=1)
-    images = random_images(32)
+    images = random_images(32, count=5)
     cosines = (encoder.encode_images(images) * expected_images(model, images)).sum(1)
     assert cosines.min() >= SMALLEST_COSINE[precision]
     ids = torch.from_numpy(own_ids(kind, tokenizer, TEXTS, 16))
@@ -121,14 +115,17 @@ def test_an_image_size_that_patches_do_not_divide_leaves_out_the_rest(tmp_path, 
     model = random_model(tokenizer.get_vocab_size(), image_size=38, patch_size=12)
     folder = write_folder(model, tokenizer, tmp_path / "checkpoint")
     assert export_model(str(folder), tmp_path / "model").image_size == 38
-    images = random_images(38)
+    images = random_images(38, count=5)
     found = Encoder(tmp_path / "model", provider="cpu", num_threads=1).encode_images(images)
     np.testing.assert_allclose(found, expected_images(model, images), atol=1e-5)
 
 
 def test_another_image_size_interpolates_the_positions(tmp_path, folder):
     info = export_model(str(folder), tmp_path / "model", image_size=48)
-    assert info.image_size == 48 and Encoder(tmp_path / "model", provider="cpu").encode_images(random_images(48)).any()
+    assert (
+        info.image_size == 48
+        and Encoder(tmp_path / "model", provider="cpu").encode_images(random_images(48, count=5)).any()
+    )
     with pytest.raises(GridClipError, match="image size 50 does not suit .* multiple of its patch size 8"):
         export_model(str(folder), tmp_path / "other", image_size=50)
 
