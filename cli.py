@@ -1093,10 +1093,12 @@ def search(
 
     With --then, videos that show one thing after the other: the mean of the cosines of the best moments in that order.
     With --not, the score of what is not wanted is taken off. SENTENCE may be `-`: every line of standard input is one.
+    A model with sigmoid loss (SigLIP) also says how probably the video's best super image matches the sentence.
     """
     from .engine.search import files as search_files
     from .engine.search import questions
     from .engine.search import text as search_text
+    from .engine.search.matches import match_probabilities
     from .engine.search.search import Searcher
 
     if clip_dir is not None and video_dir is None:
@@ -1123,14 +1125,18 @@ def search(
         videos = search_files.find_videos(video_dir, hits) if video_dir else {}
         clips = search_files.write_clips(hits, videos, clip_dir) if clip_dir else {}
         files = search_files.Files(videos, clips)
+        matches: dict[str, float] = {}
+        if encoder.info.logit_bias is not None and len(question.sentences) == 1 and image is None:
+            sentence_vector = encoder.encode_texts(question.sentences)[0]
+            matches = match_probabilities(hits, searcher, sentence_vector, encoder.info)
         if as_json:
             cost = {} if refiner is None else {"refined": refiner.cost.to_json()}
             asked_for = {**question.to_json(), "index": questions.way(searcher, question, max(top, refine or 0))}
-            click.echo(search_text.as_json(hits, {**asked_for, **cost}, files))
+            click.echo(search_text.as_json(hits, {**asked_for, **cost}, files, matches))
             continue
         if len(asked) > 1:
             click.echo(style.strong(question.sentences[0]))
-        for line in search_text.as_lines(hits, style, files):
+        for line in search_text.as_lines(hits, style, files, matches):
             click.echo(line)
     if refiner is not None and not as_json:
         click.echo(style.faint(f"refined: {refiner.cost}"))
