@@ -548,13 +548,19 @@ def inspect(video: pathlib.Path, fps: float, edit_lists: choices.EditLists, as_j
 
 
 @main.command()
+@click.option("--download", multiple=True, metavar="NAME", help="Bring this model into the cache. May be repeated.")
 @_as_json
-def models(as_json: bool) -> None:
-    """List the models that are known, and those in the cache.
+def models(download: tuple[str, ...], as_json: bool) -> None:
+    """List the models that are known, and those in the cache; or download some.
 
-    Nothing is downloaded: `--model NAME` and `gridclip export NAME` do so for the names that can be had that way, and
-    check the file's SHA-256.
+    A download that broke off goes on where it ended, and every file must have its checksum. `--model NAME` and
+    `gridclip export NAME` take the model from the cache, or download it first.
     """
+    for name in download:
+        path = gridclip.download_model(name)
+        click.echo(f"{name}: {path}", err=as_json)
+    if download and not as_json:
+        return
     found = gridclip.list_models()
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
 
@@ -580,7 +586,7 @@ def models(as_json: bool) -> None:
 def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, **options: Any) -> None:
     """Write a model folder from a checkpoint of CLIP, SigLIP, SigLIP 2 or PE-Core.
 
-    MODEL is ViT-B/32, ViT-B/16, ViT-L/14 or ViT-L/14@336px (downloaded, checksum checked), or the path of an OpenAI
+    MODEL is a name that `gridclip models` lists (downloaded, checksum checked), or the path of an OpenAI
     archive or state dict, an open_clip file, a PE-Core file, or a Hugging Face folder of CLIP or SigLIP.
     """
     options["activation"] = activation and activation.replace("-", "_")
