@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import http.client
 import logging
@@ -89,30 +90,57 @@ def download_file(url: str, target: pathlib.Path, checksum: Checksum) -> None:
     """Fetch `url` to `target`, going on where a broken download ended.
 
     The file grows as `target` + ".part" and gets its name only once its checksum is right, so whatever has the name is
-    whole. A `target` that is there already is checked, and fetched again when it is damaged.
+    whole. A `target` that is there already is checked, and fetched again when it is damaged. Of several processes that
+    want it at once, one fetches it.
 
     Raises:
         GridClipError: the network or the server fails, the checksum is another one, or the file cannot be written.
     """
-    if target.is_file():
-        if checksum.of(target) == checksum.value:
-            return
-        logger.warning("%s is damaged: fetching it again", target)
+    if _is_whole(target, checksum):
+        return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        part = target.with_name(target.name + ".part")
-        _fetch(url, part)
-        found = checksum.of(part)
-        if found != checksum.value:
-            part.unlink()
-            raise GridClipError(
-                f"{url}: the download has {checksum.kind} {found} instead of {checksum.value} and was removed; run the "
-                "command again, or fetch the file elsewhere and pass its path"
-            )
-        part.replace(target)
+        with _held(target.with_name(target.name + ".lock")):
+            if not _is_whole(target, checksum):
+                _replace(url, target, checksum)
     except OSError as error:
         raise GridClipError(f"cannot write {target}: {error}; free some space or set GRIDCLIP_CACHE") from error
+
+
+def _is_whole(target: pathlib.Path, checksum: Checksum) -> bool:
+    return target.is_file() and checksum.of(target) == checksum.value
+
+
+def _replace(url: str, target: pathlib.Path, checksum: Checksum) -> None:
+    if target.exists():
+        logger.warning("%s is damaged: fetching it again", target)
+        target.unlink()
+    part = target.with_name(target.name + ".part")
+    _fetch(url, part)
+    found = checksum.of(part)
+    if found != checksum.value:
+        part.unlink()
+        raise GridClipError(
+            f"{url}: the download has {checksum.kind} {found} instead of {checksum.value} and was removed; run the "
+            "command again, or fetch the file elsewhere and pass its path"
+        )
+    part.replace(target)
+
+
+@contextlib.contextmanager
+def _held(path: pathlib.Path) -> Iterator[None]:
+    """Hold a lock file, which is there only as long; a process that dies lets go of it."""
+    while True:
+        with open(path, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Whoever held it before may have removed it meanwhile, and somebody else made another of its name.
+            if not (path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat())):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
 
 
 def file_sha256(path: pathlib.Path) -> str:

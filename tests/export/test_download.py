@@ -4,7 +4,7 @@ import hashlib
 import http.server
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from gridclip import GridClipError
@@ -26,6 +26,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.breaks: list[int] = []
         self.requests: list[str | None] = []
+        self.hold: Callable[[], object] = lambda: None  # before each answer
 
     @property
     def url(self) -> str:
@@ -39,6 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.requests.append(wanted)
+        self.server.hold()
         self.close_connection = True
         if self.server.status != 200:
             self.send_error(self.server.status)
@@ -85,6 +87,22 @@ def test_whole_file_is_fetched_once(server, tmp_path):
         assert (tmp_path / "a" / "clip.pt").read_bytes() == BODY
     assert server.requests == [None]
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["clip.pt"]
+
+
+def test_of_several_that_want_a_file_one_fetches_it(server, tmp_path):
+    begun, waits = threading.Event(), threading.Event()
+    server.hold = lambda: (begun.set(), waits.wait(10))
+    threads = [
+        threading.Thread(target=download.download_file, args=(server.url, tmp_path / "clip.pt", CHECKSUM))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(10)
+    waits.set()
+    for thread in threads:
+        thread.join()
+    assert server.requests == [None] and [file.name for file in tmp_path.iterdir()] == ["clip.pt"]
 
 
 def test_broken_connections_are_resumed(server, tmp_path):

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 from gridclip import GridClipError
 from gridclip.cli import main
-from gridclip.export import download, downloads
+from gridclip.export import download, downloads, known_models
 from gridclip.export.folder import ensure_model_folder
-from gridclip.export.known_models import KNOWN_MODELS, find_known_model
+from gridclip.export.known_models import KNOWN_MODELS, KnownModel, find_known_model
 from gridclip.export.listing import list_models
 from gridclip.export.model_info import read_model_info
 
@@ -161,6 +161,18 @@ def test_weights_in_parts_are_fetched_with_their_index(hub: Hub, tmp_path: pathl
     hub.push(f"laion/{name}", Repository(small | parts | others, large=set(parts)))
     folder = downloads.download_model(name, tmp_path)
     assert {path.name for path in folder.iterdir()} == {*small, *parts, downloads.RECORD}
+
+
+def test_of_timms_repositories_the_whole_model_is_taken(
+    hub: Hub, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside open_clip's file is model.safetensors, which is the image tower alone."""
+    known = KnownModel("eva02", "clip", "MIT", 1, 1, 224, place="timm/eva02")
+    monkeypatch.setattr(known_models, "KNOWN_MODELS", (*KNOWN_MODELS, known))
+    files = ("model.safetensors", "open_clip_pytorch_model.bin", "open_clip_config.json", "tokenizer.json")
+    hub.push("timm/eva02", Repository(dict.fromkeys(files, b"{}")))
+    folder = downloads.download_model("eva02", tmp_path)
+    assert {path.name for path in folder.iterdir()} == {*files[1:], downloads.RECORD}
 
 
 @pytest.mark.parametrize(
