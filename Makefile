@@ -11,7 +11,7 @@ TURBOJPEG := $(VENV)/.turbojpeg
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo    set up, then: make videos, export a tiny CLIP, embed, evaluate and search'
+	@echo 'make demo    set up, then: make videos, export a tiny CLIP (FAMILY=siglip: SigLIP), embed, evaluate and search'
 	@echo 'make serve   open the demo to search in a browser, on this machine only (PORT=8000)'
 	@echo 'make test    set up, then: ruff, mypy and the tests'
 	@echo 'make fuzz    damage files of every kind for MINUTES=2; none may be read wrong, or end in a crash or a hang'
@@ -25,8 +25,10 @@ help:
 
 setup: $(READY) $(TURBOJPEG)
 
+FAMILY ?= clip
+
 demo: setup
-	$(BIN)/python -m gridclip.benchmarks.demo.run
+	$(BIN)/python -m gridclip.benchmarks.demo.run --family $(FAMILY)
 
 # The demo's videos, model and store are made first where they are missing.
 PORT ?= 8000
@@ -77,7 +79,7 @@ bench: setup
 	$(BIN)/python -m gridclip.benchmarks.readme_table
 
 clean:
-	rm -rf $(VENV) build dist demo-output bench-output fuzz-finds *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-output demo-output-siglip bench-output fuzz-finds *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp is written last, so an interrupted set-up is taken up again; a broken .venv is made anew.

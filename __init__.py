@@ -48,6 +48,7 @@ __all__ = [
     "Sampling",
     "Store",
     "compare",
+    "download_model",
     "embed_images",
     "embed_text",
     "embed_videos",
@@ -262,6 +263,31 @@ def export_model(
         activation=activation,
         verify=verify,
     )
+
+
+def download_model(name: str) -> pathlib.Path:
+    """Brings a known model's checkpoint into the cache folder, where its name finds it; what is there is checked.
+
+    Args:
+        name: one that `list_models` has. $HF_ENDPOINT names another Hugging Face hub than the public one.
+
+    Returns:
+        The checkpoint: a file or a folder, which `load_model` and `export_model` take, too.
+
+    Raises:
+        GridClipError: the name is unknown, the network or the server fails (what has come is kept, and the next call
+            goes on from there), a checksum is another one, or the cache folder cannot be written.
+
+    Example:
+        >>> import gridclip
+        >>> gridclip.download_model("ViT-L-14")  # nothing is downloaded here
+        Traceback (most recent call last):
+        ...
+        gridclip.dali_pipes.errors.GridClipError: model 'ViT-L-14' is not known: did you mean ViT-L/14 or ...
+    """
+    from .export import downloads
+
+    return downloads.download_model(name)
 
 
 def list_models() -> ModelListing:

@@ -548,13 +548,19 @@ def inspect(video: pathlib.Path, fps: float, edit_lists: choices.EditLists, as_j
 
 
 @main.command()
+@click.option("--download", multiple=True, metavar="NAME", help="Bring this model into the cache. May be repeated.")
 @_as_json
-def models(as_json: bool) -> None:
-    """List the models that are known, and those in the cache.
+def models(download: tuple[str, ...], as_json: bool) -> None:
+    """List the models that are known, and those in the cache; or download some.
 
-    Nothing is downloaded: `--model NAME` and `gridclip export NAME` do so for the names that can be had that way, and
-    check the file's SHA-256.
+    A download that broke off goes on where it ended, and every file must have its checksum. `--model NAME` and
+    `gridclip export NAME` take the model from the cache, or download it first.
     """
+    for name in download:
+        path = gridclip.download_model(name)
+        click.echo(f"{name}: {path}", err=as_json)
+    if download and not as_json:
+        return
     found = gridclip.list_models()
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
 
@@ -580,8 +586,8 @@ def models(as_json: bool) -> None:
 def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, **options: Any) -> None:
     """Write a model folder from a checkpoint of CLIP, SigLIP, SigLIP 2, PE-Core or EVA02-CLIP.
 
-    MODEL is ViT-B/32, ViT-B/16, ViT-L/14 or ViT-L/14@336px (downloaded, checksum checked), or the path of an OpenAI
-    archive or state dict, an open_clip file, a PE-Core or EVA02-CLIP file, or a Hugging Face folder of CLIP or SigLIP.
+    MODEL is a name that `gridclip models` lists (downloaded, checksum checked), or the path of an OpenAI archive or
+    state dict, an open_clip file, a PE-Core or EVA02-CLIP file, or a Hugging Face folder of CLIP or SigLIP.
     """
     options["activation"] = activation and activation.replace("-", "_")
     info = gridclip.export_model(model, out, verify=verify, **options)
@@ -1097,10 +1103,12 @@ def search(
 
     With --then, videos that show one thing after the other: the mean of the cosines of the best moments in that order.
     With --not, the score of what is not wanted is taken off. SENTENCE may be `-`: every line of standard input is one.
+    A model with sigmoid loss (SigLIP) also says how probably the video's best super image matches the sentence.
     """
     from .engine.search import files as search_files
     from .engine.search import questions
     from .engine.search import text as search_text
+    from .engine.search.matches import match_probabilities
     from .engine.search.search import Searcher
 
     if clip_dir is not None and video_dir is None:
@@ -1127,14 +1135,18 @@ def search(
         videos = search_files.find_videos(video_dir, hits) if video_dir else {}
         clips = search_files.write_clips(hits, videos, clip_dir) if clip_dir else {}
         files = search_files.Files(videos, clips)
+        matches: dict[str, float] = {}
+        if encoder.info.logit_bias is not None and len(question.sentences) == 1 and image is None:
+            sentence_vector = encoder.encode_texts(question.sentences)[0]
+            matches = match_probabilities(hits, searcher, sentence_vector, encoder.info)
         if as_json:
             cost = {} if refiner is None else {"refined": refiner.cost.to_json()}
             asked_for = {**question.to_json(), "index": questions.way(searcher, question, max(top, refine or 0))}
-            click.echo(search_text.as_json(hits, {**asked_for, **cost}, files))
+            click.echo(search_text.as_json(hits, {**asked_for, **cost}, files, matches))
             continue
         if len(asked) > 1:
             click.echo(style.strong(question.sentences[0]))
-        for line in search_text.as_lines(hits, style, files):
+        for line in search_text.as_lines(hits, style, files, matches):
             click.echo(line)
     if refiner is not None and not as_json:
         click.echo(style.faint(f"refined: {refiner.cost}"))

@@ -2,7 +2,7 @@
 
     gridclip bench moments                      1,000 videos and 200 to choose on, a quarter of an hour
     gridclip bench moments --videos 60          the short form, about a minute
-    gridclip bench moments --model FOLDER       another model than the demo's tiny one
+    gridclip bench moments --model MODEL        another model than the demo's tiny one, of any family
 
 The settings that win are chosen on the development videos, and reported on the held ones; the two share no combination
 of colour, shape and texture, and training never saw those of the held ones. A run that was stopped goes on from its
@@ -33,21 +33,23 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def run(*, count: int, model: pathlib.Path | None, work_dir: pathlib.Path, threads: int) -> dict[str, Any]:
+def run(*, count: int, model: str | None, work_dir: pathlib.Path, threads: int) -> dict[str, Any]:
     """Everything that a result file holds beside machine and versions.
 
     Args:
         count: held videos.
-        model: a model folder; the demo's tiny model without.
+        model: a model folder, or what is exported to one: a known name or a checkpoint; the demo's tiny model without.
         work_dir: for embeddings, and the tiny model's folder.
         threads: of the encoder.
     """
     from ..engine.encoding.encoder import Encoder
+    from ..export.folder import ensure_model_folder
     from .moments_embeddings import GRID_SIZES, embed, passes_of, seconds_per_video
     from .moments_settings import REFERENCE, measure_all
     from .moments_videos import make_set
 
-    encoder = Encoder(model or grids_model(work_dir), provider="cpu", num_threads=threads)
+    folder = grids_model(work_dir) if model is None else ensure_model_folder(model)
+    encoder = Encoder(folder, provider="cpu", num_threads=threads)
     sets = [
         make_set("development", max(FEWEST, count // SHARE_OF_DEVELOPMENT), seed=SEED),
         make_set("held", count, seed=SEED),
@@ -138,7 +140,7 @@ def _facts(videos: VideoSet) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=1000, help=f"to report on, at least {FEWEST}")
-    parser.add_argument("--model", type=pathlib.Path, help="a model folder; default: the demo's tiny model")
+    parser.add_argument("--model", help="as for embed-videos; default: the demo's tiny model")
     parser.add_argument("--threads", type=int, default=1, help="of the encoder")
     parser.add_argument(
         "--work-dir",

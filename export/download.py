@@ -1,8 +1,10 @@
-"""A model name in, a checked checkpoint file in the cache folder out."""
+"""An address and a checksum in, the file of both out: fetched into the cache folder, and held to its checksum there."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import fcntl
 import hashlib
 import http.client
 import logging
@@ -54,7 +56,24 @@ def cache_folder(cache_dir: pathlib.Path | None = None) -> pathlib.Path:
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gridclip"
 
 
-def download_model(name: str, cache_dir: pathlib.Path | None = None) -> pathlib.Path:
+@dataclasses.dataclass(frozen=True)
+class Checksum:
+    """What a file must have.
+
+    Attributes:
+        kind: a key of CHECKSUMS.
+        value: in hexadecimal.
+    """
+
+    kind: str
+    value: str
+
+    def of(self, path: pathlib.Path) -> str:
+        """The checksum of this kind that a file has."""
+        return CHECKSUMS[self.kind](path)
+
+
+def download_openai(name: str, cache_dir: pathlib.Path | None = None) -> pathlib.Path:
     """Download one of MODELS unless the cache folder has it already.
 
     Raises:
@@ -63,44 +82,85 @@ def download_model(name: str, cache_dir: pathlib.Path | None = None) -> pathlib.
     url = MODELS[name]
     sha256, file = url.split("/")[-2:]
     target = cache_folder(cache_dir) / "checkpoints" / file
-    download_file(url, target, sha256)
+    download_file(url, target, Checksum("SHA-256", sha256))
     return target
 
 
-def download_file(url: str, target: pathlib.Path, sha256: str) -> None:
+def download_file(url: str, target: pathlib.Path, checksum: Checksum) -> None:
     """Fetch `url` to `target`, going on where a broken download ended.
 
-    The file grows as `target` + ".part" and gets its name only once its SHA-256 is right, so whatever has the name is
-    whole. A `target` that is there already is checked, and fetched again when it is damaged.
+    The file grows as `target` + ".part" and gets its name only once its checksum is right, so whatever has the name is
+    whole. A `target` that is there already is checked, and fetched again when it is damaged. Of several processes that
+    want it at once, one fetches it.
+
+    Raises:
+        GridClipError: the network or the server fails, the checksum is another one, or the file cannot be written.
     """
-    if target.is_file():
-        if file_sha256(target) == sha256:
-            return
-        logger.warning("%s is damaged: fetching it again", target)
-        target.unlink()
+    if _is_whole(target, checksum):
+        return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        _fetch(url, part)
-        found = file_sha256(part)
-        if found != sha256:
-            part.unlink()
-            raise GridClipError(
-                f"{url}: the download has SHA-256 {found} instead of {sha256} and was removed; run the command again, "
-                "or fetch the file elsewhere and pass its path"
-            )
-        part.replace(target)
+        with _held(target.with_name(target.name + ".lock")):
+            if not _is_whole(target, checksum):
+                _replace(url, target, checksum)
     except OSError as error:
         raise GridClipError(f"cannot write {target}: {error}; free some space or set GRIDCLIP_CACHE") from error
 
 
+def _is_whole(target: pathlib.Path, checksum: Checksum) -> bool:
+    return target.is_file() and checksum.of(target) == checksum.value
+
+
+def _replace(url: str, target: pathlib.Path, checksum: Checksum) -> None:
+    if target.exists():
+        logger.warning("%s is damaged: fetching it again", target)
+        target.unlink()
+    part = target.with_name(target.name + ".part")
+    _fetch(url, part)
+    found = checksum.of(part)
+    if found != checksum.value:
+        part.unlink()
+        raise GridClipError(
+            f"{url}: the download has {checksum.kind} {found} instead of {checksum.value} and was removed; run the "
+            "command again, or fetch the file elsewhere and pass its path"
+        )
+    part.replace(target)
+
+
+@contextlib.contextmanager
+def _held(path: pathlib.Path) -> Iterator[None]:
+    """Hold a lock file, which is there only as long; a process that dies lets go of it."""
+    while True:
+        with open(path, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Whoever held it before may have removed it meanwhile, and somebody else made another of its name.
+            if not (path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat())):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
 def file_sha256(path: pathlib.Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
+    return _digest(path, hashlib.sha256())
+
+
+def git_blob(path: pathlib.Path) -> str:
+    """The name that git gives the content of a file: SHA-1 of "blob", its length in bytes, a zero byte and itself."""
+    return _digest(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
+
+
+def _digest(path: pathlib.Path, digest: hashlib._Hash) -> str:
     with open(path, "rb") as stream:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+CHECKSUMS: dict[str, Callable[[pathlib.Path], str]] = {"SHA-256": file_sha256, "git blob": git_blob}
 
 
 def _fetch(url: str, part: pathlib.Path) -> None:
@@ -115,7 +175,10 @@ def _fetch(url: str, part: pathlib.Path) -> None:
                 reason = "the connection broke off"
             except urllib.error.HTTPError as error:
                 if error.code < 500 and error.code != 429:
-                    raise GridClipError(f"{url}: the server answers {error.code} {error.reason}") from None
+                    raise GridClipError(
+                        f"{url}: the server answers {error.code} {error.reason}; "
+                        "fetch the file elsewhere and pass its path"
+                    ) from None
                 reason = f"the server answers {error.code}"
             except _NETWORK_ERRORS as error:
                 reason = str(error)

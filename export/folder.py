@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from .. import GridClipError
-from .download import MODELS, cache_folder, download_model
+from .download import cache_folder
+from .downloads import download_model, name_of_download
 from .families import find_family
 from .family import LoadOptions, TorchModel
 from .graph_writer import PRECISIONS
+from .known_models import nearest_names
 from .model_info import FILE, FORMAT, ModelInfo, read_model_info, write_model_info
 from .tokenizer_files import vocabulary_file
 from .verify import DiffersFromTorch, check_fused_attention, compare_with_torch, hard_to_quantise
@@ -45,7 +47,7 @@ def export_model(
     """Write a model folder, or nothing: it is made beside `out` and gets that name when everything is right.
 
     Args:
-        model: one of MODELS (downloaded), or the path of a checkpoint; see `weights.read_weights`.
+        model: the name of a known model (downloaded), or the path of a checkpoint; see `weights.read_weights`.
         out: the model folder. An older model folder of that name is replaced.
         image_size: side of the super images in pixels; default: the checkpoint's.
         context_length: longest text in tokens; default: the checkpoint's.
@@ -66,7 +68,8 @@ def export_model(
         raise GridClipError(f"precision {precision!r} is unknown: expected one of {', '.join(PRECISIONS)}")
     if out.exists() and not (out.is_dir() and (is_model_folder(out) or not any(out.iterdir()))):
         raise GridClipError(f"{out} exists and is not a model folder: choose another `out`, or remove it")
-    path = download_model(model, cache_dir) if model in MODELS else _checkpoint_path(model)
+    named = name_of_download(model)
+    path = _checkpoint_path(model) if named is None else download_model(named, cache_dir)
     weights = read_weights(path)
     options = LoadOptions(
         image_size=image_size, context_length=context_length, tokenizer=tokenizer, activation=activation
@@ -83,7 +86,7 @@ def export_model(
             loaded.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
             info = ModelInfo(
                 **vars(loaded.facts),
-                name=model if model in MODELS else path.stem,
+                name=path.stem if named is None else named,
                 source=path.name,
                 source_sha256=source_sha256,
                 precision=precision,
@@ -161,7 +164,8 @@ def ensure_model_folder(
         "activation": activation,
     }
     given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
-    if model not in MODELS and is_model_folder(folder):
+    named = name_of_download(model)
+    if named is None and is_model_folder(folder):
         info = read_model_info(folder)
         if tokenizer is not None:
             raise GridClipError(f"{folder} is a model folder with a vocabulary of its own: leave out `tokenizer`")
@@ -174,8 +178,8 @@ def ensure_model_folder(
     if tokenizer is not None:
         key["tokenizer"] = _identity(vocabulary_file(tokenizer))
     key["format"] = str(FORMAT)
-    key["model"] = model if model in MODELS else _identity(_checkpoint_path(model))
-    name = model if model in MODELS else folder.resolve().stem
+    key["model"] = _identity(_checkpoint_path(model)) if named is None else named
+    name = folder.resolve().stem if named is None else named
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     out = cache_folder(cache_dir) / "models" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{digest}"
     if not is_model_folder(out) or read_model_info(out).has_cells is None:  # None: exported before there were cells
@@ -193,8 +197,8 @@ def _checkpoint_path(model: str) -> pathlib.Path:
     path = pathlib.Path(model).expanduser()
     if not path.exists():
         raise GridClipError(
-            f"model {model!r} is neither a file or folder nor one of the names {', '.join(MODELS)}: expected a model "
-            "name, an OpenAI or open_clip checkpoint, or a Hugging Face CLIP folder"
+            f"model {model!r} is neither a file or folder nor a known name: {nearest_names(model)}expected a name that "
+            "`list_models` (gridclip models) has, an OpenAI or open_clip checkpoint, or a Hugging Face folder"
         )
     return path
 

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+
+from .. import GridClipError
 
 _MIT, _APACHE = "MIT", "Apache-2.0"
+_OPENAI_LICENCE = "openai/CLIP, LICENSE"
+_PE_LICENCE = "facebookresearch/perception_models, README.md, Model License"
+_HUB_PAGE = "its page on the Hugging Face hub"
+_HUB_COPY = "the page of a copy of it on the Hugging Face hub"
 _PE_SOURCE = "facebookresearch/perception_models, README.md, VTT-T2V"
 
 
@@ -21,8 +28,10 @@ class KnownModel:
         image_size: side of its super images in pixels.
         msr_vtt_recall_at_1: published zero-shot R@1 of text to video on MSR-VTT, percent, by the source's own protocol,
             which knows no super images; None where none is known for certain.
-        source: where that figure is published.
-        place: the Hugging Face repository; empty where the name is enough for a download.
+        source: where that figure is published; it was read there.
+        place: the Hugging Face repository; empty for OpenAI's own, which come from OpenAI's server.
+        file: of the weights in that repository, where it has none of the usual names.
+        licence_source: where the licence was read; empty: it is what is said of the model, unchecked.
     """
 
     name: str
@@ -34,43 +43,102 @@ class KnownModel:
     msr_vtt_recall_at_1: float | None = None
     source: str = ""
     place: str = ""
+    file: str = ""
+    licence_source: str = ""
 
 
-def _siglip(name: str, parameters: int, embed_dim: int, image_size: int) -> KnownModel:
-    return KnownModel(name, "siglip", _APACHE, parameters, embed_dim, image_size, place=f"google/{name}")
+def find_known_model(name: str) -> KnownModel | None:
+    """The model of a name, or of a Hugging Face repository; None where none is known."""
+    for model in KNOWN_MODELS:
+        if name == model.name or name == model.place != "":
+            return model
+    return None
+
+
+def known_model(name: str) -> KnownModel:
+    """The same where there must be one.
+
+    Raises:
+        GridClipError: the name is unknown; the nearest ones are named.
+    """
+    found = find_known_model(name)
+    if found is None:
+        raise GridClipError(
+            f"model {name!r} is not known: {nearest_names(name)}`list_models` (gridclip models) has all names; a model "
+            "of another name is used by the path of its checkpoint"
+        )
+    return found
+
+
+def nearest_names(name: str) -> str:
+    """A question that ends with a space, after the names that are spelled nearly so; empty where there are none."""
+    spelled = {model.name.lower(): model.name for model in KNOWN_MODELS}
+    near = difflib.get_close_matches(name.rpartition("/")[2].lower(), spelled, n=3)
+    near += difflib.get_close_matches(name.lower(), spelled, n=3)
+    return f"did you mean {' or '.join(dict.fromkeys(spelled[each] for each in near))}? " if near else ""
+
+
+def _openai(name: str, parameters: int, embed_dim: int, image_size: int) -> KnownModel:
+    return KnownModel(name, "clip", _MIT, parameters, embed_dim, image_size, licence_source=_OPENAI_LICENCE)
+
+
+def _siglip(name: str, parameters: int, embed_dim: int, image_size: int, licence_source: str = "") -> KnownModel:
+    return KnownModel(
+        name,
+        "siglip",
+        _APACHE,
+        parameters,
+        embed_dim,
+        image_size,
+        place=f"google/{name}",
+        licence_source=licence_source,
+    )
 
 
 def _pe(name: str, parameters: int, embed_dim: int, image_size: int, recall: float) -> KnownModel:
     return KnownModel(
-        name, "pe", _APACHE, parameters, embed_dim, image_size, recall, _PE_SOURCE, place=f"facebook/{name}"
+        name,
+        "pe",
+        _APACHE,
+        parameters,
+        embed_dim,
+        image_size,
+        recall,
+        _PE_SOURCE,
+        place=f"facebook/{name}",
+        file=f"{name}.pt",
+        licence_source=_PE_LICENCE,
     )
 
 
 def _eva(name: str, parameters: int, embed_dim: int, image_size: int) -> KnownModel:
-    return KnownModel(name, "eva", _MIT, parameters, embed_dim, image_size, place=f"timm/{name}")
+    place = f"timm/{name}"
+    return KnownModel(name, "eva", _MIT, parameters, embed_dim, image_size, place=place, licence_source=_HUB_PAGE)
 
 
-def _open_clip(name: str, parameters: int, embed_dim: int) -> KnownModel:
-    return KnownModel(name, "clip", _MIT, parameters, embed_dim, 224, place=f"laion/{name}")
+def _open_clip(name: str, parameters: int, embed_dim: int, licence_source: str = "") -> KnownModel:
+    return KnownModel(
+        name, "clip", _MIT, parameters, embed_dim, 224, place=f"laion/{name}", licence_source=licence_source
+    )
 
 
 KNOWN_MODELS = (
-    KnownModel("ViT-B/32", "clip", _MIT, 151, 512, 224),
-    KnownModel("ViT-B/16", "clip", _MIT, 150, 512, 224),
-    KnownModel("ViT-L/14", "clip", _MIT, 428, 768, 224),
-    KnownModel("ViT-L/14@336px", "clip", _MIT, 428, 768, 336),
+    _openai("ViT-B/32", 151, 512, 224),
+    _openai("ViT-B/16", 150, 512, 224),
+    _openai("ViT-L/14", 428, 768, 224),
+    _openai("ViT-L/14@336px", 428, 768, 336),
     _open_clip("CLIP-ViT-B-32-laion2B-s34B-b79K", 151, 512),
     _open_clip("CLIP-ViT-B-16-laion2B-s34B-b88K", 150, 512),
-    _open_clip("CLIP-ViT-L-14-laion2B-s32B-b82K", 428, 768),
-    _open_clip("CLIP-ViT-H-14-laion2B-s32B-b79K", 986, 1024),
-    _open_clip("CLIP-ViT-bigG-14-laion2B-39B-b160k", 2540, 1280),
-    _siglip("siglip-base-patch16-224", 203, 768, 224),
-    _siglip("siglip-base-patch16-256", 203, 768, 256),
-    _siglip("siglip-base-patch16-384", 203, 768, 384),
-    _siglip("siglip-base-patch16-512", 204, 768, 512),
-    _siglip("siglip-large-patch16-256", 652, 1024, 256),
-    _siglip("siglip-large-patch16-384", 652, 1024, 384),
-    _siglip("siglip-so400m-patch14-384", 878, 1152, 384),
+    _open_clip("CLIP-ViT-L-14-laion2B-s32B-b82K", 428, 768, _HUB_COPY),
+    _open_clip("CLIP-ViT-H-14-laion2B-s32B-b79K", 986, 1024, _HUB_COPY),
+    _open_clip("CLIP-ViT-bigG-14-laion2B-39B-b160k", 2540, 1280, _HUB_PAGE),
+    _siglip("siglip-base-patch16-224", 203, 768, 224, _HUB_PAGE),
+    _siglip("siglip-base-patch16-256", 203, 768, 256, _HUB_PAGE),
+    _siglip("siglip-base-patch16-384", 203, 768, 384, _HUB_PAGE),
+    _siglip("siglip-base-patch16-512", 204, 768, 512, _HUB_PAGE),
+    _siglip("siglip-large-patch16-256", 652, 1024, 256, _HUB_PAGE),
+    _siglip("siglip-large-patch16-384", 652, 1024, 384, _HUB_PAGE),
+    _siglip("siglip-so400m-patch14-384", 878, 1152, 384, _HUB_PAGE),
     _siglip("siglip2-base-patch16-224", 375, 768, 224),
     _siglip("siglip2-base-patch16-256", 375, 768, 256),
     _siglip("siglip2-base-patch16-384", 375, 768, 384),
@@ -79,7 +147,7 @@ KNOWN_MODELS = (
     _siglip("siglip2-large-patch16-384", 882, 1024, 384),
     _siglip("siglip2-large-patch16-512", 882, 1024, 512),
     _siglip("siglip2-so400m-patch14-224", 1135, 1152, 224),
-    _siglip("siglip2-so400m-patch14-384", 1136, 1152, 384),
+    _siglip("siglip2-so400m-patch14-384", 1136, 1152, 384, _HUB_PAGE),
     _siglip("siglip2-so400m-patch16-256", 1136, 1152, 256),
     _siglip("siglip2-so400m-patch16-384", 1136, 1152, 384),
     _siglip("siglip2-so400m-patch16-512", 1137, 1152, 512),

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import GridClipError
 from .download import MODELS, cache_folder
+from .downloads import find_download
 from .known_models import KNOWN_MODELS, KnownModel
 from .model_info import ModelInfo, read_model_info
 
@@ -47,7 +48,7 @@ class ModelListing:
         known = [
             {
                 **dataclasses.asdict(model),
-                "downloadable": model.name in MODELS,
+                "checksum": "pinned" if model.name in MODELS else "of the first download",
                 "downloaded": str(self.downloaded[model.name]) if model.name in self.downloaded else None,
             }
             for model in self.known
@@ -56,27 +57,28 @@ class ModelListing:
         return {"cache": str(self.cache), "known": known, "exported": exported}
 
     def __str__(self) -> str:
-        rows = [("model", "family", "licence", "million", "wide", "pixels", "MSR-VTT R@1", "to be had")]
+        rows = [("model", "family", "licence", "million", "wide", "pixels", "MSR-VTT R@1", "here")]
         for model in self.known:
             recall = "" if model.msr_vtt_recall_at_1 is None else f"{model.msr_vtt_recall_at_1:.1f}"
+            licence = model.licence if model.licence_source else f"{model.licence} (unchecked)"
             sizes = (str(model.parameters), str(model.embed_dim), str(model.image_size))
-            rows.append((model.name, model.family, model.licence, *sizes, recall, self._place(model)))
+            here = "downloaded" if model.name in self.downloaded else ""
+            rows.append((model.name, model.family, licence, *sizes, recall, here))
         lines = _table(rows)
         sources = sorted({model.source for model in self.known if model.source})
+        pinned = ", ".join(model.name for model in self.known if model.name in MODELS)
         lines += [
             "",
             f"MSR-VTT R@1: zero-shot text to video, as published ({'; '.join(sources)}); not of super images.",
+            "(unchecked): what is said of the model; the licence itself was not read.",
+            f"Each is downloaded by its name. Checksums: of {pinned} known before; of the others what the hub",
+            "says at the first download, to which all later ones are held.",
         ]
         lines += ["", f"Exported, in {self.cache}:"]
         for cached in self.exported:
             info = cached.info
             lines.append(f"  {cached.path.name}: {info.family}, {info.precision}, {info.image_size} pixels")
         return "\n".join(lines if self.exported else [*lines, "  none"])
-
-    def _place(self, model: KnownModel) -> str:
-        if model.name in self.downloaded:
-            return "downloaded"
-        return "by name" if model.name in MODELS else f"hf.co/{model.place}"
 
 
 def list_models(cache_dir: pathlib.Path | None = None) -> ModelListing:
@@ -86,10 +88,10 @@ def list_models(cache_dir: pathlib.Path | None = None) -> ModelListing:
         cache_dir: default: see `download.cache_folder`.
     """
     cache = cache_folder(cache_dir)
-    places = {name: cache / "checkpoints" / url.rsplit("/", 1)[1] for name, url in MODELS.items()}
+    found = {model.name: find_download(model, cache) for model in KNOWN_MODELS}
     return ModelListing(
         known=KNOWN_MODELS,
-        downloaded={name: path for name, path in places.items() if path.is_file()},
+        downloaded={name: path for name, path in found.items() if path is not None},
         exported=tuple(_exported(cache / "models")),
         cache=cache,
     )

@@ -25,7 +25,7 @@ from .torchscript import is_torchscript, read_torchscript, refuse_inflating_arch
 M = TypeVar("M", bound=nn.Module)
 
 # In the order of preference when a folder holds several.
-_WEIGHT_FILES = (
+WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
@@ -148,13 +148,13 @@ def _weight_files(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
         return (path,)
     if not path.is_dir():
         raise GridClipError(f"{path} does not exist: expected a CLIP checkpoint, a Hugging Face folder or a model name")
-    for name in _WEIGHT_FILES:
+    for name in WEIGHT_FILES:
         file = path / name
         if file.is_file() and name.endswith(".index.json"):
             return _shards(file)
         if file.is_file():
             return (file,)
-    raise GridClipError(f"{path} holds no weights: expected one of {', '.join(_WEIGHT_FILES)} (a Hugging Face folder)")
+    raise GridClipError(f"{path} holds no weights: expected one of {', '.join(WEIGHT_FILES)} (a Hugging Face folder)")
 
 
 def _shards(index: pathlib.Path) -> tuple[pathlib.Path, ...]:

@@ -220,8 +220,12 @@ def test_the_wheel_has_the_modules_and_their_data_and_nothing_else(wheel: pathli
         "benchmarks/demo/grids_clip.pt",
         "benchmarks/demo/tiny_clip.pt",
         "benchmarks/demo/tiny_clip.tokenizer.json",
+        "benchmarks/demo/tiny_siglip/config.json",
+        "benchmarks/demo/tiny_siglip/model.safetensors",
+        "benchmarks/demo/tiny_siglip/preprocessor_config.json",
+        "benchmarks/demo/tiny_siglip/tokenizer.json",
     }
-    assert len(data) == 4 + 3 + 4 + 4
+    assert len(data) == 4 + 4 + 3 + 4 + 4
 
 
 def test_commands_run_from_the_wheel_in_another_folder(

@@ -1,8 +1,9 @@
-"""The committed tiny CLIP in; unseen videos, their embeddings and their recall through the ordinary commands out.
+"""A committed tiny model in; unseen videos, their embeddings and their recall through the ordinary commands out.
 
-    python -m gridclip.benchmarks.demo.run [--out demo-output] [--videos 100] [--seed 2026]
+    python -m gridclip.benchmarks.demo.run [--family clip] [--out demo-output] [--videos 100] [--seed 2026]
 
-This is what `make demo` calls. A second run goes on from what the first one left.
+This is what `make demo` calls. A second run goes on from what the first one left. `--family siglip` does the same with
+the tiny SigLIP.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import time
 from . import videos
 
 CHECKPOINT = pathlib.Path(__file__).with_name("tiny_clip.pt")
+CHECKPOINTS = {"clip": CHECKPOINT, "siglip": CHECKPOINT.with_name("tiny_siglip")}  # by encoder family
+OUT = "demo-output"
 TEMPERATURES = ("1", "0.1")
 TOP_K = (1, 5, 10)
 SEARCHES = 2
@@ -65,10 +68,10 @@ class Paths:
         return self.out / f"evaluation_temperature_{temperature}.json"
 
 
-def run_demo(out: pathlib.Path, *, count: int, seed: int, processes: int) -> None:
+def run_demo(out: pathlib.Path, *, checkpoint: pathlib.Path, count: int, seed: int, processes: int) -> None:
     """Generate, plan, export, embed, evaluate, search; print the recall beside chance."""
     paths = Paths(out)
-    forget_other_settings(paths, {"videos": count, "seed": seed, "checkpoint_sha256": _sha256(CHECKPOINT)})
+    forget_other_settings(paths, {"videos": count, "seed": seed, "checkpoint_sha256": _sha256(checkpoint)})
     begun = time.monotonic()
     print(f"{count} unseen videos into {out / videos.VIDEO_FOLDER} (H.264 with B-frames)", flush=True)
     annotation_file = videos.write_videos(out, count, seed=seed, processes=processes)
@@ -78,7 +81,7 @@ def run_demo(out: pathlib.Path, *, count: int, seed: int, processes: int) -> Non
     model, store = ["--model", str(paths.model)], ["--store", str(paths.store)]
     seconds["plan"] = gridclip("plan", *files)
     if not (paths.model / "model.json").exists():
-        seconds["export"] = gridclip("export", str(CHECKPOINT), "--out", str(paths.model), "--verify")
+        seconds["export"] = gridclip("export", str(checkpoint), "--out", str(paths.model), "--verify")
     seconds["embed-videos"] = gridclip("embed-videos", *model, *files, *store, "--resume")
     seconds["embed-text"] = gridclip("embed-text", *model, "--anno-path", str(annotation_file), *store)
     for temperature in TEMPERATURES:
@@ -95,7 +98,7 @@ def run_demo(out: pathlib.Path, *, count: int, seed: int, processes: int) -> Non
     paths.result.write_text(json.dumps(report, indent=1) + "\n")
     print(f"\n{table(recall, count)}\nAs JSON: {paths.result}. {sum(seconds.values()):.0f} s in all.")
     looking = ["gridclip", "serve", *store, *model, *files[:2], "--temperature", TEMPERATURES[-1]]
-    print(f"To look at it: make serve, or {shlex.join(looking)}", flush=True)
+    print(f"To look at it: {'make serve, or ' if str(out) == OUT else ''}{shlex.join(looking)}", flush=True)
 
 
 def forget_other_settings(paths: Paths, settings: dict[str, object]) -> None:
@@ -148,30 +151,37 @@ def questions(annotation_file: pathlib.Path) -> list[Question]:
     ]
 
 
-def _sha256(path: pathlib.Path) -> str:
+def _sha256(checkpoint: pathlib.Path) -> str:
+    """Of a file, or of the weights in a folder."""
+    path = checkpoint / "model.safetensors" if checkpoint.is_dir() else checkpoint
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
-        advice = "restore it from the repository, or train it with train_tiny_clip"
+        advice = "restore it from the repository, or train it with train_tiny_clip or train_tiny_siglip"
         raise DemoError(f"{path} is missing: {advice}") from None
 
 
 def main() -> None:
     """Read the options, run the demo, exit with 1 where it stopped."""
     parser = argparse.ArgumentParser(description="Run GridCLIP's main job on generated videos.")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("demo-output"), help="folder for everything")
+    parser.add_argument("--family", choices=CHECKPOINTS, default="clip", help="of the tiny model")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help=f"folder for everything; default: {OUT}, with the family where it is not clip"
+    )
     parser.add_argument("--videos", type=int, default=100, help="videos to generate, at least 2")
     parser.add_argument("--seed", type=int, default=2026, help="of the videos")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that generate videos")
     options = parser.parse_args()
     if options.videos < 2 or options.processes < 1:
         parser.error(f"--videos ({options.videos}) must be >= 2 and --processes ({options.processes}) >= 1")
+    out = options.out or pathlib.Path(OUT if options.family == "clip" else f"{OUT}-{options.family}")
+    checkpoint = CHECKPOINTS[options.family]
     try:
-        run_demo(options.out, count=options.videos, seed=options.seed, processes=options.processes)
+        run_demo(out, checkpoint=checkpoint, count=options.videos, seed=options.seed, processes=options.processes)
     except DemoError as error:
         sys.exit(f"demo: {error}")
     except OSError as error:
-        sys.exit(f"demo: {error}; the demo needs about 60 MB in {options.out}")
+        sys.exit(f"demo: {error}; the demo needs about 60 MB in {out}")
     except KeyboardInterrupt:
         sys.exit("demo: interrupted; the same command goes on from here")
 

@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import json
 import pathlib
+import types
 from typing import Any
 
 from ..moments.best import Moment
@@ -38,13 +39,19 @@ TERMINAL = Style(
 )
 
 
-def as_lines(hits: collections.abc.Sequence[Hit], style: Style, files: Files) -> list[str]:
+def as_lines(
+    hits: collections.abc.Sequence[Hit],
+    style: Style,
+    files: Files,
+    matches: collections.abc.Mapping[str, float] = types.MappingProxyType({}),
+) -> list[str]:
     """A line for each hit with its best moment, and one for each further moment.
 
     Args:
         hits: best first.
         style: for a terminal, or plain.
         files: what a click on an id or a moment opens.
+        matches: by id, how probably a super image matches; empty where the model does not say.
     """
     width = max((len(printable(hit.video_id)) for hit in hits), default=0)
     lines = []
@@ -56,14 +63,23 @@ def as_lines(hits: collections.abc.Sequence[Hit], style: Style, files: Files) ->
         if isinstance(place, pathlib.Path):  # nothing opens a part of a tar, and a URL may hold a key
             shown = style.link(shown, place)
         moments = [_moment(hit.video_id, moment, style, files) for moment in hit.moments] or ["time unknown"]
-        lines.append(f"{style.faint(f'{rank:4}')}  {shown}{padding}  {hit.score:.4f}  {moments[0]}")
+        match = f"  match {matches[hit.video_id]:.0%}" if hit.video_id in matches else ""
+        lines.append(f"{style.faint(f'{rank:4}')}  {shown}{padding}  {hit.score:.4f}  {moments[0]}{match}")
         for further, moment in zip(moments[1:], hit.moments[1:], strict=True):
             lines.append(f"{' ' * (TO_THE_MOMENT + width)}  {style.faint(f'{moment.score:.4f}')}  {further}")
     return lines
 
 
-def as_json(hits: collections.abc.Sequence[Hit], question: collections.abc.Mapping[str, Any], files: Files) -> str:
-    """One line: what was asked, and `results` as `/api/search` has them, with `clip` where one was written."""
+def as_json(
+    hits: collections.abc.Sequence[Hit],
+    question: collections.abc.Mapping[str, Any],
+    files: Files,
+    matches: collections.abc.Mapping[str, float] = types.MappingProxyType({}),
+) -> str:
+    """One line: what was asked, and `results` as `/api/search` has them, with `clip` where one was written.
+
+    `match_probability` is there for the ids in `matches`, see `as_lines`.
+    """
     results = [
         {
             "video_id": hit.video_id,
@@ -73,6 +89,7 @@ def as_json(hits: collections.abc.Sequence[Hit], question: collections.abc.Mappi
                 | ({"clip": str(files.clips[key])} if (key := (hit.video_id, moment)) in files.clips else {})
                 for moment in hit.moments
             ],
+            **({"match_probability": matches[hit.video_id]} if hit.video_id in matches else {}),
         }
         for hit in hits
     ]

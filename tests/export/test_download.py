@@ -4,7 +4,7 @@ import hashlib
 import http.server
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from gridclip import GridClipError
@@ -12,6 +12,7 @@ from gridclip.export import download
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(BODY).hexdigest()
+CHECKSUM = download.Checksum("SHA-256", SHA256)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -25,6 +26,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.breaks: list[int] = []
         self.requests: list[str | None] = []
+        self.hold: Callable[[], object] = lambda: None  # before each answer
 
     @property
     def url(self) -> str:
@@ -38,6 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.requests.append(wanted)
+        self.server.hold()
         self.close_connection = True
         if self.server.status != 200:
             self.send_error(self.server.status)
@@ -80,15 +83,31 @@ def _no_pauses(monkeypatch):
 
 def test_whole_file_is_fetched_once(server, tmp_path):
     for _ in range(2):
-        download.download_file(server.url, tmp_path / "a" / "clip.pt", SHA256)
+        download.download_file(server.url, tmp_path / "a" / "clip.pt", CHECKSUM)
         assert (tmp_path / "a" / "clip.pt").read_bytes() == BODY
     assert server.requests == [None]
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["clip.pt"]
 
 
+def test_of_several_that_want_a_file_one_fetches_it(server, tmp_path):
+    begun, waits = threading.Event(), threading.Event()
+    server.hold = lambda: (begun.set(), waits.wait(10))
+    threads = [
+        threading.Thread(target=download.download_file, args=(server.url, tmp_path / "clip.pt", CHECKSUM))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(10)
+    waits.set()
+    for thread in threads:
+        thread.join()
+    assert server.requests == [None] and [file.name for file in tmp_path.iterdir()] == ["clip.pt"]
+
+
 def test_broken_connections_are_resumed(server, tmp_path):
     server.breaks = [300_000, 100_000, 0, 200_000]
-    download.download_file(server.url, tmp_path / "clip.pt", SHA256)
+    download.download_file(server.url, tmp_path / "clip.pt", CHECKSUM)
     assert (tmp_path / "clip.pt").read_bytes() == BODY
     assert server.requests == [None, "bytes=300000-", "bytes=400000-", "bytes=400000-", "bytes=600000-"]
 
@@ -96,9 +115,9 @@ def test_broken_connections_are_resumed(server, tmp_path):
 def test_broken_run_is_resumed_by_the_next(server, tmp_path):
     server.breaks = [300_000, 0, 0, 0]
     with pytest.raises(GridClipError, match="after the 300000 bytes in .*clip.pt.part"):
-        download.download_file(server.url, tmp_path / "clip.pt", SHA256)
+        download.download_file(server.url, tmp_path / "clip.pt", CHECKSUM)
     assert not (tmp_path / "clip.pt").exists()
-    download.download_file(server.url, tmp_path / "clip.pt", SHA256)
+    download.download_file(server.url, tmp_path / "clip.pt", CHECKSUM)
     assert server.requests[-1] == "bytes=300000-"
     assert (tmp_path / "clip.pt").read_bytes() == BODY
 
@@ -106,33 +125,33 @@ def test_broken_run_is_resumed_by_the_next(server, tmp_path):
 def test_server_without_ranges_starts_again(server, tmp_path):
     server.ranges = False
     (tmp_path / "clip.pt.part").write_bytes(BODY[:1000])
-    download.download_file(server.url, tmp_path / "clip.pt", SHA256)
+    download.download_file(server.url, tmp_path / "clip.pt", CHECKSUM)
     assert server.requests == ["bytes=1000-"]
     assert (tmp_path / "clip.pt").read_bytes() == BODY
 
 
 def test_whole_part_only_needs_its_checksum(server, tmp_path):
     (tmp_path / "clip.pt.part").write_bytes(BODY)
-    download.download_file(server.url, tmp_path / "clip.pt", SHA256)
+    download.download_file(server.url, tmp_path / "clip.pt", CHECKSUM)
     assert (tmp_path / "clip.pt").read_bytes() == BODY
 
 
 def test_part_that_is_too_long_is_fetched_again(server, tmp_path):
     (tmp_path / "clip.pt.part").write_bytes(BODY + b"more")
-    download.download_file(server.url, tmp_path / "clip.pt", SHA256)
+    download.download_file(server.url, tmp_path / "clip.pt", CHECKSUM)
     assert (tmp_path / "clip.pt").read_bytes() == BODY
 
 
 def test_wrong_content_is_an_error_and_removed(server, tmp_path):
     server.body = BODY[:-1] + b"x"
     with pytest.raises(GridClipError, match=f"instead of {SHA256} and was removed"):
-        download.download_file(server.url, tmp_path / "clip.pt", SHA256)
+        download.download_file(server.url, tmp_path / "clip.pt", CHECKSUM)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_file_is_fetched_again(server, tmp_path):
     (tmp_path / "clip.pt").write_bytes(b"damaged")
-    download.download_file(server.url, tmp_path / "clip.pt", SHA256)
+    download.download_file(server.url, tmp_path / "clip.pt", CHECKSUM)
     assert (tmp_path / "clip.pt").read_bytes() == BODY
 
 
@@ -140,24 +159,24 @@ def test_damaged_file_is_fetched_again(server, tmp_path):
 def test_what_the_server_answers_is_told(server, tmp_path, status, requests):
     server.status = status
     with pytest.raises(GridClipError, match=f"the server answers {status}"):
-        download.download_file(server.url, tmp_path / "clip.pt", SHA256)
+        download.download_file(server.url, tmp_path / "clip.pt", CHECKSUM)
     assert len(server.requests) == requests
 
 
 def test_without_a_network_the_way_out_is_told(tmp_path):
     with pytest.raises(GridClipError, match="fetch the file elsewhere and pass its path"):
-        download.download_file("http://127.0.0.1:9/clip.pt", tmp_path / "clip.pt", SHA256)
+        download.download_file("http://127.0.0.1:9/clip.pt", tmp_path / "clip.pt", CHECKSUM)
 
 
 def test_unwritable_cache_is_told(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GridClipError, match="cannot write .*set GRIDCLIP_CACHE"):
-        download.download_file(server.url, tmp_path / "file" / "clip.pt", SHA256)
+        download.download_file(server.url, tmp_path / "file" / "clip.pt", CHECKSUM)
 
 
 def test_names_download_to_the_cache_folder(server, tmp_path, monkeypatch):
     monkeypatch.setitem(download.MODELS, "ViT-L/14", server.url)
-    assert download.download_model("ViT-L/14", tmp_path) == tmp_path / "checkpoints" / "clip.pt"
+    assert download.download_openai("ViT-L/14", tmp_path) == tmp_path / "checkpoints" / "clip.pt"
     assert (tmp_path / "checkpoints" / "clip.pt").read_bytes() == BODY
 
 

@@ -67,8 +67,10 @@ def test_the_cache_s_models_are_listed(tmp_path, tiny_checkpoint):
     assert [model.path for model in found.exported] == [folder] and found.exported[0].info.family == "clip"
     assert found.downloaded == {"ViT-B/32": checkpoint}
     rows = {line.split("  ")[0]: line for line in str(found).splitlines()}
-    assert rows["ViT-B/32"].endswith("downloaded") and rows["ViT-L/14"].endswith("by name")
-    assert "50.3" in rows["PE-Core-L14-336"] and rows["PE-Core-L14-336"].endswith("hf.co/facebook/PE-Core-L14-336")
+    assert rows["ViT-B/32"].endswith("downloaded") and not rows["ViT-L/14"].endswith("downloaded")
+    assert rows["PE-Core-L14-336"].endswith("50.3")
+    for model in KNOWN_MODELS:
+        assert ("(unchecked)" in rows[model.name]) == (not model.licence_source)
     assert folder.name in str(found)
 
 
@@ -78,7 +80,6 @@ def test_the_command_gives_the_table_or_json(tmp_path: pathlib.Path, monkeypatch
     assert table.exit_code == 0 and table.output.strip() == str(gridclip.list_models())
     told = json.loads(CliRunner().invoke(main, ["models", "--json"]).output)
     assert told["cache"] == str(tmp_path) and told["exported"] == []
-    assert [model["name"] for model in told["known"] if model["downloadable"]] == list(MODELS)
-    assert {"licence", "parameters", "embed_dim", "image_size", "msr_vtt_recall_at_1", "source"} <= set(
-        told["known"][0]
-    )
+    assert [model["name"] for model in told["known"] if model["checksum"] == "pinned"] == list(MODELS)
+    facts = {"licence", "licence_source", "parameters", "embed_dim", "image_size", "msr_vtt_recall_at_1", "source"}
+    assert facts <= set(told["known"][0])
