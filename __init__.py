@@ -376,7 +376,7 @@ def embed_videos(
     shard_id: int = 0,
     num_gpus: int = _choices.NUM_GPUS,
     on_damage: _choices.OnDamage = _choices.ON_DAMAGE,
-    cells: bool = _choices.CELLS,
+    cells: bool | None = _choices.CELLS,
     retry_failed: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str = _choices.METRICS_HOST,
@@ -410,7 +410,8 @@ def embed_videos(
         num_gpus: 0: the CPU; 1: what `model` was loaded with; more: a process for each, of one model.
         on_damage: where a wanted frame cannot be decoded, "nearest" takes the nearest one that can, at most 1/fps
             seconds away, with a notice; with "fail" the video fails.
-        cells: also make a vector of each wanted frame, from its cell of the super image, in the same pass.
+        cells: also make a vector of each wanted frame, from its cell of the super image, in the same pass. None: as the
+            store has it; a new one gets them where the models can embed cells and super images do not overlap.
         retry_failed: "any": only the videos that the failures.jsonl of earlier runs name; or only those that failed at
             a stage, one of "list", "open", "demux", "sample", "decode", "read", "write", "encode" and "query".
         metrics_port: show how the job gets on to Prometheus, at this port (0 is any free one) until it ends.
@@ -494,7 +495,7 @@ def embed_images(
     resume: bool = False,
     overwrite: bool = False,
     num_gpus: int = _choices.NUM_GPUS,
-    cells: bool = _choices.CELLS,
+    cells: bool | None = _choices.CELLS,
     retry_failed: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str = _choices.METRICS_HOST,
@@ -511,7 +512,8 @@ def embed_images(
         num_workers: reading processes; default: 10.
         time_limit_s: seconds without a result after which a reader counts as hung, > 0.
         resume, overwrite, num_gpus: as in `embed_videos`, as are the result and the errors.
-        cells: also make a vector of each frame; a folder that does not say when its frames are is a failure.
+        cells: also make a vector of each frame; a folder that does not say when its frames are is a failure. None: as
+            the store has it; a new one gets them where the model can embed cells and every folder says it.
         retry_failed, metrics_port, metrics_host, cluster, cpus_per_worker: as in `embed_videos`.
 
     Example:

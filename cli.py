@@ -243,7 +243,8 @@ _sampling = _options(
 _cells = click.option(
     "--cells/--no-cells",
     default=choices.CELLS,
-    help="Also store a vector of each frame, from its cell, in the same pass.",
+    show_default="as the store has it; in a new one, on where the model can",
+    help="Also store a vector of each frame, from its cell, in the same pass: moments begin and end at frames.",
 )
 _view = _options(
     click.option(

@@ -110,7 +110,7 @@ class Ways:
     def _embed_images(self) -> None:
         two = self.scratch / "two"
         self.summaries["two stages"] = embed_images(
-            self.encoder, two / "jpegs", two / "store", num_workers=self.num_workers
+            self.encoder, two / "jpegs", two / "store", num_workers=self.num_workers, cells=False
         )
 
     def fused(self) -> None:
@@ -123,7 +123,12 @@ class Ways:
     def _embed_videos(self) -> None:
         sampling = Sampling(super_img_size=336)
         self.summaries["fused"] = embed_videos(
-            self.encoder, self.video_dir, self.scratch / "fused", sampling=sampling, num_workers=self.num_workers
+            self.encoder,
+            self.video_dir,
+            self.scratch / "fused",
+            sampling=sampling,
+            num_workers=self.num_workers,
+            cells=False,
         )
 
     def _keep(self, way: str, stages: dict[str, float], watch: Watch) -> None:

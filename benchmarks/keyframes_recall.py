@@ -88,7 +88,7 @@ def embedded(corpus: Corpus, encoder: Encoder, sampling: Sampling) -> Iterator[S
     with tempfile.TemporaryDirectory() as folder:
         store = pathlib.Path(folder) / "store"
         workers = len(os.sched_getaffinity(0))
-        summary = embed_videos(encoder, corpus.folder, store, sampling=sampling, num_workers=workers)
+        summary = embed_videos(encoder, corpus.folder, store, sampling=sampling, num_workers=workers, cells=False)
         if summary.failures:
             raise GridClipError(f"{corpus.name}: {summary}")
         embed_text(encoder, corpus.annotation_file, store)

@@ -47,7 +47,7 @@ def timed(encoder: Encoder, videos: pathlib.Path, store: pathlib.Path, num_worke
     sampling = Sampling(super_img_size=encoder.info.image_size)
     began = time.perf_counter()
     with Watch(every_s=0.5) as watch:
-        summary = embed_videos(encoder, videos, store, sampling=sampling, num_workers=num_workers)
+        summary = embed_videos(encoder, videos, store, sampling=sampling, num_workers=num_workers, cells=False)
     seconds = time.perf_counter() - began
     if summary.failures:
         raise RuntimeError(f"{summary.failures} videos failed: see {summary.failures_file}")

@@ -40,7 +40,7 @@ IMAGE_WORKERS = 16  # processes that read JPEG files; those that decode videos a
 # What a store holds and is asked for.
 Level = Literal["super", "cell"]  # vectors of super images, and of the frames in their cells
 LEVELS: tuple[Level, ...] = get_args(Level)
-CELLS = False  # whether embedding makes vectors of cells, too
+CELLS: bool | None = None  # whether embedding makes vectors of cells, too; None: as the store has it, else where it can
 
 # Which failures a job tries again: those of a stage (dali_pipes/contract.py has the same), or all.
 ANY_STAGE = "any"

@@ -31,7 +31,7 @@ def draw(out: pathlib.Path, sentence: str) -> Image.Image:
     store, encoder = Store.open(paths.store), Encoder(paths.model)
     query = encoder.encode_texts([sentence])[0]
     hits = search(store, query, VIDEOS, temperature=TEMPERATURE)
-    table = store.read_super_images()
+    table = store.read_super_images("super")
     rows = []
     for hit in hits:
         number = table.video_ids.index(hit.video_id)

@@ -28,6 +28,7 @@ OUT = "demo-output"
 TEMPERATURES = ("1", "0.1")
 TOP_K = (1, 5, 10)
 SEARCHES = 2
+REFERENCE = "super images, temperature 1"
 
 
 class DemoError(Exception):
@@ -92,7 +93,11 @@ def run_demo(out: pathlib.Path, *, checkpoint: pathlib.Path, count: int, seed: i
         seconds["search"] = gridclip("search", *store, *model, question.sentence, "--top", "3")
         print(f"(The sentence was written for {question.moment}.)", flush=True)
 
-    recall = {f"temperature {each}": _recall(paths.evaluation(each)) for each in TEMPERATURES}
+    recall = {
+        f"{level}, temperature {temperature}": found
+        for temperature in TEMPERATURES
+        for level, found in _recall(paths.evaluation(temperature)).items()
+    }
     recall["chance"] = {k: 100 * k / count for k in TOP_K}
     report = {"videos": count, "recall": recall, "seconds": {name: round(each, 1) for name, each in seconds.items()}}
     paths.result.write_text(json.dumps(report, indent=1) + "\n")
@@ -129,16 +134,23 @@ def gridclip(*arguments: str) -> float:
 
 def table(recall: dict[str, dict[int, float]], count: int) -> str:
     """Rows of recall in percent, one per way to score."""
-    lines = [f"{f'{count} unseen videos':<28}" + "".join(f"{f'R@{k}':>8}" for k in TOP_K)]
-    titles = {"chance": "chance", "temperature 1": "temperature 1 (reference)", "temperature 0.1": "temperature 0.1"}
-    for name, title in titles.items():
-        lines.append(f"{title:<28}" + "".join(f"{recall[name][k]:>8.1f}" for k in TOP_K))
+    lines = [f"{f'{count} unseen videos':<40}" + "".join(f"{f'R@{k}':>8}" for k in TOP_K)]
+    for name in sorted(recall, key=lambda name: recall[name][1]):
+        title = f"{name} (reference)" if name == REFERENCE else name
+        lines.append(f"{title:<40}" + "".join(f"{recall[name][k]:>8.1f}" for k in TOP_K))
     return "\n".join(lines)
 
 
-def _recall(evaluation: pathlib.Path) -> dict[int, float]:
+def _recall(evaluation: pathlib.Path) -> dict[str, dict[int, float]]:
+    """By what was ranked: super images, and cells where the model can embed them."""
     content = json.loads(evaluation.read_text())
-    return {k: float(content[f"R@{k}"]) for k in TOP_K}
+    if "super_image_recall" not in content:
+        return {"super images": _of_top_k(content["recall"])}
+    return {"super images": _of_top_k(content["super_image_recall"]), "cells": _of_top_k(content["recall"])}
+
+
+def _of_top_k(recall: dict[str, float]) -> dict[int, float]:
+    return {k: recall[str(k)] for k in TOP_K}
 
 
 def questions(annotation_file: pathlib.Path) -> list[Question]:

@@ -52,7 +52,9 @@ def run_images(work: Work) -> Iterator[Check]:
     store = work.folder / "images-store"
     shutil.rmtree(store, ignore_errors=True)
     with Watch(work.place.device_id) as watch:
-        summary = embed_images(encoder, images, store, num_workers=os.cpu_count() or 1, time_limit_s=TIME_LIMIT_S)
+        summary = embed_images(
+            encoder, images, store, num_workers=os.cpu_count() or 1, time_limit_s=TIME_LIMIT_S, cells=False
+        )
     _require_all(summary)
     jpeg = max(rates.values())
     facts = {"slower_per_s": measure.significant(min(alone, jpeg))}
@@ -95,7 +97,9 @@ def _job(
     store = work.folder / f"videos-store-{decoder}"
     shutil.rmtree(store, ignore_errors=True)
     with Watch(work.place.device_id) as watch, ProcessWatch() as processes:
-        summary = embed_videos(encoder, paths[0].parent, store, sampling=sampling, decoder=decoder, **shared)
+        summary = embed_videos(
+            encoder, paths[0].parent, store, sampling=sampling, decoder=decoder, cells=False, **shared
+        )
     _require_all(summary)
     more = {
         "load": watch.told,

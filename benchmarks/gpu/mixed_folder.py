@@ -192,7 +192,15 @@ def _embed(
     sampling = Sampling(fps=FPS, super_img_size=encoder.info.image_size)
     workers = max(2, (os.cpu_count() or 1) // 2)
     return embed_videos(
-        encoder, folder, store, sampling=sampling, decoder=decoder, num_workers=workers, batch_size=4, resume=resume
+        encoder,
+        folder,
+        store,
+        sampling=sampling,
+        decoder=decoder,
+        num_workers=workers,
+        batch_size=4,
+        resume=resume,
+        cells=False,
     )
 
 

@@ -137,6 +137,8 @@ class Evaluation:
         too_short: candidates that are too short for the aggregate's definition: tf-prvr scores them by windows, too.
         sweep: the recall of other scorings, where asked for.
         refinement: where the best videos were looked at again: all figures are with it.
+        super_image_recall: R@K in percent, by K, by the super images that the cells lie in, as the reference ranks;
+            where no level was asked for.
     """
 
     recall: dict[int, float]
@@ -165,11 +167,12 @@ class Evaluation:
     sweep: list[SweepEntry] = dataclasses.field(default_factory=list)
     durations_s: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     refinement: Refinement | None = None
+    super_image_recall: dict[int, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the examples, ready for json.dump; R@K under "recall", and, as older readers expect, "R@1"."""
         return {
-            "recall": {str(k): value for k, value in self.recall.items()},
+            "recall": _by_text(self.recall),
             "sum_recall": self.sum_recall,
             "recall_intervals": {str(k): [each.low, each.high] for k, each in self.intervals.items()},
             "sum_recall_interval": None
@@ -193,6 +196,7 @@ class Evaluation:
             "too_short_videos": self.too_short,
             "normalise": self.normalisation.to_json(),
             "ties": TIE_RULE,
+            **({} if self.super_image_recall is None else {"super_image_recall": _by_text(self.super_image_recall)}),
             "model": self.model,
             "sampling": self.sampling,
             **({} if self.moments is None else self.moments.to_json()),
@@ -234,6 +238,9 @@ class Evaluation:
         lines.append(
             f"{self.queries:,} queries, {self.candidates:,} videos, {self.super_images:,} {self.view} ({self.scoring})"
         )
+        if self.super_image_recall is not None:
+            shown = ", ".join(f"R@{k} {value:.2f}" for k, value in self.super_image_recall.items())
+            lines.append(f"by the super images alone: {shown}, SumR {sum(self.super_image_recall.values()):.2f}")
         if self.normalisation.name != choices.NORMALISATION:
             lines.append(f"normalised: {self.normalisation}")
         if self.refinement is not None:
@@ -296,7 +303,8 @@ def evaluate(
         missing: "drop" leaves queries of videos without embeddings out, "count-as-failures" counts them in.
         examples: how many of the queries whose own videos rank worst to return with their best videos.
         moments: also measure moments, see `moments.evaluation`.
-        level, grid_size: which of the store's embeddings, see `Store.read_super_images`.
+        level, grid_size: which of the store's embeddings, see `Store.read_super_images`. Where these are cells and no
+            level is asked for, the recall by their super images is measured, too.
         sweep: also measure the recall with other values of "temperature" or "aggregate", in the same pass.
         normalise: what to do against hubs, see `normalisation`; not together with `sweep`.
         query_bank: a store or an npz, see `query_bank.load_query_bank`; for "qb-norm".
@@ -324,8 +332,8 @@ def evaluate(
     normalisation = Normalisation(normalise, None if query_bank is None else load_query_bank(query_bank))
 
     videos, queries = store.read_super_images(level, grid_size), store.read_queries()
-    if anno_path is not None:
-        annotations = load_annotations(anno_path)
+    annotations = None if anno_path is None else load_annotations(anno_path)
+    if annotations is not None:
         queries = _choose_queries(queries, annotations.queries, f"{anno_path}", store)
         videos = _choose_videos(videos, set(annotations.video_ids), f"{anno_path}", store)
 
@@ -346,6 +354,14 @@ def evaluate(
     def recall_of(found: Ranking) -> dict[int, float]:
         return _recall(_counted(found, failures, candidates), cutoffs, candidates)
 
+    super_image_recall = None
+    if level is None and videos.level == "cell":
+        supers = store.read_super_images("super", videos.grid_size)
+        if annotations is not None:
+            supers = _choose_videos(supers, set(annotations.video_ids), f"{anno_path}", store)
+        if supers.video_ids == videos.video_ids:  # as they are in every store that this version writes
+            among = queries.vectors[present], targets[present], supers
+            super_image_recall = recall_of(*_rank(*among, [Wanted(scoring)], normalisation, device))
     refinement, cuts = None, None
     if refine is not None:
         coarse_recall = recall_of(ranking)
@@ -390,7 +406,13 @@ def evaluate(
         view=View(videos.level, videos.grid_size),
         durations_s=_durations_s(targets[kept], videos),
         refinement=refinement,
+        super_image_recall=super_image_recall,
     )
+
+
+def _by_text(recall: dict[int, float]) -> dict[str, float]:
+    """The same for JSON."""
+    return {str(k): value for k, value in recall.items()}
 
 
 def _durations_s(targets: np.ndarray, videos: SuperImageTable) -> np.ndarray:

@@ -19,6 +19,7 @@ from ..listing.listing import Listing, list_image_folders
 from . import cluster as cluster_jobs
 from . import cluster_nodes, devices, retrying
 from .bookkeeping import Bookkeeping
+from .cells import makes_cells
 from .ledger import SUPER_IMAGES_ALONE, embed, open_store, pass_kinds
 from .progress import JobSummary
 from .sources import cpu_image_source, image_source
@@ -35,7 +36,7 @@ def embed_images(
     resume: bool = False,
     overwrite: bool = False,
     num_gpus: int = 1,
-    cells: bool = CELLS,
+    cells: bool | None = CELLS,
     retry_failed: str | None = None,
     metrics_address: tuple[str, int] | None = None,
     cluster: str | None = None,
@@ -54,7 +55,7 @@ def embed_images(
         overwrite: remove all super images from the store first.
         num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`.
         cells: also make a vector of each wanted frame, from its cell; a folder that does not say when its frames are is
-            lost.
+            lost. None: see `cells.makes_cells`.
         retry_failed, metrics_address, cluster, cpus_per_worker: see `embed_videos.embed_videos`.
 
     Raises:
@@ -68,6 +69,9 @@ def embed_images(
         listing, resume = retrying.only_failed(listing, store_path, retry_failed), True
     sampling = _common_sampling(listing.videos)
     passes = SUPER_IMAGES_ALONE
+    if cells is None:
+        known = Sampling(**sampling) if all(map(_has_frame_times, listing.videos)) else None
+        cells = makes_cells(None, known, encoder.info, store_path, overwrite=overwrite)
     if cells:
         listing = _with_frame_times(listing)
         passes = pass_kinds(Sampling(**sampling), cells)
@@ -117,8 +121,7 @@ def _with_frame_times(listing: Listing) -> Listing:
     kept: list[VideoFile] = []
     lost: list[VideoFile] = []
     for folder in listing.videos:
-        sidecar = jpeg.read_sidecar(folder.path)
-        (lost if sidecar is None or sidecar.frame_bounds_s is None else kept).append(folder)
+        (kept if _has_frame_times(folder) else lost).append(folder)
     reason = (
         f"`cells=True`: {jpeg.SIDECAR} is missing, or does not say when the frames are: make the super images again "
         "with gridclip superimages"
@@ -127,6 +130,11 @@ def _with_frame_times(listing: Listing) -> Listing:
         raise GridClipError(f"{lost[0].path}: {reason}")
     failures = [Failure(folder.video_id, "read", reason) for folder in lost]
     return dataclasses.replace(listing, videos=kept, failures=[*listing.failures, *failures])
+
+
+def _has_frame_times(folder: VideoFile) -> bool:
+    sidecar = jpeg.read_sidecar(folder.path)
+    return sidecar is not None and sidecar.frame_bounds_s is not None
 
 
 def _common_sampling(folders: Sequence[VideoFile]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ..store.store import Store
 from . import cluster as cluster_jobs
 from . import cluster_nodes, devices, retrying, several_models
 from .bookkeeping import Bookkeeping
+from .cells import makes_cells
 from .ledger import embed, open_store, pass_kinds
 from .progress import JobSummary
 from .several_models import OpenTarget, Target
@@ -46,7 +47,7 @@ def embed_videos(
     shard_id: int = 0,
     num_gpus: int = 1,
     on_damage: OnDamage = "nearest",
-    cells: bool = CELLS,
+    cells: bool | None = CELLS,
     retry_failed: str | None = None,
     metrics_address: tuple[str, int] | None = None,
     cluster: str | None = None,
@@ -71,7 +72,7 @@ def embed_videos(
         num_gpus: with more than one, each GPU gets a process of its own, see `devices.embed`; with a cluster 0 leaves
             its GPUs alone.
         on_damage: what becomes of wanted frames that cannot be decoded, see `reading.open_reading`.
-        cells: also make a vector of each wanted frame, from its cell.
+        cells: also make a vector of each wanted frame, from its cell; None: see `cells.makes_cells`.
         retry_failed: only the videos that have failed before, at this stage or at any, see `retrying`; implies resume.
         metrics_address: see `Bookkeeping`.
         cluster: the address of a Ray cluster, or "auto"; see `cluster.embed`.
@@ -85,6 +86,7 @@ def embed_videos(
     if overwrite and num_shards > 1:
         raise ValueError("overwrite and num_shards exclude each other: a shard would remove what the others have done")
     check_decode(decoder, sampling.decode)
+    cells = makes_cells(cells, sampling, encoder.info, store_path, overwrite=overwrite)
     passes = pass_kinds(sampling, cells)
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
     retrying.check(retry_failed, overwrite)
@@ -150,7 +152,7 @@ def embed_videos_with_models(
     num_shards: int = 1,
     shard_id: int = 0,
     on_damage: OnDamage = "nearest",
-    cells: bool = CELLS,
+    cells: bool | None = CELLS,
     retry_failed: str | None = None,
     metrics_address: tuple[str, int] | None = None,
 ) -> JobSummary:
@@ -177,8 +179,8 @@ def embed_videos_with_models(
     if overwrite and num_shards > 1:
         raise ValueError("overwrite and num_shards exclude each other: a shard would remove what the others have done")
     sampling = targets[0].sampling
-    passes = pass_kinds(sampling, cells)
-    several_models.check(targets, passes)
+    targets = [_with_cells(target, cells, overwrite) for target in targets]
+    several_models.check(targets)
     annotated = None if anno_file is None else load_annotations(anno_file).video_ids
     check_decode(decoder, sampling.decode)
     retrying.check(retry_failed, overwrite)
@@ -202,19 +204,21 @@ def embed_videos_with_models(
         )
 
     return several_models.embed(
-        _opened(targets, [each.shard(num_shards, shard_id) for each in listings], cells, resume, overwrite),
+        _opened(targets, [each.shard(num_shards, shard_id) for each in listings], resume, overwrite),
         make_source,
         batch_size=batch_size,
-        passes=passes,
         num_shards=num_shards,
         shard_id=shard_id,
         books=Bookkeeping(retry_failed is not None, metrics_address),
     )
 
 
-def _opened(
-    targets: Sequence[Target], listings: Sequence[Listing], cells: bool, resume: bool, overwrite: bool
-) -> list[OpenTarget]:
+def _with_cells(target: Target, asked: bool | None, overwrite: bool) -> Target:
+    cells = makes_cells(asked, target.sampling, target.encoder.info, target.path, overwrite=overwrite)
+    return dataclasses.replace(target, cells=cells)
+
+
+def _opened(targets: Sequence[Target], listings: Sequence[Listing], resume: bool, overwrite: bool) -> list[OpenTarget]:
     """The targets with their stores; raises GridClipError before anything is removed or claimed where it can."""
     for target in targets:
         store = Store.open(target.path, create=True)
@@ -223,7 +227,7 @@ def _opened(
     opened = []
     for target, listing in zip(targets, listings, strict=True):
         store, stored = open_store(target.path, target.encoder, listing.videos, resume=resume, overwrite=overwrite)
-        _claim_sampling(store, target.sampling, cells)
+        _claim_sampling(store, target.sampling, target.cells)
         opened.append(OpenTarget(target, listing, store, stored))
     return opened
 

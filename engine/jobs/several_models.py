@@ -21,7 +21,7 @@ from ..encoding.encoder import Encoder
 from ..listing.listing import Listing
 from ..store.store import Store
 from .bookkeeping import Bookkeeping
-from .ledger import Encoding, PassKinds, batch_size_for, encoding, kept_books
+from .ledger import SUPER_IMAGES_ALONE, Encoding, PassKinds, batch_size_for, encoding, kept_books, pass_kinds
 from .metrics import shown_by_store
 from .progress import Interrupted, JobSummary
 
@@ -36,16 +36,23 @@ class Target:
         encoder: the model.
         path: of the store.
         sampling: which frames, the same for all models of a job, and how large its super images are.
+        cells: whether it makes vectors of cells, too.
     """
 
     encoder: Encoder
     path: pathlib.Path
     sampling: Sampling
+    cells: bool = False
 
     @property
     def size(self) -> SuperImageSize:
         """How large the model takes super images."""
         return SuperImageSize(self.sampling.super_img_size, self.encoder.info.image_size)
+
+    @property
+    def passes(self) -> PassKinds:
+        """See `ledger.pass_kinds`, as are the errors."""
+        return pass_kinds(self.sampling, self.cells)
 
 
 def check_counts(
@@ -87,7 +94,7 @@ def pair_up(
     return [Target(*each) for each in zip(encoders, paths, samplings, strict=True)]
 
 
-def check(targets: Sequence[Target], kinds: PassKinds) -> None:
+def check(targets: Sequence[Target]) -> None:
     """Raises ArgumentError where some models cannot be at work in one job."""
     frames = [
         dataclasses.replace(target.sampling, super_img_size=targets[0].sampling.super_img_size) for target in targets
@@ -102,12 +109,12 @@ def check(targets: Sequence[Target], kinds: PassKinds) -> None:
     if len(devices) > 1:
         names = ", ".join(sorted("the CPU" if device is None else f"GPU {device}" for device in devices))
         raise ArgumentError(f"the models are loaded on {names}, and frames are decoded for one device: load all on one")
-    without_cells = next((target for target in targets if target.encoder.info.has_cells is False), None)
-    if without_cells is not None and any(kind is not None for kind in kinds):
-        raise ArgumentError(
-            f"the model {without_cells.encoder.info.name} cannot embed cells: leave out `cells`, or "
-            "embed with this model in a job of its own"
-        )
+    for target in targets:
+        if target.encoder.info.has_cells is False and target.passes != SUPER_IMAGES_ALONE:
+            raise ArgumentError(
+                f"the model {target.encoder.info.name} cannot embed cells: leave out `cells`, or "
+                "embed with this model in a job of its own"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +139,6 @@ def embed(
     make_source: Callable[[Sequence[SuperImageSize]], Source],
     *,
     batch_size: int | None,
-    passes: PassKinds,
     num_shards: int = 1,
     shard_id: int = 0,
     books: Bookkeeping,
@@ -143,7 +149,7 @@ def embed(
         targets: at least one.
         make_source: makes a source of super images in some sizes, see `SuperImages.in_size`; only those are asked for
             that a model with something to do takes.
-        batch_size, passes, num_shards, shard_id: see `ledger.embed`, for each model.
+        batch_size, num_shards, shard_id: see `ledger.embed`, for each model.
         books: how those of each store are kept.
 
     Returns:
@@ -158,7 +164,7 @@ def embed(
         stack.enter_context(shown_by_store({lane.name: lane.job.tally.counts for lane in lanes}, books.metrics_address))
         try:
             for lane in lanes:
-                lane.load(batch_size, passes)
+                lane.load(batch_size)
             _decode_for(lanes, make_source)
             return JobSummary.of_stores([lane.finish() for lane in lanes])
         except KeyboardInterrupt as error:
@@ -239,13 +245,15 @@ class _Lane:
         """The store lacks the video, and can get it."""
         return self.at_work and video.video_id in self._todo
 
-    def load(self, batch_size: int | None, passes: PassKinds) -> None:
+    def load(self, batch_size: int | None) -> None:
         """Takes the memory of the model, where there is something to do."""
         if not self._todo:
             return
         size = batch_size_for(self.target.encoder.provider, batch_size)
         with self._alone():
-            self._model = self._open.enter_context(encoding(self.target.encoder, size, self.job.sink, passes))
+            self._model = self._open.enter_context(
+                encoding(self.target.encoder, size, self.job.sink, self.target.passes)
+            )
 
     def take(self, video: VideoFile, event: Event) -> None:
         """One event of a video, which may be for others."""

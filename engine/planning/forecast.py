@@ -14,7 +14,7 @@ from ...dali_pipes.places import size_bytes
 from ...dali_pipes.sampling import Sampling, super_image_count
 from ..choices import CARDS
 from ..listing.listing import list_videos
-from .plan import FP16_BYTES, Plan
+from .plan import FP16_BYTES, Plan, grids_with_cells
 
 Origin = Literal["given", "counted", "assumed", "data sheet", "measured"]
 
@@ -162,7 +162,7 @@ def forecast(
         encode_h=(encode_h, encode_h),
         books_h=(books_h, books_h),
         read_bytes=round(count * per_video["bytes"].value),
-        stored_bytes=super_images * (EMBED_DIM * FP16_BYTES + ROW_BYTES),
+        stored_bytes=(super_images + round(count * per_video["cells"].value)) * (EMBED_DIM * FP16_BYTES + ROW_BYTES),
         numbers=(
             Number("of the job", count, "videos", origin, "`videos`" if videos is not None else "those of the plan"),
             *per_video.values(),
@@ -191,21 +191,24 @@ def flop_per_image(size_px: int) -> float:
 
 
 def _per_video(plan: Plan | None, sampling: Sampling, video_bytes: int | None) -> dict[str, Number]:
-    """Super images and bytes of a video, and its length."""
+    """Super images, cells and bytes of a video, and its length."""
     if plan is None:
         frames = max(1, int(VIDEO_S * sampling.fps))
         count = sum(super_image_count(frames, size, sampling.stride_of(size)) for size in sampling.grid_sizes)
         seconds = Number("of a video", VIDEO_S, "seconds", "assumed", "about that of ActivityNet's")
-        images = Number("of a video", count, "super images", "counted", "from its length and the sampling")
+        why = "from its length and the sampling"
+        images = Number("of a video", count, "super images", "counted", why)
+        cells = Number("of a video", frames * grids_with_cells(sampling), "cells", "counted", why)
     else:
         why = f"the mean of {plan.videos:,} videos"
         seconds = Number("of a video", plan.duration_s / plan.videos, "seconds", "counted", why)
         images = Number("of a video", plan.super_images / plan.videos, "super images", "counted", why)
+        cells = Number("of a video", plan.cells / plan.videos, "cells", "counted", why)
     if video_bytes is not None and plan is not None:
         size = Number("of a video", video_bytes / plan.videos, "bytes", "counted", "of the files")
     else:
         size = Number("of a video", seconds.value * VIDEO_MBIT_PER_S * 1e6 / 8, "bytes", "assumed", "2 Mbit/s")
-    return {"seconds": seconds, "super images": images, "bytes": size}
+    return {"seconds": seconds, "super images": images, "cells": cells, "bytes": size}
 
 
 def _span(hours: tuple[float, float]) -> str:

@@ -36,6 +36,7 @@ class Plan:
         frames: wanted frames of all of them.
         super_images: of all of them, in all grid sizes: passes through the model.
         super_images_by_grid: the same by grid size.
+        cells: frames in them that get a vector of their own, where the model can embed cells; in all grid sizes.
         duration_s: of all of them, seconds.
         longest_s: of the longest one, seconds.
         queries: captions of these videos; None without an annotation file.
@@ -46,13 +47,14 @@ class Plan:
             `sampling.rate_differs`.
         failures: videos that cannot be used, each once.
         notices: videos of which there is another file, too.
-        vector_bytes: fp16 vectors of the super images and queries, by embedding width.
+        vector_bytes: fp16 vectors of the super images, cells and queries, by embedding width.
     """
 
     videos: int
     frames: int
     super_images: int
     super_images_by_grid: dict[int, int]
+    cells: int
     duration_s: float
     longest_s: float
     queries: int | None
@@ -201,6 +203,7 @@ def as_text(plan: Plan) -> str:
         ("wanted frames", f"{plan.frames:,}"),
         ("super images", f"{plan.super_images:,} ({plan.super_images / max(plan.videos, 1):.3f} per video)"),
         *_by_grid(plan),
+        *([("cells", f"{plan.cells:,}")] if plan.cells else []),
         ("duration", f"{plan.duration_s / 3600:,.1f} hours (longest video: {plan.longest_s:,.0f} s)"),
     ]
     if plan.queries is not None:
@@ -265,12 +268,14 @@ def _plan(
         queries = sum(query.video_id in ids for query in annotations.queries)
         dropped = len(annotations.queries) - queries
     passes = sum(super_images.values())
-    vectors = passes + (queries or 0)
+    cells = frames * grids_with_cells(sampling)
+    vectors = passes + cells + (queries or 0)
     return Plan(
         videos=len(usable),
         frames=frames,
         super_images=passes,
         super_images_by_grid=super_images,
+        cells=cells,
         duration_s=sum(each.duration_s for each in usable),
         longest_s=max((each.duration_s for each in usable), default=0.0),
         queries=queries,
@@ -282,6 +287,11 @@ def _plan(
         notices=tuple(notices),
         vector_bytes={name: vectors * width * FP16_BYTES for name, width in EMBED_DIMS.items()},
     )
+
+
+def grids_with_cells(sampling: Sampling) -> int:
+    """How many vectors a frame gets beside those of its super images: one in each grid of several cells."""
+    return 0 if sampling.overlap else sum(grid_size > 1 for grid_size in sampling.grid_sizes)
 
 
 def _measure(video: VideoFile, /, *, skip: int, edit_lists: EditLists) -> Iterator[VideoInfo]:

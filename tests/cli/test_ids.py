@@ -56,7 +56,7 @@ SIZES = {"2024-01": 1, "2024-01/clip": 1, "2024-02/clip": 2}
 
 
 def super_images(store: pathlib.Path) -> dict[str, int]:
-    table = Store.open(store).read_super_images()
+    table = Store.open(store).read_super_images("super")
     return dict(zip(table.video_ids, (table.offsets[1:] - table.offsets[:-1]).tolist(), strict=True))
 
 
@@ -70,7 +70,7 @@ def test_every_command_copes_with_slashes(
     resumed = gridclip("superimages", "--video-dir", videos, "--save-dir", folders, "--resume", "--strict")
     assert "3 were finished before" in resumed.stdout
     gridclip("embed-images", "--model", tiny_model_dir, "--image-dir", folders, "--store", two, "--strict")
-    gridclip("export-features", "--store", fused, "--out", tmp_path / "features")
+    gridclip("export-features", "--store", fused, "--level", "super", "--out", tmp_path / "features")
     gridclip("import-features", "--image-dir", tmp_path / "features", "--store", copy, "--strict")
     assert [super_images(store) for store in (fused, two, copy)] == [SIZES] * 3
     found = gridclip("search", "--store", fused, "--model", tiny_model_dir, "a circle").stdout.splitlines()
@@ -113,7 +113,7 @@ def test_ids_that_are_no_unicode_cost_themselves_only(
     shutil.copytree(folders / "a", named(folders, b"bad\xff"))
     gridclip("embed-images", "--model", tiny_model_dir, "--image-dir", folders, "--store", images)
     assert failures(images) == [(r"bad\xff", "list")]
-    gridclip("export-features", "--store", store, "--out", features)
+    gridclip("export-features", "--store", store, "--level", "super", "--out", features)
     shutil.copy(features / "a.npy", named(features, b"bad\xff.npy"))
     gridclip("import-features", "--image-dir", features, "--store", tmp_path / "copy")
     assert failures(tmp_path / "copy") == [(r"bad\xff", "read")]
@@ -163,7 +163,12 @@ def test_the_procedures_own_commands(
     rest = f"--batch_size 100 --num_gpus 1 --num_worker 2 --ckpt {tiny_checkpoint}"
     done = gridclip(*f"embed-images {rest}".split())
     assert "taking ../dataset/out336, as the last gridclip superimages in this folder" in done.stderr
-    assert "1 queries, 2 videos, 3 super images" in gridclip("evaluate").stdout
+    evaluated = gridclip("evaluate", "--json", "recall.json").stdout
+    assert "1 queries, 2 videos, 12 cells at grid size 2" in evaluated
+    reference = gridclip("evaluate", "--level", "super", "--json", "reference.json").stdout
+    assert "1 queries, 2 videos, 3 super images at grid size 2" in reference
+    found, alone = (json.loads(pathlib.Path(f"{name}.json").read_text()) for name in ("recall", "reference"))
+    assert found["super_image_recall"] == alone["recall"] and "by the super images alone: R@1" in evaluated
 
 
 def test_every_suffix_is_a_video_that_works(tmp_path: pathlib.Path, write_video: Callable[..., pathlib.Path]) -> None:

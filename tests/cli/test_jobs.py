@@ -174,7 +174,7 @@ def test_evaluate_prints_and_reports(
     report = tmp_path / "r.html"
     printed = gridclip("evaluate", "--store", two_stages, "--anno-path", annotations, "--report", report).stdout
     assert re.search(r"R@1 +R@5 +R@10 +R@100 +SumR +median rank +mean rank", printed)
-    assert "6 queries, 4 videos, 5 super images" in printed
+    assert "6 queries, 4 videos, 15 cells" in printed
     assert CAPTIONS["a"][0] in report.read_text()
 
 
@@ -195,7 +195,7 @@ def test_features_go_out_and_in(one_stage: pathlib.Path, tmp_path: pathlib.Path)
     printed = gridclip(
         "import-features", "--image-dir", tmp_path / "features", "--text-file", text_file, "--store", tmp_path / "store"
     ).stdout
-    assert "imported 4 videos (5 super images), 6 queries" in printed
+    assert "imported 4 videos (15 super images), 6 queries" in printed
     for store in (one_stage, tmp_path / "store"):
         gridclip("evaluate", "--store", store, "--json", tmp_path / f"{store.parent.name}.json")
     first, second = (json.loads((tmp_path / f"{each.name}.json").read_text()) for each in (one_stage.parent, tmp_path))
@@ -234,7 +234,7 @@ def test_resume_embeds_only_what_is_new(
     assert "already has 1 of the 2 videos" in refused.stderr and "--resume" in refused.stderr
     resumed = gridclip("embed-videos", *arguments, "--resume")
     assert "embedded 1 videos (2 super images)" in resumed.stdout
-    assert {video: len(vectors) for video, vectors in vectors_by_video(tmp_path / "store").items()} == {"a": 1, "c": 2}
+    assert {video: len(vectors) for video, vectors in vectors_by_video(tmp_path / "store").items()} == {"a": 4, "c": 8}
     mixed = gridclip("embed-videos", *arguments, "--resume", "--fps", 1, status=1)
     assert "0.5" in mixed.stderr and "1" in mixed.stderr
     assert "embedded 2 videos (3 super images)" in gridclip("embed-videos", *arguments, "--overwrite").stdout
@@ -350,4 +350,4 @@ def test_ctrl_c_keeps_finished_videos_in_the_store(
     assert "none failed" in resumed.stdout
     stored = vectors_by_video(store)
     assert len(stored) == 100
-    assert {len(vectors) for vectors in stored.values()} == {2}
+    assert {len(vectors) for vectors in stored.values()} == {8}

@@ -175,7 +175,7 @@ def test_an_index_is_made_and_demanded(
     tiny_model_dir: pathlib.Path,
 ) -> None:
     told = search("a circle", "--index", "ann", status=1).output
-    assert "has no index of super images at grid size 2 for softmax" in told and "or leave out --index ann" in told
+    assert "has no index of cells at grid size 2 for softmax" in told and "or leave out --index ann" in told
     words = ["serve", "--store", store, "--model", str(tiny_model_dir), "--port", "0", "--index", "ann"]
     served = CliRunner().invoke(main, words)
     assert served.exit_code == 1 and "or leave out --index ann" in served.output

@@ -118,13 +118,13 @@ def test_a_store_goes_on_with_what_it_was_made_with_only(encoder, small_videos, 
     store = tmp_path / "s"
     embed(encoder, small_videos, store, grid_size=(1, 2), cells=True, anno_file=only_a)
     for options, differing in (
-        ({"grid_size": (1, 2)}, "cells = True, this run has False"),
+        ({"grid_size": (1, 2), "cells": False}, "cells = True, this run has False"),
         ({"grid_size": 2, "cells": True}, r"grid_size = \[1, 2\], this run has 2"),
-        ({"grid_size": (1, 2), "stride": 2}, "stride = None, this run has 2|cells = True"),
+        ({"grid_size": (1, 2), "stride": 2, "cells": False}, "stride = None, this run has 2|cells = True"),
     ):
         with pytest.raises(GridClipError, match=differing):
             embed(encoder, small_videos, store, resume=True, **options)
-    summary = embed(encoder, small_videos, store, grid_size=(2, 1), cells=True, resume=True)
+    summary = embed(encoder, small_videos, store, grid_size=(2, 1), resume=True)  # with cells, as it began
     assert (summary.done, summary.finished_before) == (3, 1)
     assert_holds(store, wanted, views((1, 2), True))
 

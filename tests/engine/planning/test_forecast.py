@@ -20,7 +20,9 @@ def test_a_million_videos_on_eight_cards():
     assert found.encode_h[0] == pytest.approx(15e6 * 162e9 / (8 * 312e12 * 0.6) / 3600, rel=0.02)
     assert found.hours == found.decode_h and found.bound == ("decoding", "decoding")
     assert found.read_bytes == 1_000_000 * 120 * 250_000
-    assert found.stored_bytes == 15_000_000 * (768 * 2 + forecasts.ROW_BYTES)
+    assert found.stored_bytes == (15_000_000 + 60_000_000) * (768 * 2 + forecasts.ROW_BYTES)  # with a vector a frame
+    alone = forecasts.forecast(None, Sampling(grid_size=1), card="a800", cards=8, videos=1)
+    assert alone.stored_bytes == 60 * (768 * 2 + forecasts.ROW_BYTES)
     assert forecasts.forecast(None, SAMPLING, card="a800", cards=16, videos=1_000_000).hours[0] == found.hours[0] / 2
 
 
