@@ -233,11 +233,16 @@ def test_a_store_of_another_model(
 def test_damaged_model_folders(
     small_videos: pathlib.Path, tiny_model_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    for name, content in (("model.json", "{"), ("image.onnx", "not a graph")):
+    for name, content, options in (
+        ("model.json", "{", ()),
+        ("image_cells.onnx", "not a graph", ()),
+        ("image.onnx", "not a graph", ("--no-cells",)),
+    ):
         model = tmp_path / name
         shutil.copytree(tiny_model_dir, model)
         (model / name).write_text(content)
-        done = gridclip("embed-videos", "--model", model, "--video-dir", small_videos, "--store", tmp_path / f"s{name}")
+        given = ("--model", model, "--video-dir", small_videos, "--store", tmp_path / f"s{name}", *options)
+        done = gridclip("embed-videos", *given)
         assert done.exit_code == 1
         assert name in done.stderr and "export" in done.stderr
 
