@@ -585,10 +585,11 @@ def models(download: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--verify/--no-verify", default=True, help="Compare the graphs with torch and fail where they differ.")
 def export(model: str, out: pathlib.Path, activation: str | None, verify: bool, **options: Any) -> None:
-    """Write a model folder from a checkpoint of CLIP, SigLIP, SigLIP 2, PE-Core or EVA02-CLIP.
+    """Write a model folder from a checkpoint of CLIP, SigLIP, SigLIP 2, PE-Core, EVA02-CLIP or MetaCLIP 2.
 
     MODEL is a name that `gridclip models` lists (downloaded, checksum checked), or the path of an OpenAI archive or
-    state dict, an open_clip file, a PE-Core or EVA02-CLIP file, or a Hugging Face folder of CLIP or SigLIP.
+    state dict, an open_clip file, a PE-Core, EVA02-CLIP or MetaCLIP 2 file, or a Hugging Face folder of CLIP, SigLIP or
+    MetaCLIP 2.
     """
     options["activation"] = activation and activation.replace("-", "_")
     info = gridclip.export_model(model, out, verify=verify, **options)

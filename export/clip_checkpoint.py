@@ -146,9 +146,18 @@ def _hugging_face_fields(config: dict[str, Any]) -> dict[str, Any]:
 # epsilons) leaves no trace in the weights, so a key that is not known here is refused.
 _OPEN_CLIP_KEYS = {
     "vision_cfg": {"image_size", "width", "layers", "head_width", "mlp_ratio", "patch_size", "patch_dropout"},
-    "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "hf_tokenizer_name"},
+    "text_cfg": {
+        "context_length",
+        "vocab_size",
+        "width",
+        "heads",
+        "layers",
+        "mlp_ratio",
+        "hf_tokenizer_name",
+        "eos_id",
+    },
 }
-_OPEN_CLIP_DEFAULTS = (("pool_type", "tok"), ("pool_type", "argmax"))
+_OPEN_CLIP_DEFAULTS = (("pool_type", "tok"), ("pool_type", "argmax"), ("pool_type", "eos"))
 
 
 def _open_clip_fields(config: dict[str, Any]) -> dict[str, Any]:
@@ -162,6 +171,8 @@ def _open_clip_fields(config: dict[str, Any]) -> dict[str, Any]:
         fields["vision_heads"] = vision["width"] // vision.get("head_width", 64)
     if "heads" in model["text_cfg"]:
         fields["text_heads"] = model["text_cfg"]["heads"]
+    if "eos_id" in model["text_cfg"]:
+        fields["end_token"] = model["text_cfg"]["eos_id"]
     return fields | _mean_std(config.get("preprocess_cfg", {}), "mean", "std")
 
 

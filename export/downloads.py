@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 RECORD = "download.json"
 _CONFIGS = ("config.json", "preprocessor_config.json", "open_clip_config.json")
-# The vocabulary of all families but SigLIP, for repositories that hold none.
+_OWN_VOCABULARY = ("siglip", "metaclip2")
+# The vocabulary of the other families, for repositories that hold none.
 _OPENAI_REPOSITORY = "openai/clip-vit-large-patch14"
 _VOCABULARY = "tokenizer.json"
 _TIMEOUT_S = 20.0
@@ -116,8 +117,8 @@ def _choose_files(model: KnownModel) -> list[HubFile]:
     names = [*_weight_names(model, found), *(name for name in _CONFIGS if name in found)]
     if _VOCABULARY in found:
         return [found[name] for name in (*names, _VOCABULARY)]
-    if model.family == "siglip":
-        raise GridClipError(f"{model.place} on the hub has no {_VOCABULARY}, which a SigLIP model needs")
+    if model.family in _OWN_VOCABULARY:
+        raise GridClipError(f"{model.place} on the hub has no {_VOCABULARY}, which a model of its family needs")
     return [*(found[name] for name in names), _list_files(_OPENAI_REPOSITORY)[_VOCABULARY]]
 
 

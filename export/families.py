@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import GridClipError
-from . import clip, eva, pe, siglip
+from . import clip, eva, metaclip2, pe, siglip
 from .family import Family
 from .weights import Weights
 
@@ -13,6 +13,7 @@ FAMILIES: dict[str, Family] = {
     "siglip": siglip,
     "pe": pe,
     "eva": eva,
+    "metaclip2": metaclip2,
     "clip": clip,
 }
 
@@ -30,6 +31,6 @@ def find_family(weights: Weights) -> Family:
     raise GridClipError(
         f"{weights.path} is of no encoder family that is known ({', '.join(FAMILIES)}): "
         f"it has {len(weights.tensors)} tensors{f', such as {names}' if names else ''}; "
-        "expected an OpenAI, open_clip or Hugging Face CLIP model, a Hugging Face folder of SigLIP, or a PE-Core "
-        "or EVA02-CLIP checkpoint"
+        "expected an OpenAI, open_clip or Hugging Face CLIP model, a Hugging Face folder of SigLIP or MetaCLIP 2, or a "
+        "PE-Core, EVA02-CLIP or MetaCLIP 2 checkpoint"
     )

@@ -8,7 +8,9 @@ import difflib
 from .. import GridClipError
 
 _MIT, _APACHE = "MIT", "Apache-2.0"
+_CC_BY_NC = "CC-BY-NC-4.0"
 _OPENAI_LICENCE = "openai/CLIP, LICENSE"
+_METACLIP_LICENCE = "facebookresearch/MetaCLIP, LICENSE"
 _PE_LICENCE = "facebookresearch/perception_models, README.md, Model License"
 _HUB_PAGE = "its page on the Hugging Face hub"
 _HUB_COPY = "the page of a copy of it on the Hugging Face hub"
@@ -116,6 +118,19 @@ def _eva(name: str, parameters: int, embed_dim: int, image_size: int) -> KnownMo
     return KnownModel(name, "eva", _MIT, parameters, embed_dim, image_size, place=place, licence_source=_HUB_PAGE)
 
 
+def _metaclip2(name: str, parameters: int, embed_dim: int, image_size: int) -> KnownModel:
+    return KnownModel(
+        name,
+        "metaclip2",
+        _CC_BY_NC,
+        parameters,
+        embed_dim,
+        image_size,
+        place=f"facebook/{name}",
+        licence_source=_METACLIP_LICENCE,
+    )
+
+
 def _open_clip(name: str, parameters: int, embed_dim: int, licence_source: str = "") -> KnownModel:
     return KnownModel(
         name, "clip", _MIT, parameters, embed_dim, 224, place=f"laion/{name}", licence_source=licence_source
@@ -159,4 +174,10 @@ KNOWN_MODELS = (
     _eva("eva02_base_patch16_clip_224.merged2b_s8b_b131k", 149, 512, 224),
     _eva("eva02_large_patch14_clip_224.merged2b_s4b_b131k", 428, 768, 224),
     _eva("eva02_large_patch14_clip_336.merged2b_s6b_b61k", 428, 768, 336),
+    _metaclip2("metaclip-2-worldwide-s16", 390, 384, 224),
+    _metaclip2("metaclip-2-worldwide-m16", 538, 512, 224),
+    _metaclip2("metaclip-2-worldwide-b32", 588, 512, 224),
+    _metaclip2("metaclip-2-worldwide-b16", 586, 512, 224),
+    _metaclip2("metaclip-2-worldwide-l14", 1082, 768, 224),
+    _metaclip2("metaclip-2-worldwide-huge-quickgelu", 1859, 1024, 224),
 )
