@@ -226,18 +226,12 @@ def main() -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         print(json.dumps(found | {"peak_mib": peak_mib(), "cpu_s": used.ru_utime + used.ru_stime}))
         return
-    before = measure.machine()
     results = run(options.work_dir.absolute(), options.videos, options.super_images)
     goals = {"videos_per_s": GOAL_VIDEOS_PER_S, "resume_s": GOAL_RESUME_S, "peak_mib": GOAL_MEMORY_MIB}
-    report = {
-        "machine": before,
-        "versions": measure.versions(PACKAGES),
-        "settings": {"videos": options.videos, "super_images": options.super_images, "width": WIDTH},
-        "goals_for_a_million": goals,
-        "results": results,
-    }
+    settings = {"videos": options.videos, "super_images": options.super_images, "width": WIDTH}
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        told = {**settings, "goals_for_a_million": goals}
+        measure.write(options.json, packages=PACKAGES, settings=told, results=results)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .chart_parts import GREY, GRIDCLIP, MARKERS, colour, new_figure, title
 from .search import ENOUGH_RECALL
 from .search_corpus import BEST_SUPER_IMAGE
-from .search_table import chosen_effort, ways
+from .search_table import chosen_effort, compared, ways
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def search_chart(report: Mapping[str, Any]) -> Figure | None:
     _over_size(panels[0], entries, lambda asked: chosen_effort(asked)["p50_ms"], "ms of a query (p50)")
     _over_size(panels[1], entries, lambda asked: asked["first_s"], "s until a new process has answered")
     _over_size(panels[2], entries, lambda asked: asked["peak_mib"], "MiB that answering holds at most")
-    _recall(panels[3], entries[-1])
+    _recall(panels[3], compared(report), _looks(entries))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // 2), frameon=False)
     settings = report["settings"]
@@ -62,10 +62,12 @@ def _over_size(axes: Axes, entries: Sequence[Mapping[str, Any]], value: Value, q
     axes.grid(color="#DDDDDD", linewidth=0.6)
 
 
-def _recall(axes: Axes, entry: Mapping[str, Any]) -> None:
-    """Every effort of every way, on the largest corpus."""
-    for name, look in _looks([entry]).items():
-        efforts = ways(entry)[name]["efforts"]
+def _recall(axes: Axes, entry: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Every effort of every way on one corpus, drawn as in the other panels."""
+    for name, asked in ways(entry).items():
+        if name not in looks:
+            continue
+        efforts, look = asked["efforts"], looks[name]
         points = [(effort["p50_ms"], 100 * effort["recall_videos"]) for effort in efforts]
         axes.plot(*zip(*points, strict=True), **look)
     axes.axhline(100 * ENOUGH_RECALL, color=GREY, linewidth=0.6)

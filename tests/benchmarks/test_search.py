@@ -234,6 +234,15 @@ def test_the_table_has_the_largest_corpus_beside_what_was_predicted() -> None:
     assert "| other | left out: not installed |" in gone
 
 
+def test_the_headline_is_the_largest_corpus_where_nothing_was_left_out() -> None:
+    whole = report()["results"]
+    larger = {**whole[1], "super_images": 10_000_000, "left_out": {"other": "too large"}}
+    assert search_table.compared({**report(), "results": [larger, *whole]}) is whole[1]
+    assert (
+        search_table.compared({**report(), "results": [{**whole[0], "left_out": {"other": "gone"}}, larger]}) is larger
+    )
+
+
 def test_a_row_for_each_corpus() -> None:
     small, large = search_table.rows({**report(), "results": [{**each, "videos": 7} for each in report()["results"]]})
     assert (small[0], small[-1]) == ("find the 10 best of 7 videos, 10,000 super images (generated)", False)
