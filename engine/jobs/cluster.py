@@ -14,7 +14,7 @@ import dataclasses
 import logging
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar, assert_never, cast
 
 from ... import GridClipError, __version__
@@ -31,7 +31,7 @@ from .device_messages import ComesAgain, Embedded, EncoderTime, Ended, Stop, Wan
 from .devices import MAX_DEATHS, MAX_IDLE_DEATHS, MakeCpuSource, MakeSource
 from .folder_messages import MadeFolder
 from .ledger import SUPER_IMAGES_ALONE, PassKinds, StoreSink, batch_size_for, run_job
-from .progress import JobSummary
+from .progress import JobSummary, NodeCounts
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ Taken = TypeVar("Taken", contravariant=True)
 
 class ClusterSink(Protocol[Taken]):
     """Where a job's results go: `batches.Sink` where they are embeddings, `FolderSink` where they are folders."""
+
+    def watch_nodes(self, nodes: Callable[[], Mapping[str, NodeCounts]]) -> None: ...
 
     def add_super_images(self, super_images: int) -> None: ...
 
@@ -198,6 +200,7 @@ class _Cluster(Generic[Whole]):
         self._deaths: collections.Counter[str] = collections.Counter()
         self._node_deaths: collections.Counter[str] = collections.Counter()
         self._nodes: dict[str, cluster_nodes.Node] = {}  # all that were seen
+        self._gone: dict[str, NodeCounts] = {}  # what became of videos and workers, by the node's id
         self._places: list[_Place] = []
         self._calls: dict[Any, _Place] = {}  # by Ray's reference of the answer
         self._last_look = -LOOK_S
@@ -213,6 +216,7 @@ class _Cluster(Generic[Whole]):
 
     def run(self) -> None:
         """Returns when every video is finished or lost."""
+        self._sink.watch_nodes(self._count_nodes)
         try:
             while self._open or self._next is not None:
                 self._look_for_nodes()
@@ -225,6 +229,23 @@ class _Cluster(Generic[Whole]):
         finally:
             for place in self._places:
                 self._ray.kill(place.actor)
+
+    def _count_nodes(self) -> dict[str, NodeCounts]:
+        """By name, of all nodes that were seen; another thread may ask."""
+        places = list(self._places)
+        found = {}
+        for node in list(self._nodes.values()):
+            own = [place for place in places if place.node.node_id == node.node_id]
+            so_far = self._gone.get(node.node_id, NodeCounts())
+            found[f"{node.name}-{node.node_id[:8]}"] = dataclasses.replace(
+                so_far, workers=len(own), in_work=sum(len(place.in_work) for place in own)
+            )
+        return found
+
+    def _add_to_node(self, node: cluster_nodes.Node, **more: int) -> None:
+        so_far = self._gone.get(node.node_id, NodeCounts())
+        summed = {name: getattr(so_far, name) + count for name, count in more.items()}
+        self._gone[node.node_id] = dataclasses.replace(so_far, **summed)
 
     def _shares(self, node: cluster_nodes.Node) -> list[cluster_nodes.Share]:
         return cluster_nodes.shares(node, on_gpus=self._on_gpus, cores=self._cores)
@@ -325,9 +346,11 @@ class _Cluster(Generic[Whole]):
                 place.embedded -= _super_images(message)
                 place.idle_deaths = 0
                 if self._close(place, message.video_id):
+                    self._add_to_node(place.node, done=1, super_images=_super_images(message))
                     self._sink.finish(cast(Whole, message))
             case Failure():
                 if self._close(place, message.video_id):
+                    self._add_to_node(place.node, failed=1)
                     self._sink.fail(message)
             case Ended():
                 place.working = False
@@ -400,15 +423,16 @@ class _Cluster(Generic[Whole]):
             said,
         )
         self._ray.kill(place.actor)
+        self._add_to_node(place.node, deaths=1)
         self._sink.add_super_images(-place.embedded)
         idle = not place.ready or not place.in_work
         alone = len(place.in_work) == 1
         for video in place.in_work.values():
             self._sink.restart(video.video_id)
             if own_death:
-                self._suspect(video, alone)
+                self._suspect(video, alone, place.node)
             else:
-                self._give_back(video)
+                self._give_back(video, place.node)
         place.in_work, place.embedded = {}, 0
         place.idle_deaths += idle
         if place.idle_deaths >= MAX_IDLE_DEATHS:
@@ -423,26 +447,27 @@ class _Cluster(Generic[Whole]):
             if other.ready and not other.working and other not in self._calls.values():
                 self._begin(other)
 
-    def _suspect(self, video: VideoFile, alone: bool) -> None:
+    def _suspect(self, video: VideoFile, alone: bool, node: cluster_nodes.Node) -> None:
         """A worker died of itself with the video in work: it comes again alone, and is lost where it was so twice."""
         self._deaths[video.video_id] += alone  # of several in work nobody knows which it was
         if self._deaths[video.video_id] < MAX_DEATHS:
             self._suspects.append(video)
         else:
-            self._give_up(video, "a worker died twice while it alone was in work")
+            self._give_up(video, node, "a worker died twice while it alone was in work")
 
-    def _give_back(self, video: VideoFile) -> None:
+    def _give_back(self, video: VideoFile, node: cluster_nodes.Node) -> None:
         """A node died with the video in work, through no fault of it: it comes again as if nothing had been."""
         self._node_deaths[video.video_id] += 1
         if self._node_deaths[video.video_id] == MAX_NODE_DEATHS:
-            self._give_up(video, f"{MAX_NODE_DEATHS} nodes of the cluster died while it was in work")
+            self._give_up(video, node, f"{MAX_NODE_DEATHS} nodes of the cluster died while it was in work")
         elif video.video_id in self._deaths:
             self._suspects.append(video)
         else:
             self._returned.append(video)
 
-    def _give_up(self, video: VideoFile, reason: str) -> None:
+    def _give_up(self, video: VideoFile, node: cluster_nodes.Node, reason: str) -> None:
         self._open -= 1
+        self._add_to_node(node, failed=1)
         self._sink.fail(Failure(video.video_id, "decode", reason))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 from ... import GridClipError
@@ -23,7 +23,7 @@ from .failures import FailureLog, failures_path
 from .heartbeat import Heartbeat
 from .metrics import shown
 from .notices import NoticeLog, notices_path
-from .progress import Interrupted, JobSummary, Tally
+from .progress import Interrupted, JobSummary, NodeCounts, Tally
 from .retrying import settling
 
 # A killed job loses what it has not appended, but an append costs a file, and more milliseconds the more files there
@@ -331,6 +331,10 @@ class StoreSink:
     def hand_out(self, videos: Iterable[VideoFile]) -> Iterator[VideoFile]:
         """The videos one by one, counted when they are taken in work."""
         return self._tally.hand_out(videos)
+
+    def watch_nodes(self, nodes: Callable[[], Mapping[str, NodeCounts]]) -> None:
+        """See `Tally.watch_nodes`."""
+        self._tally.watch_nodes(nodes)
 
     def add_super_images(self, super_images: int) -> None:
         """So many super images went through the model."""

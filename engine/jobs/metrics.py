@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ... import GridClipError
 from .heartbeat import Rate
-from .progress import Counts
+from .progress import Counts, NodeCounts
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,22 @@ class _Collector:
             for stage, count in seen.counts.failed_by_stage.items():
                 failed.add_metric([*labels[name].values(), stage], count)
         yield failed
+        yield from self._nodes(stores)
+
+    @staticmethod
+    def _nodes(stores: Mapping[str, _Seen]) -> Iterator[object]:
+        """Of the nodes of a cluster, which works for one store."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        nodes = {name: node for seen in stores.values() for name, node in seen.counts.nodes.items()}
+        if not nodes:
+            return
+        for kind, metrics in ((GaugeMetricFamily, _NODE_GAUGES), (CounterMetricFamily, _NODE_COUNTERS)):
+            for metric, (what, value) in metrics.items():
+                family = kind(f"gridclip_node_{metric}", what, labels=["node"])
+                for name, node in nodes.items():
+                    family.add_metric([name], value(node))
+                yield family
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +170,19 @@ _GAUGES: dict[str, _Metric] = {
         "Until the job is ready, at the rate of lately; NaN before there is one.",
         lambda seen: seen.eta_s,
     ),
+}
+
+
+_NodeMetric = tuple[str, Callable[[NodeCounts], float]]
+_NODE_GAUGES: dict[str, _NodeMetric] = {
+    "workers": ("Workers of a node of the cluster that are alive, or starting.", lambda node: node.workers),
+    "videos_in_work": ("Videos that the node's workers have.", lambda node: node.in_work),
+}
+_NODE_COUNTERS: dict[str, _NodeMetric] = {
+    "videos_done": ("Videos that the node has finished.", lambda node: node.done),
+    "super_images": ("Super images of these.", lambda node: node.super_images),
+    "videos_failed": ("Videos that were lost on the node.", lambda node: node.failed),
+    "worker_deaths": ("Deaths of the node's workers.", lambda node: node.deaths),
 }
 
 

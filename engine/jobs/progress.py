@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, final
 
@@ -116,6 +116,27 @@ class JobSummary:
 
 
 @dataclasses.dataclass(frozen=True)
+class NodeCounts:
+    """What a node of a cluster does, and has done in this run.
+
+    Attributes:
+        workers: that are alive there, or starting.
+        in_work: videos that they have.
+        done: videos that they have finished.
+        super_images: of these.
+        failed: videos that were lost there.
+        deaths: of workers.
+    """
+
+    workers: int = 0
+    in_work: int = 0
+    done: int = 0
+    super_images: int = 0
+    failed: int = 0
+    deaths: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Counts:
     """How far a running job is, in videos (or queries).
 
@@ -131,6 +152,7 @@ class Counts:
         seconds: since the job began.
         handed_out: videos that were taken in work.
         video_bytes: of their files.
+        nodes: of a cluster, by name; none on one machine.
     """
 
     action: str
@@ -144,6 +166,7 @@ class Counts:
     seconds: float
     handed_out: int = 0
     video_bytes: int = 0
+    nodes: Mapping[str, NodeCounts] = dataclasses.field(default_factory=dict)
 
     @property
     def in_work(self) -> int:
@@ -167,7 +190,9 @@ class Counts:
     @classmethod
     def of_json(cls, counts: dict[str, Any]) -> Counts:
         """What `to_json` wrote; raises KeyError or TypeError where it did not."""
-        return cls(**{field.name: counts[field.name] for field in dataclasses.fields(cls)})
+        fields = {field.name: counts[field.name] for field in dataclasses.fields(cls) if field.name != "nodes"}
+        nodes = {name: NodeCounts(**node) for name, node in counts.get("nodes", {}).items()}  # older records have none
+        return cls(**fields, nodes=nodes)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -248,6 +273,7 @@ class Tally:
         self._handed_out = self._video_bytes = 0
         self._super_images: int | None = 0 if with_super_images else None
         self._encoder_s: float | None = None
+        self._nodes: Callable[[], Mapping[str, NodeCounts]] = dict
         self._started = self._last_line = self._shown_at = time.monotonic()
 
     def __enter__(self) -> Tally:
@@ -264,6 +290,10 @@ class Tally:
         for video in videos:
             self.add_handed_out(video)
             yield video
+
+    def watch_nodes(self, nodes: Callable[[], Mapping[str, NodeCounts]]) -> None:
+        """Asks `nodes`, perhaps from another thread, for those of a cluster whenever somebody wants to know."""
+        self._nodes = nodes
 
     def add_handed_out(self, video: VideoFile) -> None:
         """A video is taken in work."""
@@ -337,6 +367,7 @@ class Tally:
             seconds=time.monotonic() - self._started,
             handed_out=self._handed_out,
             video_bytes=self._video_bytes,
+            nodes=self._nodes(),
         )
 
     def _show(self) -> None:

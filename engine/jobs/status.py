@@ -17,7 +17,7 @@ from ..store.record import RECORD_FILE
 from ..store.store import Store
 from .heartbeat import find_records, process_lives
 from .line_file import Record, find_files, read_all
-from .progress import Counts, as_duration
+from .progress import Counts, NodeCounts, as_duration
 
 REASONS_SHOWN = 10
 State = Literal["running", "finished", "interrupted", "stopped", "died"]
@@ -100,7 +100,7 @@ class Status:
     def __str__(self) -> str:
         """Some lines."""
         stored = "" if self.stored is None else f": {self.stored:,} videos stored"
-        lines = [f"{self.folder}{stored}", *map(_as_line, self.jobs)]
+        lines = [f"{self.folder}{stored}", *(line for job in self.jobs for line in _as_lines(job))]
         if not self.jobs:
             lines.append("no job has left a record here (job.json)")
         if len(self.jobs) > 1 and self.left is not None:
@@ -230,6 +230,18 @@ def _kind(reason: str, video_id: str) -> str:
     without_paths = re.sub(r"\S*/\S*", "/", reason)
     without_id = re.sub(rf"(?<!\w){re.escape(video_id)}(?!\w)", "*", without_paths)
     return re.sub(r"\d+", "#", without_id)
+
+
+def _as_lines(job: JobStatus) -> list[str]:
+    """A line for the job, and below it one for each node of its cluster."""
+    return [_as_line(job), *(f"  node {name}: {_node(node)}" for name, node in job.counts.nodes.items())]
+
+
+def _node(node: NodeCounts) -> str:
+    parts = [f"{node.workers} workers", f"{node.in_work:,} videos in work", f"{node.done:,} done"]
+    parts += [f"{node.failed:,} failed"] if node.failed else []
+    parts += [f"{node.deaths:,} deaths of workers"] if node.deaths else []
+    return ", ".join(parts)
 
 
 def _as_line(job: JobStatus) -> str:

@@ -33,7 +33,7 @@ from .folder_writing import write_folders
 from .heartbeat import Heartbeat
 from .metrics import shown
 from .notices import NoticeLog, notices_path
-from .progress import Interrupted, JobSummary, Tally
+from .progress import Interrupted, JobSummary, NodeCounts, Tally
 from .sharing import SharedFolder
 from .sources import check_decode, uses_dali, video_source
 
@@ -213,6 +213,10 @@ class _Books:
         self._shared = shared
         self._tally = tally
         self.in_work: set[str] = set()
+
+    def watch_nodes(self, nodes: Callable[[], Mapping[str, NodeCounts]]) -> None:
+        """See `Tally.watch_nodes`."""
+        self._tally.watch_nodes(nodes)
 
     def add_super_images(self, super_images: int) -> None:
         """So many more were written; fewer than none: their video is lost, or comes again."""

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -24,6 +25,7 @@ from gridclip.dali_pipes.sampling import Sampling
 from gridclip.engine.encoding.encoder import Encoder
 from gridclip.engine.jobs import cluster as cluster_jobs
 from gridclip.engine.jobs import cluster_nodes, ledger
+from gridclip.engine.jobs.status import read_status
 from gridclip.engine.listing.listing import list_videos
 from gridclip.engine.store.store import Store
 
@@ -136,6 +138,20 @@ def test_the_same_as_on_one_machine(cluster, tiny_model_dir, small_videos, tmp_p
     for name in ("done", "super_images", "failures", "finished_before", "noticed", "notices"):
         assert getattr(one, name) == getattr(many, name), name
     assert sorted(map(str, failures(tmp_path / "one"))) == sorted(map(str, failures(tmp_path / "many")))
+    for name, expected in (("done", many.done), ("super_images", many.super_images), ("in_work", 0), ("deaths", 0)):
+        assert in_all(tmp_path / "many", name) == expected, name
+    assert in_all(tmp_path / "many", "failed") <= many.failures  # the listing may have lost some already
+    assert by_node(tmp_path / "one") == {}
+
+
+def by_node(output: pathlib.Path) -> dict[str, dict[str, int]]:
+    """What the job's last sign of life says of each node."""
+    (job,) = read_status(output).jobs
+    return {name: dataclasses.asdict(counts) for name, counts in job.counts.nodes.items()}
+
+
+def in_all(output: pathlib.Path, name: str) -> int:
+    return sum(counts[name] for counts in by_node(output).values())
 
 
 def assert_same_files(folder: pathlib.Path, other: pathlib.Path) -> None:
@@ -154,6 +170,7 @@ def test_super_images_and_their_embeddings_are_the_same_as_on_one_machine(cluste
     for name in ("done", "super_images", "failures", "finished_before"):
         assert getattr(one, name) == getattr(many, name), name
     assert (many.done, many.failures) == (32, 1)
+    assert (in_all(tmp_path / "many", "done"), in_all(tmp_path / "many", "super_images")) == (32, many.super_images)
     assert_same_files(tmp_path / "many", tmp_path / "one")
     again = gridclip.superimages(videos, tmp_path / "many", sampling=sampling, cluster=cluster.address, resume=True)
     assert (again.done, again.finished_before, again.failures) == (0, 32, 1)
@@ -183,6 +200,7 @@ def test_a_worker_that_is_killed_costs_nothing(cluster, encoder, videos, alone, 
     assert summary.super_images == len(rows(alone).vectors)
     assert_equal(tmp_path / "store", alone)
     assert "died with" in caplog.text
+    assert (in_all(tmp_path / "store", "deaths"), in_all(tmp_path / "store", "done")) == (1, 32)
 
 
 def test_a_video_that_kills_two_workers_is_lost_and_no_other(cluster, encoder, videos, alone, tmp_path, capfd):
@@ -191,6 +209,7 @@ def test_a_video_that_kills_two_workers_is_lost_and_no_other(cluster, encoder, v
     assert (summary.done, summary.failures) == (31, 2)
     lost = {failure["video_id"]: failure for failure in failures(tmp_path / "store")}
     assert lost.keys() == {"broken", "green2"}
+    assert in_all(tmp_path / "store", "failed") == 2 and in_all(tmp_path / "store", "deaths") >= 2
     assert lost["green2"]["reason"] == "a worker died twice while it alone was in work"
     assert len(list(tmp_path.glob("green2-*"))) in (2, 3)  # the first time it may have been alone
     assert set(rows(alone).video_ids) - set(rows(tmp_path / "store").video_ids) == {"green2"}
@@ -209,6 +228,9 @@ def test_a_node_that_dies_costs_nothing_and_one_that_joins_works(cluster, encode
     assert_equal(tmp_path / "store", alone)
     assert "is gone with its node" in caplog.text
     assert len(fake_sources.processes_of(tmp_path)) == 4
+    found = by_node(tmp_path / "store")
+    assert len(found) == 4 and in_all(tmp_path / "store", "done") == 32
+    assert [counts["deaths"] for counts in found.values() if not counts["workers"]] == [1], "of the node that died"
 
 
 def command(cluster, encoder, videos, store, *options: str) -> subprocess.Popen:

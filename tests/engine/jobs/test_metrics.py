@@ -1,5 +1,6 @@
 """engine/jobs/metrics.py: a running job's metrics, scraped, against what the job was given and did."""
 
+import json
 import socket
 import threading
 import urllib.request
@@ -9,7 +10,10 @@ import fake_model
 import gridclip
 import pytest
 from gridclip import GridClipError
-from gridclip.engine.jobs import embed_videos
+from gridclip.engine.jobs import embed_videos, metrics
+from gridclip.engine.jobs.heartbeat import Heartbeat
+from gridclip.engine.jobs.progress import Counts, NodeCounts
+from gridclip.engine.jobs.status import read_status
 from prometheus_client.parser import text_string_to_metric_families
 
 
@@ -85,3 +89,23 @@ def test_a_port_that_is_taken_is_named(videos, tmp_path):
         port = taken.getsockname()[1]
         with pytest.raises(GridClipError, match=rf"`metrics_port={port}` at 127.0.0.1 cannot be used"):
             gridclip.superimages(videos, tmp_path / "out", num_workers=1, metrics_port=port)
+
+
+def test_the_nodes_of_a_cluster_have_metrics_and_lines_of_their_own(tmp_path):
+    nodes = {"10.0.0.1-ab": NodeCounts(workers=2, in_work=3, done=40, super_images=600, failed=1, deaths=1)}
+    nodes["10.0.0.2-cd"] = NodeCounts(workers=1, done=2, super_images=30)
+    counts = Counts("embedded", 100, 42, 1, 0, 630, {"decode": 1}, 0.0, 10.0, handed_out=46, nodes=nodes)
+    port = free_port()
+    with metrics.shown(lambda: counts, ("127.0.0.1", port)):
+        found = scrape(port)
+    assert found["gridclip_node_videos_done_total/10.0.0.1-ab"] == 40
+    assert found["gridclip_node_worker_deaths_total/10.0.0.1-ab"] == 1
+    assert found["gridclip_node_videos_in_work/10.0.0.1-ab"] == 3 and found["gridclip_node_workers/10.0.0.2-cd"] == 1
+    assert found["videos_done_total"] == 42, "of the job, not of its nodes"
+    assert Counts.of_json(json.loads(json.dumps(counts.to_json()))) == counts
+    old = {name: value for name, value in counts.to_json().items() if name != "nodes"}
+    assert Counts.of_json(old).nodes == {}
+    with Heartbeat(tmp_path, 1, 0, lambda: counts):
+        shown = str(read_status(tmp_path))
+    assert "  node 10.0.0.1-ab: 2 workers, 3 videos in work, 40 done, 1 failed, 1 deaths of workers" in shown
+    assert "  node 10.0.0.2-cd: 1 workers, 0 videos in work, 2 done" in shown.splitlines()
