@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -261,7 +261,11 @@ def normalise_pixels(
 
 
 def config_from_state_dict(
-    state_dict: Mapping[str, Tensor], *, activation: str = "quick_gelu", source: str = "state dict"
+    state_dict: Mapping[str, Tensor],
+    *,
+    activation: str = "quick_gelu",
+    source: str = "state dict",
+    name_of: Callable[[str], str] = str,
 ) -> ClipConfig:
     """Read the sizes of a CLIP ViT off its weights.
 
@@ -272,6 +276,7 @@ def config_from_state_dict(
         state_dict: weights under OpenAI's key names.
         activation: not to be seen in the weights, so it is given.
         source: what to call the weights in an error.
+        name_of: what to call one of them there.
 
     Raises:
         GridClipError: the weights are not those of a CLIP model with a ViT image tower.
@@ -301,8 +306,8 @@ def config_from_state_dict(
         )
     except KeyError as error:
         raise GridClipError(
-            f"{source} is not a CLIP ViT checkpoint: it has no {error.args[0]!r}; expected an OpenAI, open_clip or "
-            "Hugging Face CLIP model"
+            f"{source} is not a CLIP ViT checkpoint: it has no {name_of(error.args[0])!r}; expected an OpenAI, "
+            "open_clip or Hugging Face CLIP model"
         ) from None
     except (ValueError, IndexError) as error:
         raise GridClipError(f"{source} is not a CLIP ViT checkpoint: {error}") from None

@@ -13,6 +13,7 @@ _OPENAI_LICENCE = "openai/CLIP, LICENSE"
 _METACLIP_LICENCE = "facebookresearch/MetaCLIP, LICENSE"
 _PE_LICENCE = "facebookresearch/perception_models, README.md, Model License"
 _HUB_PAGE = "its page on the Hugging Face hub"
+_HUB_MIRROR = "its page on a mirror of the Hugging Face hub"
 _HUB_COPY = "the page of a copy of it on the Hugging Face hub"
 _PE_SOURCE = "facebookresearch/perception_models, README.md, VTT-T2V"
 
@@ -143,7 +144,7 @@ KNOWN_MODELS = (
     _openai("ViT-L/14", 428, 768, 224),
     _openai("ViT-L/14@336px", 428, 768, 336),
     _open_clip("CLIP-ViT-B-32-laion2B-s34B-b79K", 151, 512),
-    _open_clip("CLIP-ViT-B-16-laion2B-s34B-b88K", 150, 512),
+    _open_clip("CLIP-ViT-B-16-laion2B-s34B-b88K", 150, 512, _HUB_PAGE),
     _open_clip("CLIP-ViT-L-14-laion2B-s32B-b82K", 428, 768, _HUB_COPY),
     _open_clip("CLIP-ViT-H-14-laion2B-s32B-b79K", 986, 1024, _HUB_COPY),
     _open_clip("CLIP-ViT-bigG-14-laion2B-39B-b160k", 2540, 1280, _HUB_PAGE),
@@ -154,8 +155,8 @@ KNOWN_MODELS = (
     _siglip("siglip-large-patch16-256", 652, 1024, 256, _HUB_PAGE),
     _siglip("siglip-large-patch16-384", 652, 1024, 384, _HUB_PAGE),
     _siglip("siglip-so400m-patch14-384", 878, 1152, 384, _HUB_PAGE),
-    _siglip("siglip2-base-patch16-224", 375, 768, 224),
-    _siglip("siglip2-base-patch16-256", 375, 768, 256),
+    _siglip("siglip2-base-patch16-224", 375, 768, 224, _HUB_PAGE),
+    _siglip("siglip2-base-patch16-256", 375, 768, 256, _HUB_PAGE),
     _siglip("siglip2-base-patch16-384", 375, 768, 384),
     _siglip("siglip2-base-patch16-512", 376, 768, 512),
     _siglip("siglip2-large-patch16-256", 882, 1024, 256),
@@ -163,9 +164,9 @@ KNOWN_MODELS = (
     _siglip("siglip2-large-patch16-512", 882, 1024, 512),
     _siglip("siglip2-so400m-patch14-224", 1135, 1152, 224),
     _siglip("siglip2-so400m-patch14-384", 1136, 1152, 384, _HUB_PAGE),
-    _siglip("siglip2-so400m-patch16-256", 1136, 1152, 256),
+    _siglip("siglip2-so400m-patch16-256", 1136, 1152, 256, _HUB_MIRROR),
     _siglip("siglip2-so400m-patch16-384", 1136, 1152, 384),
-    _siglip("siglip2-so400m-patch16-512", 1137, 1152, 512),
+    _siglip("siglip2-so400m-patch16-512", 1137, 1152, 512, _HUB_PAGE),
     _pe("PE-Core-T16-384", 70, 512, 384, 28.8),
     _pe("PE-Core-S16-384", 87, 512, 384, 39.3),
     _pe("PE-Core-B16-224", 448, 1024, 224, 47.6),
@@ -175,9 +176,16 @@ KNOWN_MODELS = (
     _eva("eva02_large_patch14_clip_224.merged2b_s4b_b131k", 428, 768, 224),
     _eva("eva02_large_patch14_clip_336.merged2b_s6b_b61k", 428, 768, 336),
     _metaclip2("metaclip-2-worldwide-s16", 390, 384, 224),
+    _metaclip2("metaclip-2-worldwide-s16-384", 390, 384, 384),
     _metaclip2("metaclip-2-worldwide-m16", 538, 512, 224),
+    _metaclip2("metaclip-2-worldwide-m16-384", 539, 512, 384),
     _metaclip2("metaclip-2-worldwide-b32", 588, 512, 224),
+    _metaclip2("metaclip-2-worldwide-b32-384", 588, 512, 384),
     _metaclip2("metaclip-2-worldwide-b16", 586, 512, 224),
+    _metaclip2("metaclip-2-worldwide-b16-384", 586, 512, 384),
     _metaclip2("metaclip-2-worldwide-l14", 1082, 768, 224),
     _metaclip2("metaclip-2-worldwide-huge-quickgelu", 1859, 1024, 224),
+    _metaclip2("metaclip-2-worldwide-huge-378", 1859, 1024, 378),
+    _metaclip2("metaclip-2-worldwide-giant", 3630, 1280, 224),
+    _metaclip2("metaclip-2-worldwide-giant-378", 3631, 1280, 378),
 )

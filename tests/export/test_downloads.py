@@ -153,6 +153,15 @@ def test_a_vocabulary_comes_from_openai_where_the_repository_has_none(hub: Hub, 
     ]
 
 
+@pytest.mark.parametrize("place", [PLACE, "facebook/metaclip-2-worldwide-b32"])
+def test_openai_s_vocabulary_is_not_taken_for_a_family_s_own(hub: Hub, tmp_path: pathlib.Path, place: str) -> None:
+    hub.push(VOCABULARY_PLACE, Repository({"tokenizer.json": b"{}"}))
+    hub.push(place, Repository({"model.safetensors": b"weights", "config.json": b"{}"}))
+    with pytest.raises(GridClipError, match=rf"{place} on the hub has no tokenizer\.json, which a model of"):
+        downloads.download_model(place, tmp_path)
+    assert not hub.fetched()
+
+
 def test_weights_in_parts_are_fetched_with_their_index(hub: Hub, tmp_path: pathlib.Path) -> None:
     name = "CLIP-ViT-bigG-14-laion2B-39B-b160k"
     parts = {f"model-0000{number}-of-00002.safetensors": bytes([number]) for number in (1, 2)}
