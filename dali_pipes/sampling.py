@@ -105,6 +105,14 @@ class Sampling:
         return max(grid_size**2 - self.stride_of(grid_size) for grid_size in self.grid_sizes)
 
     @property
+    def grids_with_cells(self) -> tuple[int, ...]:
+        """The grid sizes in which each frame has a cell to itself: of one super image, and not all of that.
+
+        Empty where super images overlap: a frame that lies in several has a cell in each.
+        """
+        return () if self.overlap else tuple(grid_size for grid_size in self.grid_sizes if grid_size > 1)
+
+    @property
     def block(self) -> int:
         """Wanted frames after which super images of all grid sizes begin anew: where a video may be cut."""
         return math.lcm(*map(self.stride_of, self.grid_sizes))

@@ -11,9 +11,10 @@ import tokenizers
 import torch
 from torch import Tensor, nn
 
+from .. import GridClipError
 from .clip_checkpoint import build_model, read_checkpoint
 from .clip_graphs import write_cells_graph, write_image_graph, write_text_graph
-from .clip_model import CLIP, ClipTexts, normalise_pixels
+from .clip_model import CLIP, C, ClipTexts, normalise_pixels
 from .family import LoadOptions
 from .model_info import ModelFacts
 from .tokenizer_files import load_vocabulary
@@ -38,14 +39,35 @@ def recognises(weights: Weights) -> bool:
 def load(weights: Weights, options: LoadOptions) -> ClipForExport:
     """Make the torch model, with the special tokens that its vocabulary names."""
     checkpoint = read_checkpoint(weights, activation=options.activation)
-    vocabulary = load_vocabulary(weights.path, checkpoint.config.vocab_size, options.tokenizer)
-    config = dataclasses.replace(checkpoint.config, **vocabulary.named_tokens)
+    config, tokenizer = with_vocabulary(checkpoint.config, weights, options)
     model = build_model(
         dataclasses.replace(checkpoint, config=config),
         image_size=options.image_size,
         context_length=options.context_length,
     )
-    return ClipForExport(model, vocabulary.tokenizer)
+    return ClipForExport(model, tokenizer)
+
+
+def with_vocabulary(config: C, weights: Weights, options: LoadOptions) -> tuple[C, tokenizers.Tokenizer]:
+    """The config with the special tokens that the vocabulary of its checkpoint names, and the vocabulary.
+
+    Raises:
+        GridClipError: see `load_vocabulary`.
+    """
+    vocabulary = load_vocabulary(weights.path, config.vocab_size, options.tokenizer)
+    return dataclasses.replace(config, **vocabulary.named_tokens), vocabulary.tokenizer
+
+
+def require_gelu(weights: Weights, options: LoadOptions, what: str) -> None:
+    """Refuse another activation for a family that has gelu alone.
+
+    Args:
+        weights: of the checkpoint.
+        options: what was asked for.
+        what: the model, and what of it has the activation: "a PE-Core model, whose activation".
+    """
+    if options.activation not in (None, "gelu"):
+        raise GridClipError(f"{weights.path} is {what} is gelu: leave out `activation` ({options.activation!r})")
 
 
 @dataclasses.dataclass(frozen=True)

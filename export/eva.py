@@ -13,14 +13,12 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from torch import Tensor, nn
 
-from .. import GridClipError
-from .clip import ClipTextsForExport
+from .clip import ClipTextsForExport, require_gelu, with_vocabulary
 from .eva_checkpoint import build_model, read_config
 from .eva_layouts import has_eva_layout
 from .eva_model import EvaClip, GatedMLP
 from .family import LoadOptions
 from .graph_writer import CONTRIB, GraphWriter, fold_preprocessing
-from .tokenizer_files import load_vocabulary
 from .transformer_graph import attention, cut_patches, embeddings, super_images
 from .weights import Weights
 
@@ -32,16 +30,10 @@ def recognises(weights: Weights) -> bool:
 
 def load(weights: Weights, options: LoadOptions) -> EvaForExport:
     """Make the torch model, with the special tokens that its vocabulary, which is OpenAI's, names."""
-    if options.activation not in (None, "gelu"):
-        raise GridClipError(
-            f"{weights.path} is an EVA02-CLIP model, whose texts' activation is gelu: leave out `activation` "
-            f"({options.activation!r})"
-        )
-    config = read_config(weights)
-    vocabulary = load_vocabulary(weights.path, config.vocab_size, options.tokenizer)
-    config = dataclasses.replace(config, **vocabulary.named_tokens)
+    require_gelu(weights, options, "an EVA02-CLIP model, whose texts' activation")
+    config, tokenizer = with_vocabulary(read_config(weights), weights, options)
     model = build_model(weights, config, image_size=options.image_size, context_length=options.context_length)
-    return EvaForExport(model, vocabulary.tokenizer)
+    return EvaForExport(model, tokenizer)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,14 +12,12 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from torch import Tensor, nn
 
-from .. import GridClipError
-from .clip import ClipTextsForExport
+from .clip import ClipTextsForExport, require_gelu, with_vocabulary
 from .family import LoadOptions
 from .graph_writer import GraphWriter, fold_preprocessing
 from .pe_checkpoint import build_model, read_config
 from .pe_layouts import has_pe_layout, under_meta_names
 from .pe_model import PeCore
-from .tokenizer_files import load_vocabulary
 from .transformer_graph import attention_pool, cut_patches, embeddings, super_images, transformer
 from .weights import Weights
 
@@ -31,17 +29,11 @@ def recognises(weights: Weights) -> bool:
 
 def load(weights: Weights, options: LoadOptions) -> PeForExport:
     """Make the torch model, with the special tokens that its vocabulary, which is OpenAI's, names."""
-    if options.activation not in (None, "gelu"):
-        raise GridClipError(
-            f"{weights.path} is a PE-Core model, whose activation is gelu: leave out `activation` "
-            f"({options.activation!r})"
-        )
+    require_gelu(weights, options, "a PE-Core model, whose activation")
     weights = under_meta_names(weights)
-    config = read_config(weights)
-    vocabulary = load_vocabulary(weights.path, config.vocab_size, options.tokenizer)
-    config = dataclasses.replace(config, **vocabulary.named_tokens)
+    config, tokenizer = with_vocabulary(read_config(weights), weights, options)
     model = build_model(weights, config, image_size=options.image_size, context_length=options.context_length)
-    return PeForExport(model, vocabulary.tokenizer)
+    return PeForExport(model, tokenizer)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -335,7 +335,13 @@ def evaluate(
     annotations = None if anno_path is None else load_annotations(anno_path)
     if annotations is not None:
         queries = _choose_queries(queries, annotations.queries, f"{anno_path}", store)
-        videos = _choose_videos(videos, set(annotations.video_ids), f"{anno_path}", store)
+
+    def candidates_of(table: SuperImageTable) -> SuperImageTable:
+        if annotations is None:
+            return table
+        return _choose_videos(table, set(annotations.video_ids), f"{anno_path}", store)
+
+    videos = candidates_of(videos)
 
     position = {video_id: number for number, video_id in enumerate(videos.video_ids)}
     targets = np.array([position.get(query.video_id, -1) for query in queries.queries], np.int64)
@@ -356,9 +362,7 @@ def evaluate(
 
     super_image_recall = None
     if level is None and videos.level == "cell":
-        supers = store.read_super_images("super", videos.grid_size)
-        if annotations is not None:
-            supers = _choose_videos(supers, set(annotations.video_ids), f"{anno_path}", store)
+        supers = candidates_of(store.read_super_images("super", videos.grid_size))
         if supers.video_ids == videos.video_ids:  # as they are in every store that this version writes
             among = queries.vectors[present], targets[present], supers
             super_image_recall = recall_of(*_rank(*among, [Wanted(scoring)], normalisation, device))

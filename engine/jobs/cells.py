@@ -33,11 +33,5 @@ def makes_cells(
         recorded = Store.open(store_path).sampling
         if recorded is not None:
             return bool(recorded.get("cells"))
-    return sampling is not None and _possible(sampling, model)
-
-
-def _possible(sampling: Sampling, model: ModelInfo) -> bool:
-    """Whether every frame gets one vector, and the model can embed the cells of every grid size."""
-    grid_sizes = [grid_size for grid_size in sampling.grid_sizes if grid_size > 1]
-    known = model.has_cells is True and not sampling.overlap
-    return known and bool(grid_sizes) and all(map(model.allows_cells, grid_sizes))
+    grid_sizes = () if sampling is None or model.has_cells is not True else sampling.grids_with_cells
+    return bool(grid_sizes) and all(map(model.allows_cells, grid_sizes))

@@ -67,14 +67,14 @@ def embed_images(
     listing = list_image_folders(image_dir)
     if retry_failed is not None:
         listing, resume = retrying.only_failed(listing, store_path, retry_failed), True
-    sampling = _common_sampling(listing.videos)
+    told = _read_sidecars(listing.videos)
+    all_timed = bool(listing.videos) and len(told.timed) == len(listing.videos)
+    known = Sampling(**told.sampling) if all_timed else None
+    cells = makes_cells(cells, known, encoder.info, store_path, overwrite=overwrite)
     passes = SUPER_IMAGES_ALONE
-    if cells is None:
-        known = Sampling(**sampling) if all(map(_has_frame_times, listing.videos)) else None
-        cells = makes_cells(None, known, encoder.info, store_path, overwrite=overwrite)
-    if cells:
-        listing = _with_frame_times(listing)
-        passes = pass_kinds(Sampling(**sampling), cells)
+    if cells and listing.videos:  # a retry may find none of its folders again
+        listing = _with_frame_times(listing, told.timed)
+        passes = pass_kinds(Sampling(**told.sampling), cells)
     settings: dict[str, Any] = {"image_size": encoder.info.image_size, "time_limit_s": time_limit_s}
     make_source = functools.partial(image_source, **settings)
     make_careful_source = functools.partial(cpu_image_source, **settings)
@@ -82,7 +82,7 @@ def embed_images(
     job["books"] = Bookkeeping(retry_failed is not None, metrics_address)
     with cluster_nodes.connected_if(cluster) as ray:
         store, stored = open_store(store_path, encoder, listing.videos, resume=resume, overwrite=overwrite)
-        store.claim_sampling({"source": "super image folders", "cells": cells, **sampling})
+        store.claim_sampling({"source": "super image folders", "cells": cells, **told.sampling})
         if ray is not None:
             return cluster_jobs.embed(
                 listing,
@@ -112,38 +112,29 @@ def embed_images(
         )
 
 
-def _with_frame_times(listing: Listing) -> Listing:
-    """The listing without the folders that do not say when their frames are: these become failures.
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What the sidecars of some folders say.
 
-    Raises:
-        GridClipError: none says it.
+    Attributes:
+        sampling: the settings that all of them name, None for each where there is no sidecar.
+        timed: ids of the folders that say when their frames are.
     """
-    kept: list[VideoFile] = []
-    lost: list[VideoFile] = []
-    for folder in listing.videos:
-        (kept if _has_frame_times(folder) else lost).append(folder)
-    reason = (
-        f"`cells=True`: {jpeg.SIDECAR} is missing, or does not say when the frames are: make the super images again "
-        "with gridclip superimages"
-    )
-    if not kept:
-        raise GridClipError(f"{lost[0].path}: {reason}")
-    failures = [Failure(folder.video_id, "read", reason) for folder in lost]
-    return dataclasses.replace(listing, videos=kept, failures=[*listing.failures, *failures])
+
+    sampling: dict[str, Any]
+    timed: set[str]
 
 
-def _has_frame_times(folder: VideoFile) -> bool:
-    sidecar = jpeg.read_sidecar(folder.path)
-    return sidecar is not None and sidecar.frame_bounds_s is not None
-
-
-def _common_sampling(folders: Sequence[VideoFile]) -> dict[str, Any]:
-    """The settings that the folders' sidecars name, None for each where there is no sidecar."""
+def _read_sidecars(folders: Sequence[VideoFile]) -> _Told:
+    """Raises GridClipError where two folders were made with different settings."""
     known: tuple[VideoFile, dict[str, Any]] | None = None
+    timed = set()
     for folder in folders:
         sidecar = jpeg.read_sidecar(folder.path)
         if sidecar is None:
             continue
+        if sidecar.frame_bounds_s is not None:
+            timed.add(folder.video_id)
         sampling = dataclasses.asdict(sidecar.sampling)
         if known is None:
             known = folder, sampling
@@ -153,4 +144,22 @@ def _common_sampling(folders: Sequence[VideoFile]) -> dict[str, Any]:
                     f"{folder.path} was made with {name} = {value}, {known[0].path} with {known[1][name]}: make them "
                     "again with the same settings, or keep them in different folders"
                 )
-    return known[1] if known is not None else {field.name: None for field in dataclasses.fields(Sampling)}
+    return _Told(known[1] if known is not None else {field.name: None for field in dataclasses.fields(Sampling)}, timed)
+
+
+def _with_frame_times(listing: Listing, timed: set[str]) -> Listing:
+    """The listing without the folders that do not say when their frames are: these become failures.
+
+    Raises:
+        GridClipError: none says it.
+    """
+    kept = [folder for folder in listing.videos if folder.video_id in timed]
+    lost = [folder for folder in listing.videos if folder.video_id not in timed]
+    reason = (
+        f"`cells=True`: {jpeg.SIDECAR} is missing, or does not say when the frames are: make the super images again "
+        "with gridclip superimages"
+    )
+    if not kept:
+        raise GridClipError(f"{lost[0].path}: {reason}")
+    failures = [Failure(folder.video_id, "read", reason) for folder in lost]
+    return dataclasses.replace(listing, videos=kept, failures=[*listing.failures, *failures])

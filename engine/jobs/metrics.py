@@ -12,13 +12,17 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from ... import GridClipError
 from .heartbeat import Rate
 from .progress import Counts, NodeCounts
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_Metric = tuple[str, Callable[[T], float]]  # what it is, and how it is taken
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -77,17 +81,13 @@ class _Collector:
 
     def collect(self) -> Iterator[object]:
         """The families of metrics; called for every scrape."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.core import CounterMetricFamily
 
         stores = {name: watched.look() for name, watched in self._stores.items()}
         labels = {name: {"store": name} if name else {} for name in stores}
         columns = list(labels[next(iter(labels))])
-        for kind, metrics in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _GAUGES)):
-            for metric, (what, value) in metrics.items():
-                family = kind(f"gridclip_job_{metric}", what, labels=columns)
-                for name, seen in stores.items():
-                    family.add_metric(list(labels[name].values()), value(seen))
-                yield family
+        rows = [(list(labels[name].values()), seen) for name, seen in stores.items()]
+        yield from _families("gridclip_job", columns, _COUNTERS, _GAUGES, rows)
         for metric, (what, used) in _use(os.getpid()).items():
             yield CounterMetricFamily(f"gridclip_job_{metric}", what, value=used)
         failed = CounterMetricFamily(
@@ -97,22 +97,27 @@ class _Collector:
             for stage, count in seen.counts.failed_by_stage.items():
                 failed.add_metric([*labels[name].values(), stage], count)
         yield failed
-        yield from self._nodes(stores)
+        nodes = [([name], node) for seen in stores.values() for name, node in seen.counts.nodes.items()]
+        if nodes:  # of a cluster, which works for one store
+            yield from _families("gridclip_node", ["node"], _NODE_COUNTERS, _NODE_GAUGES, nodes)
 
-    @staticmethod
-    def _nodes(stores: Mapping[str, _Seen]) -> Iterator[object]:
-        """Of the nodes of a cluster, which works for one store."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        nodes = {name: node for seen in stores.values() for name, node in seen.counts.nodes.items()}
-        if not nodes:
-            return
-        for kind, metrics in ((GaugeMetricFamily, _NODE_GAUGES), (CounterMetricFamily, _NODE_COUNTERS)):
-            for metric, (what, value) in metrics.items():
-                family = kind(f"gridclip_node_{metric}", what, labels=["node"])
-                for name, node in nodes.items():
-                    family.add_metric([name], value(node))
-                yield family
+def _families(
+    prefix: str,
+    labels: Sequence[str],
+    counters: Mapping[str, _Metric[T]],
+    gauges: Mapping[str, _Metric[T]],
+    rows: Sequence[tuple[list[str], T]],
+) -> Iterator[object]:
+    """Families of metrics; a row has values of the labels, and what the metrics are taken from."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    for kind, metrics in ((CounterMetricFamily, counters), (GaugeMetricFamily, gauges)):
+        for metric, (what, value) in metrics.items():
+            family = kind(f"{prefix}_{metric}", what, labels=labels)
+            for values, seen in rows:
+                family.add_metric(values, value(seen))
+            yield family
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +148,7 @@ class _Watched:
         return _Seen(counts, videos_per_s or 0.0, self._image_rate.add(counts.super_images or 0, now_s) or 0.0)
 
 
-_Metric = tuple[str, Callable[[_Seen], float]]
-_COUNTERS: dict[str, _Metric] = {
+_COUNTERS: dict[str, _Metric[_Seen]] = {
     "videos_done": ("Videos that are finished.", lambda seen: seen.counts.done),
     "super_images": ("Super images that were made or embedded.", lambda seen: seen.counts.super_images or 0),
     "encoder_busy_seconds": ("Seconds for which the model was at work.", lambda seen: seen.counts.encoder_s),
@@ -153,7 +157,7 @@ _COUNTERS: dict[str, _Metric] = {
         lambda seen: seen.counts.video_bytes,
     ),
 }
-_GAUGES: dict[str, _Metric] = {
+_GAUGES: dict[str, _Metric[_Seen]] = {
     "videos_left": ("Videos neither finished nor lost.", lambda seen: seen.counts.left),
     "videos_in_work": ("Videos that are being decoded or embedded.", lambda seen: seen.counts.in_work),
     "videos_waiting": (
@@ -173,12 +177,11 @@ _GAUGES: dict[str, _Metric] = {
 }
 
 
-_NodeMetric = tuple[str, Callable[[NodeCounts], float]]
-_NODE_GAUGES: dict[str, _NodeMetric] = {
+_NODE_GAUGES: dict[str, _Metric[NodeCounts]] = {
     "workers": ("Workers of a node of the cluster that are alive, or starting.", lambda node: node.workers),
     "videos_in_work": ("Videos that the node's workers have.", lambda node: node.in_work),
 }
-_NODE_COUNTERS: dict[str, _NodeMetric] = {
+_NODE_COUNTERS: dict[str, _Metric[NodeCounts]] = {
     "videos_done": ("Videos that the node has finished.", lambda node: node.done),
     "super_images": ("Super images of these.", lambda node: node.super_images),
     "videos_failed": ("Videos that were lost on the node.", lambda node: node.failed),

@@ -14,7 +14,7 @@ from ...dali_pipes.places import size_bytes
 from ...dali_pipes.sampling import Sampling, super_image_count
 from ..choices import CARDS
 from ..listing.listing import list_videos
-from .plan import FP16_BYTES, Plan, grids_with_cells
+from .plan import FP16_BYTES, Plan
 
 Origin = Literal["given", "counted", "assumed", "data sheet", "measured"]
 
@@ -198,7 +198,7 @@ def _per_video(plan: Plan | None, sampling: Sampling, video_bytes: int | None) -
         seconds = Number("of a video", VIDEO_S, "seconds", "assumed", "about that of ActivityNet's")
         why = "from its length and the sampling"
         images = Number("of a video", count, "super images", "counted", why)
-        cells = Number("of a video", frames * grids_with_cells(sampling), "cells", "counted", why)
+        cells = Number("of a video", frames * len(sampling.grids_with_cells), "cells", "counted", why)
     else:
         why = f"the mean of {plan.videos:,} videos"
         seconds = Number("of a video", plan.duration_s / plan.videos, "seconds", "counted", why)

@@ -268,7 +268,7 @@ def _plan(
         queries = sum(query.video_id in ids for query in annotations.queries)
         dropped = len(annotations.queries) - queries
     passes = sum(super_images.values())
-    cells = frames * grids_with_cells(sampling)
+    cells = frames * len(sampling.grids_with_cells)
     vectors = passes + cells + (queries or 0)
     return Plan(
         videos=len(usable),
@@ -287,11 +287,6 @@ def _plan(
         notices=tuple(notices),
         vector_bytes={name: vectors * width * FP16_BYTES for name, width in EMBED_DIMS.items()},
     )
-
-
-def grids_with_cells(sampling: Sampling) -> int:
-    """How many vectors a frame gets beside those of its super images: one in each grid of several cells."""
-    return 0 if sampling.overlap else sum(grid_size > 1 for grid_size in sampling.grid_sizes)
 
 
 def _measure(video: VideoFile, /, *, skip: int, edit_lists: EditLists) -> Iterator[VideoInfo]:

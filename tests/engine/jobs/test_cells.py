@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import gridclip
 import pytest
@@ -79,3 +80,13 @@ def test_jpeg_folders_give_cells_where_all_say_when_their_frames_are(tiny_model_
         sidecar.unlink()
     gridclip.embed_images(tiny_model_dir, tmp_path / "jpeg", tmp_path / "none", num_workers=1)
     assert levels(tmp_path / "none") == ["super"]
+
+
+def test_a_retry_whose_folders_are_gone_ends_in_a_sentence(tiny_model_dir, small_videos, tmp_path):
+    gridclip.superimages(small_videos, tmp_path / "jpeg", num_workers=1)
+    (tmp_path / "jpeg" / "d" / "img_0001.jpg").write_bytes(b"no picture")
+    done = gridclip.embed_images(tiny_model_dir, tmp_path / "jpeg", tmp_path / "store", num_workers=1)
+    assert (done.done, done.failures) == (3, 1)
+    shutil.rmtree(tmp_path / "jpeg" / "d")
+    with pytest.raises(gridclip.GridClipError):
+        gridclip.embed_images(tiny_model_dir, tmp_path / "jpeg", tmp_path / "store", retry_failed="any", num_workers=1)
